@@ -1,0 +1,311 @@
+"""Select, timers, signals: the loop that everything runs in, and not a word of load balancing.
+
+One turn, in this order, and the order is a promise:
+
+1. the hooks (the reconcilers look at what the last turn changed),
+2. select,
+3. what has arrived: descriptors, signals among them,
+4. what is overdue: timers.
+
+What has arrived beats a deadline that has passed. A *stall* is a turn whose first timer is far overdue (a paused
+machine, swap, a debugger); its time is kept in :attr:`Loop.stalled`, and whoever set a deadline before it should grant
+a fresh one. Callbacks never block. An exception that leaves a callback is logged and costs only that callback.
+
+kqueue does not survive a fork: create the loop after daemonizing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import logging
+import os
+import select
+import selectors
+import signal
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+READ, WRITE = 1, 2
+RATE = 200                      # ticks a second; timers are rounded up to a tick, so that one wake-up serves a batch
+STALL = 0.5                     # seconds that the first timer must be late for a turn to count as stalled
+Callback = Callable[[], object]
+log = logging.getLogger("l4ipd.loop")
+
+
+class Timer:
+    """Something that happens later. One timer can be set again and again; only the last time counts."""
+
+    __slots__ = ("callback", "tick")
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback = callback
+        self.tick = 0           # when it is due, 0 when it is not set
+
+    @property
+    def is_set(self) -> bool:
+        return self.tick != 0
+
+
+class Loop:
+    """A select loop. ``clock`` and ``poller`` are replaced in tests."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, poller: Poller | None = None) -> None:
+        self.clock = clock
+        self.now = clock()                          # the time of this turn
+        self.stalled = float("-inf")                # when the last stall ended
+        self.lateness = 0.0                         # how late the first timer of the last turn was, in seconds
+        self._poller = poller or best_poller()
+        self._handlers: dict[int, Callback] = {}
+        self._fresh: set[int] = set()               # descriptors first watched during this turn's dispatch
+        self._slots: dict[int, list[Timer]] = {}
+        self._ticks: list[int] = []                 # heap of the keys of _slots
+        self._hooks: list[Callback] = []
+        self._signals: dict[int, Callback] = {}
+        self._wake: tuple[int, int] | None = None
+        self._running = False
+
+    # -- descriptors
+
+    def watch(self, fd: int, events: int, callback: Callback) -> None:
+        """Call ``callback`` whenever ``fd`` is ready for ``events`` (READ, WRITE or both) or broken."""
+        if fd in self._handlers:
+            self._poller.modify(fd, events)
+        else:
+            self._poller.register(fd, events)
+            self._fresh.add(fd)
+        self._handlers[fd] = callback
+
+    def unwatch(self, fd: int) -> None:
+        """Stop watching a descriptor that stays open."""
+        if self._handlers.pop(fd, None) is not None:
+            self._poller.unregister(fd)
+
+    def closing(self, fd: int) -> None:
+        """Forget a descriptor that the caller closes next; the kernel forgets it by itself where it can."""
+        if self._handlers.pop(fd, None) is not None:
+            self._poller.closing(fd)
+
+    # -- timers
+
+    def set(self, timer: Timer, when: float) -> None:
+        """Let ``timer`` fire at ``when`` (on this loop's clock), and no longer at the time it had before."""
+        timer.tick = tick = int(when * RATE) + 1
+        slot = self._slots.get(tick)
+        if slot is None:
+            self._slots[tick] = [timer]
+            heapq.heappush(self._ticks, tick)
+        else:
+            slot.append(timer)
+
+    def clear(self, timer: Timer) -> None:
+        """Let ``timer`` not fire."""
+        timer.tick = 0          # its entry in the slot is passed over
+
+    def later(self, delay: float, callback: Callback) -> Timer:
+        """A new timer, set to ``delay`` seconds from now."""
+        timer = Timer(callback)
+        self.set(timer, self.clock() + delay)
+        return timer
+
+    # -- signals and hooks
+
+    def hook(self, callback: Callback) -> None:
+        """Call ``callback`` in every turn, before the loop sleeps."""
+        self._hooks.append(callback)
+
+    def on_signal(self, signum: int, callback: Callback) -> None:
+        """Call ``callback`` in the loop after signal ``signum`` has arrived; the handler itself does nothing."""
+        self._wakeup()
+        self._signals[signum] = callback
+        signal.signal(signum, _nothing)
+
+    def wake(self) -> None:
+        """End the sleep of a loop that another thread runs: the hooks are called. May be called from any thread."""
+        self._wakeup()
+        assert self._wake is not None
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake[1], b"\0")
+
+    def _wakeup(self) -> None:
+        if self._wake is None:
+            self._wake = reader, writer = os.pipe()
+            os.set_blocking(reader, False)
+            os.set_blocking(writer, False)
+            signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+            self.watch(reader, READ, self._signalled)
+
+    def _signalled(self) -> None:
+        assert self._wake is not None
+        with contextlib.suppress(BlockingIOError):
+            for signum in dict.fromkeys(os.read(self._wake[0], 4096)):
+                if signum in self._signals:
+                    self._call(self._signals[signum])
+
+    # -- running
+
+    def run(self) -> None:
+        """Turn until :meth:`stop`."""
+        self._running = True
+        while self._running:
+            self.turn()
+
+    def stop(self) -> None:
+        self._running = False
+
+    def close(self) -> None:
+        """Give the loop's own descriptors back."""
+        if self._wake is not None:
+            signal.set_wakeup_fd(-1)
+            self.closing(self._wake[0])
+            os.close(self._wake[0])
+            os.close(self._wake[1])
+            self._wake = None
+        self._poller.close()
+
+    def turn(self) -> None:
+        """One turn; sleeps until something happens."""
+        self.now = self.clock()
+        for hook in self._hooks:
+            self._call(hook)
+        ready = self._poller.poll(self._timeout())
+        self.now = now = self.clock()
+        self.lateness = now - self._ticks[0] / RATE if self._ticks else 0.0
+        if self.lateness > STALL:
+            self.stalled = now
+        self._fresh.clear()
+        handlers = self._handlers
+        for fd in ready:
+            handler = handlers.get(fd)
+            if handler is not None and fd not in self._fresh:     # not closed, nor closed and used again
+                try:
+                    handler()
+                except Exception:
+                    log.exception("internal error: please report this")
+                    self.unwatch(fd)
+        self._fire(int(now * RATE))
+
+    def _timeout(self) -> float | None:
+        if not self._running and not self._ticks:
+            return 0.0
+        if not self._ticks:
+            return None
+        return max(0.0, self._ticks[0] / RATE - self.clock())
+
+    def _fire(self, until: int) -> None:
+        while self._ticks and self._ticks[0] <= until:
+            tick = heapq.heappop(self._ticks)
+            for timer in self._slots.pop(tick):
+                if timer.tick == tick:              # neither cleared nor set anew
+                    timer.tick = 0
+                    self._call(timer.callback)
+
+    def _call(self, callback: Callback) -> None:
+        try:
+            callback()
+        except Exception:
+            log.exception("internal error: please report this")
+
+
+def _nothing(signum: int, frame: Any) -> None:
+    """A Python handler has to exist for the wake-up descriptor to be written."""
+
+
+class Poller(Protocol):
+    """What the loop needs of the kernel. ``poll`` returns the descriptors that are ready; None waits for ever."""
+
+    def register(self, fd: int, events: int) -> None: ...
+    def modify(self, fd: int, events: int) -> None: ...
+    def unregister(self, fd: int) -> None: ...
+    def closing(self, fd: int) -> None: ...
+    def poll(self, timeout: float | None) -> list[int]: ...
+    def close(self) -> None: ...
+
+
+class Epoll:
+    """Linux."""
+
+    MASKS = (0, 1, 4, 5)                            # EPOLLIN is 1, EPOLLOUT is 4
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self.unregister = self._epoll.unregister
+        self.close = self._epoll.close
+
+    def register(self, fd: int, events: int) -> None:
+        self._epoll.register(fd, self.MASKS[events])
+
+    def modify(self, fd: int, events: int) -> None:
+        self._epoll.modify(fd, self.MASKS[events])
+
+    def closing(self, fd: int) -> None:
+        """Closing a descriptor that was never duplicated takes it out of the set (epoll(7), Q6)."""
+
+    def poll(self, timeout: float | None) -> list[int]:
+        return [fd for fd, _ in self._epoll.poll(timeout)]
+
+
+class Kqueue:
+    """FreeBSD, NetBSD, macOS. Reading and writing are two filters; ``_events`` remembers which are on."""
+
+    def __init__(self) -> None:
+        self._kqueue = select.kqueue()
+        self._events: dict[int, int] = {}
+        self.close = self._kqueue.close
+
+    def register(self, fd: int, events: int) -> None:
+        self._change(fd, 0, events)
+
+    def modify(self, fd: int, events: int) -> None:
+        self._change(fd, self._events.get(fd, 0), events)
+
+    def unregister(self, fd: int) -> None:
+        self._change(fd, self._events.get(fd, 0), 0)
+        self._events.pop(fd, None)
+
+    def closing(self, fd: int) -> None:
+        """Closing a descriptor removes its filters (kqueue(2))."""
+        self._events.pop(fd, None)
+
+    def poll(self, timeout: float | None) -> list[int]:
+        return list(dict.fromkeys(event.ident for event in self._kqueue.control(None, 1024, timeout)))
+
+    def _change(self, fd: int, old: int, new: int) -> None:
+        changes = [select.kevent(fd, kind, select.KQ_EV_ADD if new & bit else select.KQ_EV_DELETE)
+                   for bit, kind in ((READ, select.KQ_FILTER_READ), (WRITE, select.KQ_FILTER_WRITE))
+                   if (old ^ new) & bit]
+        if changes:
+            self._kqueue.control(changes, 0)
+        self._events[fd] = new
+
+
+class Portable:
+    """Everywhere else (illumos: /dev/poll), through the standard library's selectors."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self.close = self._selector.close
+
+    def register(self, fd: int, events: int) -> None:
+        self._selector.register(fd, events)
+
+    def modify(self, fd: int, events: int) -> None:
+        self._selector.modify(fd, events)
+
+    def unregister(self, fd: int) -> None:
+        self._selector.unregister(fd)
+
+    closing = unregister
+
+    def poll(self, timeout: float | None) -> list[int]:
+        return [key.fd for key, _ in self._selector.select(timeout)]
+
+
+def best_poller() -> Poller:
+    """The fastest that this system has."""
+    if hasattr(select, "epoll"):
+        return Epoll()
+    if hasattr(select, "kqueue"):
+        return Kqueue()
+    return Portable()

@@ -1,0 +1,175 @@
+"""What a configuration says, and nothing of what is happening: every object here is frozen and compares by value.
+
+A reload compares old with new by ``==``; whatever compares equal keeps its state. Times are seconds, addresses are
+numeric text in the spelling of :mod:`ipaddress`, and every name has been checked by :mod:`l4ipd.config`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+Words = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a dialog: ``verb`` is ``send``, ``expect`` or ``reject``; ``text`` has its %XX decoded."""
+
+    verb: str
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The definition of a check. Keys that its type does not have keep their defaults."""
+
+    type: str                                       # tcp tls http https udp exec ping
+    interval: float = 5.0
+    timeout: float = 2.0
+    rise: int = 2
+    fall: int = 3
+    fast_interval: float = 5.0                      # the pace while the outcome is in doubt
+    down_interval: float = 5.0                      # the pace while down
+    port: int | None = None                         # probed instead of the member's port
+    close: str | None = None                        # reset | fin | None: whichever suits what was said
+    closed: bool = False                            # tcp, udp: pass when the port refuses
+    dialog: tuple[Step, ...] = ()                   # tcp, tls
+    verify: str | None = None                       # tls, https: None no, "" the system's CAs, else a CA file
+    sni: str | None = None                          # tls, https: the name asked for, and verified if verify is on
+    method: str = "GET"                             # http, https
+    path: str = "/"
+    host: str | None = None                         # default: the member's address and port
+    headers: tuple[tuple[str, str], ...] = ()
+    status: tuple[tuple[int, int], ...] = ((200, 399),)   # inclusive ranges
+    body: bytes | None = None                       # fnmatch pattern, %XX decoded
+    send: bytes | None = None                       # udp
+    expect: bytes | None = None                     # udp: fnmatch pattern, %XX decoded
+    command: Words = ()                             # exec
+    user: str | None = None                         # exec
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    name: str
+    address: str
+    weight: int = 1
+    fallback: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    name: str
+    port: int
+    protocol: str                                   # tcp | udp
+    member_port: int
+    sticky: bool
+    checks: tuple[Check, ...]                       # all must pass; the first one sets pace, rise and fall
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One service on one member: what is checked, what is up or down, what owns rules."""
+
+    name: str                                       # cluster/service/member
+    cluster: str
+    service: str
+    member: str
+    vips: Words                                     # the cluster's addresses
+    port: int                                       # the port clients connect to
+    protocol: str
+    sticky: bool
+    address: str                                    # the member's
+    member_port: int
+    weight: int
+    fallback: bool
+    checks: tuple[Check, ...]
+
+    @property
+    def group(self) -> str:
+        """The name of the service that this endpoint belongs to: ``cluster/service``."""
+        return f"{self.cluster}/{self.service}"
+
+    @property
+    def where(self) -> str:
+        """Address and port for people: ``10.0.0.11:8080``, ``[fd00::2]:8080``."""
+        return host_port(self.address, self.member_port)
+
+    @property
+    def probed(self) -> tuple[str, int, tuple[Check, ...]]:
+        """What the probes depend on; while it stays the same, probes in flight and counters stay valid."""
+        return self.address, self.member_port, self.checks
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    name: str
+    addresses: Words                                # all of one family, as the members' are
+    services: tuple[Service, ...]
+    members: tuple[Member, ...]
+    keep: bool = False                              # when_all_down: keep
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        for service in self.services:
+            for member in self.members:
+                yield Endpoint(f"{self.name}/{service.name}/{member.name}", self.name, service.name, member.name,
+                               self.addresses, service.port, service.protocol, service.sticky, member.address,
+                               service.member_port, member.weight, member.fallback, service.checks)
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    facility: str = "daemon"
+    level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Ipfilter:
+    interface: str = ""
+    tag: str | None = "l4ip"                        # None: this IPFilter has no tags
+    resync: float = 10.0
+    on_stop: str = "keep"                           # keep | remove
+    purge: bool = True
+    timeout: float = 5.0
+    ipnat: Words = ("ipnat",)                       # first word: a path, or a name to be searched
+    ipf: Words = ("ipf",)
+    ipfstat: Words = ("ipfstat",)
+    ipmon: Words = ("ipmon",)
+
+
+@dataclass(frozen=True, slots=True)
+class Resets:
+    interface: str
+    source: str = "ipmon"                           # ipmon | counters | a path
+    action: str = "refused"                         # refused | any | check
+    tag: int = 4711
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    path: str = "/var/run/l4ip.sock"
+    group: str | None = None                        # with a group, mode 0660 instead of 0600
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    ipfilter: Ipfilter = Ipfilter()
+    clusters: tuple[Cluster, ...] = ()
+    pidfile: str = "/var/run/l4ip.pid"
+    control: Control = Control()
+    state: str = "/var/db/l4ip/state.json"
+    log: Log = Log()
+    http: tuple[str, int] | None = None             # address and port to listen on
+    notify: Words = ()
+    resets: Resets | None = None
+    given: frozenset[str] = field(default=frozenset(), compare=False)   # top-level keys that stand in the file
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        """Every endpoint, in the order of the file."""
+        for cluster in self.clusters:
+            yield from cluster.endpoints()
+
+
+def host_port(address: str, port: int) -> str:
+    """``10.0.0.11:8080``, ``[fd00::2]:8080``."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

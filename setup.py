@@ -1,0 +1,28 @@
+"""Packaging. ``pip install .`` also puts the sample configuration and the rc.d script under the prefix's etc/."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+here = Path(__file__).parent
+version = re.search(r'^__version__ = "(.+)"', (here / "l4ipd/__init__.py").read_text(), re.M)[1]
+
+setup(
+    name="l4ip",
+    version=version,
+    description="Health checks for the servers behind an IPFilter gateway, and the rdr rules that follow from them",
+    long_description=(here / "README").read_text(),
+    long_description_content_type="text/plain",
+    license="BSD-2-Clause",
+    license_files=["LICENSE"],
+    packages=["l4ipd", "l4ipd.sandbox"],
+    python_requires=">=3.10",
+    install_requires=["python-daemon>=3.1", "lockfile>=0.12", "PyYAML>=6"],
+    extras_require={"test": ["pytest", "hypothesis", "cryptography", "mypy", "ruff", "types-PyYAML"]},
+    entry_points={"console_scripts": ["l4ipd = l4ipd.main:main", "l4ipctl = l4ipd.ctl:main"]},
+    data_files=[
+        ("etc", ["etc/l4ip.conf.sample"]),
+        ("etc/rc.d", ["rc.d/l4ip"]),
+    ],
+)
