@@ -121,6 +121,9 @@ class Loop:
         self._signals[signum] = callback
         signal.signal(signum, _nothing)
 
+    def handles(self, signum: int) -> bool:
+        return signum in self._signals
+
     def wake(self) -> None:
         """End the sleep of a loop that another thread runs: the hooks are called. May be called from any thread."""
         self._wakeup()
