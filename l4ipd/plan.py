@@ -1,0 +1,71 @@
+"""Which rules we want: a pure function of which members are up.
+
+For each service: which members *serve* (:func:`serving`), and one rule for each of their weights on each address
+(:func:`rules`), in the order in which the engine should take turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from l4ipd.ipfilter import Rdr
+from l4ipd.model import Endpoint, Ipfilter
+
+
+def serving(members: Iterable[Endpoint], up: Collection[str], last: Collection[str], keep: bool) -> list[Endpoint]:
+    """The endpoints of a service that should get connections.
+
+    ``up`` are the names of those that are up and not disabled, ``last`` of those that served last and are not disabled.
+    Fallbacks serve only while nobody else can. With nobody up at all, ``keep`` leaves those that served last.
+    """
+    members = list(members)
+    regular = [member for member in members if member.name in up and not member.fallback]
+    if regular:
+        return regular
+    fallbacks = [member for member in members if member.name in up]
+    if fallbacks or not keep:
+        return fallbacks
+    return [member for member in members if member.name in last]
+
+
+def rules(members: Sequence[Endpoint], ipfilter: Ipfilter, modern: bool = True) -> list[str]:
+    """The lines for the serving members of one service, in the order in which they are to be loaded."""
+    if not members:
+        return []
+    turns = interleave([member.weight for member in members])
+    return [rule(members[place], vip, nth, ipfilter).line(modern) for vip in members[0].vips for place, nth in turns]
+
+
+def every_rule(member: Endpoint, ipfilter: Ipfilter, modern: bool = True) -> list[str]:
+    """All the lines that ``member`` has while it serves."""
+    return rules([member], ipfilter, modern)
+
+
+def rule(member: Endpoint, vip: str, nth: int, ipfilter: Ipfilter) -> Rdr:
+    """The ``nth`` rule of a member, counted from 1: rules of one weight differ in their tag only (FACTS.md 2a-7)."""
+    tag = ipfilter.tag if ipfilter.tag is None or nth == 1 else f"{ipfilter.tag}.{nth}"
+    return Rdr(ipfilter.interface, f"{vip}/{128 if ':' in vip else 32}", (member.port, member.port), member.address,
+               str(member.member_port), member.protocol, ("round-robin", "sticky") if member.sticky else ("round-robin",),
+               tag)
+
+
+def interleave(weights: Sequence[int]) -> list[tuple[int, int]]:
+    """One round of smooth weighted round robin: (place, how many times it has been chosen).
+
+    Weights 2 and 1 give A B A, weights 3 and 1 A A B A. Each turn everybody gains its weight; the richest is chosen and
+    pays the sum of all.
+    """
+    total = sum(weights)
+    if total == len(weights):
+        return [(place, 1) for place in range(total)]
+    credit = [0] * len(weights)
+    chosen = [0] * len(weights)
+    turns = []
+    for _ in range(total):
+        for place, weight in enumerate(weights):
+            credit[place] += weight
+        best = max(range(len(weights)), key=credit.__getitem__)
+        credit[best] -= total
+        chosen[best] += 1
+        turns.append((best, chosen[best]))
+    return turns
