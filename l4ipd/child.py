@@ -63,8 +63,8 @@ def find_program(word: str) -> str | None:
 class Child:
     """A running child. ``done(Exit)`` is called once, always from the loop and never from the constructor.
 
-    ``output(chunk)`` gets standard output as it comes, and returns True when it has seen enough: the pipe is closed then.
-    Without it, at most ``limit`` bytes are collected for :class:`Exit`, and the same of standard error.
+    ``output(chunk)`` gets standard output as it comes, and returns True when it has seen enough: the pipe is closed
+    then. Without it, at most ``limit`` bytes are collected for :class:`Exit`, and the same of standard error.
     ``timeout`` is in seconds; None is for ever.
     """
 

@@ -28,25 +28,25 @@ def serving(members: Iterable[Endpoint], up: Collection[str], last: Collection[s
     return [member for member in members if member.name in last]
 
 
-def rules(members: Sequence[Endpoint], ipfilter: Ipfilter, modern: bool = True) -> list[str]:
-    """The lines for the serving members of one service, in the order in which they are to be loaded."""
+def rules(members: Sequence[Endpoint], ipfilter: Ipfilter) -> list[str]:
+    """The canonical lines for the serving members of one service, in the order in which they are to be loaded."""
     if not members:
         return []
     turns = interleave([member.weight for member in members])
-    return [rule(members[place], vip, nth, ipfilter).line(modern) for vip in members[0].vips for place, nth in turns]
+    return [rule(members[place], vip, nth, ipfilter).line() for vip in members[0].vips for place, nth in turns]
 
 
-def every_rule(member: Endpoint, ipfilter: Ipfilter, modern: bool = True) -> list[str]:
+def every_rule(member: Endpoint, ipfilter: Ipfilter) -> list[str]:
     """All the lines that ``member`` has while it serves."""
-    return rules([member], ipfilter, modern)
+    return rules([member], ipfilter)
 
 
 def rule(member: Endpoint, vip: str, nth: int, ipfilter: Ipfilter) -> Rdr:
     """The ``nth`` rule of a member, counted from 1: rules of one weight differ in their tag only (FACTS.md 2a-7)."""
     tag = ipfilter.tag if ipfilter.tag is None or nth == 1 else f"{ipfilter.tag}.{nth}"
+    options = ("round-robin", "sticky") if member.sticky else ("round-robin",)
     return Rdr(ipfilter.interface, f"{vip}/{128 if ':' in vip else 32}", (member.port, member.port), member.address,
-               str(member.member_port), member.protocol, ("round-robin", "sticky") if member.sticky else ("round-robin",),
-               tag)
+               str(member.member_port), member.protocol, options, tag)
 
 
 def interleave(weights: Sequence[int]) -> list[tuple[int, int]]:
