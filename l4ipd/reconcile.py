@@ -185,6 +185,8 @@ class Reconciler:
             self.stale = True
             self._suspects = dict.fromkeys(lines, self._words(end)) if len(lines) == 1 else {}
             self._failed()
+            if len(lines) == 1 and self._failures >= PATIENCE:
+                self.loop.clear(self._retry)        # it will be held: the others need not wait
             if self._failures > 1:                  # one failure may be a rule that was there, or not there, already
                 self._complain(self._words(end))
             return
@@ -257,7 +259,8 @@ class Reconciler:
                       "load" if line in self.want else "remove", line, words)
         self.held[line] = Held(words, delay, self.loop.now + delay)
         self._batch = 1
-        self.loop.clear(self._retry)                # the others need not wait
+        self._failures = PATIENCE
+        self.loop.clear(self._retry)
 
     # -- running
 

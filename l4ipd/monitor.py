@@ -1,0 +1,268 @@
+"""One endpoint's life: schedule, probe, health, the operator's override.
+
+::
+
+                timer                      all checks passed, or one failed
+    WAITING ------------> PROBING ----------------------------------------------> WAITING
+       ^   (or QUEUED while no descriptor is free)                                   |
+       +-------------- next = previous + pace, on a phase of its name's hash <-------+
+
+There is one timer and at most one probe per endpoint. Idle, the timer means "start"; in flight, "give up". Our own
+trouble (verdict LOCAL) never moves health. Whoever owns the monitors is told of every change through :class:`Rounds`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import zlib
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from l4ipd import health
+from l4ipd.checks import Recipe
+from l4ipd.health import Verdict
+from l4ipd.loop import Loop, Timer
+from l4ipd.model import Endpoint
+from l4ipd.probe import Probe
+
+SPREAD = 1.0                                        # seconds over which the first probes are spread
+log = logging.getLogger("l4ipd.probe")
+
+
+class Rounds:
+    """What all monitors share: the loop, the limit of probes in flight, and who is told what.
+
+    ``changed(monitor, was)`` is called when an endpoint has gone up or down, ``decided(monitor)`` after the first
+    outcome of each. ``limit`` is the number of probes that may be in flight; the others wait their turn.
+    """
+
+    def __init__(self, loop: Loop, limit: int, start: Callable[[Recipe, Callable[[Verdict], object]], Probe], *,
+                 changed: Callable[[Monitor], object], decided: Callable[[Monitor], object]) -> None:
+        self.loop, self.limit, self.start = loop, limit, start
+        self.changed, self.decided = changed, decided
+        self.verbose = False
+        self.flying = 0
+        self.started = self.late = self.skipped = 0
+        self._queue: deque[Monitor] = deque()
+        self._said_late = False
+
+    def admit(self, monitor: Monitor) -> None:
+        """Begin now if a place is free, else as soon as one is."""
+        if self.flying < self.limit:
+            self.flying += 1
+            self.started += 1
+            monitor.begin()
+            return
+        self.late += 1
+        monitor.queued = True
+        self._queue.append(monitor)
+        if not self._said_late:
+            self._said_late = True
+            log.warning("probes are late: %d in flight, which is the limit; raise the limit of open files, "
+                        "or probe less often", self.flying)
+
+    def landed(self) -> None:
+        """A probe is over: its place goes to who waits longest."""
+        self.flying -= 1
+        while self._queue and self.flying < self.limit:
+            monitor = self._queue.popleft()
+            if monitor.queued:
+                monitor.queued = False
+                self.flying += 1
+                self.started += 1
+                monitor.begin()
+        if self._said_late and not self._queue and self.flying < self.limit // 2:
+            self._said_late = False
+            log.info("probes are on time again")
+
+
+class Monitor:
+    """An endpoint under watch."""
+
+    __slots__ = ("rounds", "endpoint", "recipes", "health", "streak", "verdict", "since", "took", "tried", "disabled",
+                 "unconfirmed", "queued", "trouble", "passes", "failures", "changes", "_timer", "_probe", "_place",
+                 "_due", "_begun", "_asked", "_phase", "_starting")
+
+    def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
+        self.rounds, self.endpoint, self.recipes = rounds, endpoint, recipes
+        self.health = health.fresh(endpoint.checks[0].rise)
+        self.streak = 0                             # how many outcomes in a row were the same; minus: failures
+        self.verdict: Verdict | None = None         # the last one that says something about the member
+        self.since = rounds.loop.now                # last change of state
+        self.took = 0.0                             # seconds, of the last round
+        self.tried = False                          # had an outcome, be it LOCAL
+        self.disabled = False                       # by the operator
+        self.unconfirmed = False                    # enabled, but not yet probed since
+        self.queued = False
+        self.trouble = ""                           # why the last probe could not be run
+        self.passes = self.failures = self.changes = 0
+        self._timer = Timer(self._fire)
+        self._probe: Probe | None = None
+        self._place = 0                             # which of the checks is in flight
+        self._due = self._begun = self._asked = 0.0
+        self._phase = zlib.crc32(endpoint.name.encode()) / 2**32
+        self._starting = False
+
+    # -- what others ask and tell
+
+    @property
+    def up(self) -> bool:
+        return self.health >= self.endpoint.checks[0].rise
+
+    @property
+    def eligible(self) -> bool:
+        """Whether connections may be sent to it."""
+        return self.up and not self.disabled and not self.unconfirmed
+
+    @property
+    def in_flight(self) -> bool:
+        return self._probe is not None or self._starting or self.queued
+
+    def schedule(self) -> None:
+        """Let the first probe happen soon: all the first probes are spread over a second."""
+        self._due = self.rounds.loop.now + self._phase * min(SPREAD, self._pace())
+        self.rounds.loop.set(self._timer, self._due)
+
+    def adopt(self) -> None:
+        """Its rule was found in the kernel: it is up, but its first failure takes it down."""
+        self.health = health.adopted(self.endpoint.checks[0].rise)
+
+    def inherit(self, old: Monitor) -> None:
+        """Take over from a monitor whose endpoint was checked in another way, or elsewhere."""
+        self.disabled, self.unconfirmed = old.disabled, old.unconfirmed
+        if (old.endpoint.address, old.endpoint.member_port) == (self.endpoint.address, self.endpoint.member_port):
+            self.since = old.since
+            if old.up:
+                self.adopt()
+
+    def hasten(self) -> None:
+        """Probe now, or let the probe in flight be it."""
+        if not self.in_flight:
+            self._due = self.rounds.loop.now
+            self.rounds.loop.set(self._timer, self._due)
+
+    def stop(self) -> None:
+        """No more probes; the one in flight is abandoned."""
+        self.rounds.loop.clear(self._timer)
+        if self.queued:
+            self.queued = False
+        elif self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
+            self.rounds.landed()
+
+    # -- a round: all checks, one after the other
+
+    def _fire(self) -> None:
+        if self._probe is None:
+            self.rounds.admit(self)
+        elif self._asked < self.rounds.loop.stalled:
+            self._give_time()                       # it was we who slept
+        else:
+            self._probe.expire()
+
+    def begin(self) -> None:
+        self._place = 0
+        self._begun = self.rounds.loop.clock()
+        self._launch()
+
+    def _launch(self) -> None:
+        self._give_time()
+        self._starting = True
+        probe = self.rounds.start(self.recipes[self._place], self._done)
+        if self._starting:                          # else its verdict has come already
+            self._starting = False
+            self._probe = probe
+
+    def _give_time(self) -> None:
+        loop = self.rounds.loop
+        self._asked = loop.now
+        loop.set(self._timer, loop.now + self.endpoint.checks[self._place].timeout)
+
+    def _done(self, verdict: Verdict) -> None:
+        self._probe = None
+        self._starting = False
+        if verdict.passed and self._place + 1 < len(self.recipes):
+            self._place += 1
+            self._launch()
+            return
+        self.took = self.rounds.loop.clock() - self._begun
+        if self.rounds.verbose:
+            log.info("%s %s: %s (%.0f ms)", self.endpoint.name, self.endpoint.where, verdict, self.took * 1000)
+        if verdict.code == "LOCAL":
+            self._local(verdict)
+        else:
+            self.score(verdict)
+        self._reschedule()
+        if not self.tried:
+            self.tried = True
+            self.rounds.decided(self)
+        self.rounds.landed()
+
+    # -- outcomes
+
+    def score(self, verdict: Verdict) -> None:
+        """Fold a verdict into health, and tell if that changes the state."""
+        check = self.endpoint.checks[0]
+        passed = verdict.passed
+        before = self.health
+        self.verdict = verdict
+        self.trouble = ""
+        self.health = health.step(before, check.rise, check.fall, passed)
+        if passed:
+            self.passes += 1
+            self.streak = self.streak + 1 if self.streak > 0 else 1
+        else:
+            self.failures += 1
+            self.streak = self.streak - 1 if self.streak < 0 else -1
+        if (before >= check.rise) != (self.health >= check.rise):
+            self.since = self.rounds.loop.now
+            self.changes += 1
+            self.unconfirmed = False
+            self.rounds.changed(self)
+        elif self.unconfirmed and passed:
+            self.unconfirmed = False
+            self.rounds.changed(self)
+
+    def _local(self, verdict: Verdict) -> None:
+        if verdict.text != self.trouble:
+            self.trouble = verdict.text
+            log.warning("%s %s: %s; its state stays %s", self.endpoint.name, self.endpoint.where, verdict,
+                        "up" if self.up else "down")
+
+    # -- pace
+
+    def _pace(self) -> float:
+        check = self.endpoint.checks[0]
+        if self.health == health.top(check.rise, check.fall):
+            return check.interval
+        return check.fast_interval if self.health else check.down_interval
+
+    def _reschedule(self) -> None:
+        """The next probe: one pace after this one was due, on the phase; never in the past."""
+        pace = self._pace()
+        now = self.rounds.loop.now
+        due = self._due + self._until_phase(self._due, pace)
+        if due <= now:
+            self.rounds.skipped += 1
+            due = now + self._until_phase(now, pace)
+        self._due = due
+        self.rounds.loop.set(self._timer, due)
+
+    def _until_phase(self, start: float, pace: float) -> float:
+        ahead = (self._phase * pace - start) % pace
+        return ahead if ahead > pace / 1000 else pace
+
+
+def limit_of_descriptors(reserve: int) -> int:
+    """Raise the limit of open files as far as it may be, and say how many may be used beside ``reserve``."""
+    import resource
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    if soft == resource.RLIM_INFINITY:
+        soft = 1 << 20
+    return max(1, soft - reserve)
