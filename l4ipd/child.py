@@ -65,13 +65,16 @@ class Child:
 
     ``output(chunk)`` gets standard output as it comes, and returns True when it has seen enough: the pipe is closed
     then. Without it, at most ``limit`` bytes are collected for :class:`Exit`, and the same of standard error.
-    ``timeout`` is in seconds; None is for ever.
+    ``errors(chunk)`` does the same for standard error. ``timeout`` is in seconds; None is for ever. With ``hold_stdin``
+    the child's standard input stays open as long as we live, so that it can notice when we do not.
     """
 
     def __init__(self, loop: Loop, argv: Sequence[str], *, stdin: bytes = b"", timeout: float | None,
                  done: Callable[[Exit], object], output: Callable[[bytes], bool] | None = None,
+                 errors: Callable[[bytes], bool] | None = None, hold_stdin: bool = False,
                  limit: int = 1 << 20, env: Mapping[str, str] | None = None) -> None:
-        self.loop, self.done, self.output, self.limit = loop, done, output, limit
+        self.loop, self.done, self.limit, self.hold_stdin = loop, done, limit, hold_stdin
+        self._takers = {"stdout": output, "stderr": errors}
         self.pid = 0
         self.timed_out = False
         self._input = memoryview(stdin)
@@ -136,22 +139,26 @@ class Child:
             return
         except BrokenPipeError:
             pass                                    # it does not want to know; its exit status will tell
-        self._close("stdin")
+        if not self.hold_stdin:
+            self._close("stdin")
 
     def _read(self, name: str) -> None:
-        """Read once. At end of file, or when ``output`` has seen enough, close."""
+        """Read once. At end of file, or when its taker has seen enough, close."""
+        if self._take(name):
+            self._close(name)
+
+    def _take(self, name: str) -> bool | None:
+        """Read once: True at the end, False when there may be more, None when there is nothing at present."""
         try:
             chunk = os.read(self._pipes[name], CHUNK)
         except BlockingIOError:
-            return
-        if not chunk:
-            self._close(name)
-        elif name == "stdout" and self.output is not None:
-            if self.output(chunk):
-                self._close(name)
-        else:
-            got = self._got[name]
-            got += chunk[:self.limit - len(got)]
+            return None
+        taker = self._takers[name]
+        if taker is not None:
+            return not chunk or taker(chunk)
+        got = self._got[name]
+        got += chunk[:self.limit - len(got)]
+        return not chunk
 
     def _close(self, name: str) -> None:
         fd = self._pipes.pop(name, None)
@@ -180,7 +187,7 @@ class Child:
         if self._timer is not None:
             self.loop.clear(self._timer)
         for name in ("stdout", "stderr"):
-            while name in self._pipes and self._drained(name) is False:
+            while name in self._pipes and self._take(name) is False:
                 pass
         self._close_all()
         if self.timed_out:                          # whoever of its group has not heeded TERM
@@ -188,19 +195,6 @@ class Child:
                 os.killpg(self.pid, signal.SIGKILL)
         self.done(Exit(os.waitstatus_to_exitcode(status), bytes(self._got["stdout"]), bytes(self._got["stderr"]),
                        self.timed_out))
-
-    def _drained(self, name: str) -> bool:
-        before = len(self._got[name])
-        try:
-            chunk = os.read(self._pipes[name], CHUNK)
-        except BlockingIOError:
-            return True
-        if not chunk:
-            return True
-        if name == "stdout" and self.output is not None:
-            return self.output(chunk)
-        self._got[name] += chunk[:self.limit - before]
-        return False
 
 
 def reap() -> None:

@@ -13,7 +13,6 @@ trouble (verdict LOCAL) never moves health. Whoever owns the monitors is told of
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import zlib
 from collections import deque
@@ -33,12 +32,12 @@ log = logging.getLogger("l4ipd.probe")
 class Rounds:
     """What all monitors share: the loop, the limit of probes in flight, and who is told what.
 
-    ``changed(monitor, was)`` is called when an endpoint has gone up or down, ``decided(monitor)`` after the first
-    outcome of each. ``limit`` is the number of probes that may be in flight; the others wait their turn.
+    ``changed(monitor, flipped)`` is called when an endpoint has gone up or down (``flipped``), or has become eligible
+    in another way; ``decided(monitor)`` after the first outcome of each. ``limit`` is the number of probes that may be in flight; the others wait their turn.
     """
 
     def __init__(self, loop: Loop, limit: int, start: Callable[[Recipe, Callable[[Verdict], object]], Probe], *,
-                 changed: Callable[[Monitor], object], decided: Callable[[Monitor], object]) -> None:
+                 changed: Callable[[Monitor, bool], object], decided: Callable[[Monitor], object]) -> None:
         self.loop, self.limit, self.start = loop, limit, start
         self.changed, self.decided = changed, decided
         self.verbose = False
@@ -46,6 +45,7 @@ class Rounds:
         self.started = self.late = self.skipped = 0
         self._queue: deque[Monitor] = deque()
         self._said_late = False
+        self._admitting = False
 
     def admit(self, monitor: Monitor) -> None:
         """Begin now if a place is free, else as soon as one is."""
@@ -65,6 +65,9 @@ class Rounds:
     def landed(self) -> None:
         """A probe is over: its place goes to who waits longest."""
         self.flying -= 1
+        if self._admitting:                         # a probe that was over at once: the caller's caller goes on
+            return
+        self._admitting = True
         while self._queue and self.flying < self.limit:
             monitor = self._queue.popleft()
             if monitor.queued:
@@ -72,6 +75,7 @@ class Rounds:
                 self.flying += 1
                 self.started += 1
                 monitor.begin()
+        self._admitting = False
         if self._said_late and not self._queue and self.flying < self.limit // 2:
             self._said_late = False
             log.info("probes are on time again")
@@ -220,10 +224,10 @@ class Monitor:
             self.since = self.rounds.loop.now
             self.changes += 1
             self.unconfirmed = False
-            self.rounds.changed(self)
+            self.rounds.changed(self, True)
         elif self.unconfirmed and passed:
             self.unconfirmed = False
-            self.rounds.changed(self)
+            self.rounds.changed(self, False)
 
     def _local(self, verdict: Verdict) -> None:
         if verdict.text != self.trouble:
@@ -253,16 +257,3 @@ class Monitor:
     def _until_phase(self, start: float, pace: float) -> float:
         ahead = (self._phase * pace - start) % pace
         return ahead if ahead > pace / 1000 else pace
-
-
-def limit_of_descriptors(reserve: int) -> int:
-    """Raise the limit of open files as far as it may be, and say how many may be used beside ``reserve``."""
-    import resource
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-    if soft == resource.RLIM_INFINITY:
-        soft = 1 << 20
-    return max(1, soft - reserve)

@@ -80,6 +80,7 @@ class Reconciler:
         self.complaint = ""                         # what the last failed change said, until all is as wanted
         self.stale = True                           # have is not to be trusted
         self.proven = False                         # have was read from the kernel after the last change
+        self.pause = False                          # start nothing
         self.runs = self.failed_runs = self.repairs = 0
         self._dirty = True
         self._failures = 0
@@ -109,6 +110,10 @@ class Reconciler:
         """The table was read after the last change, and is as wanted, but for what is held."""
         return self._ever_listed and self.proven and not self.stale and not self._dirty and self._child is None
 
+    @property
+    def busy(self) -> bool:
+        return self._child is not None
+
     def use(self, table: Table, timeout: float, resync: float) -> None:
         """Work with other commands from now on: the table has to be read again."""
         if (table, timeout, resync) != (self.table, self.timeout, self.resync):
@@ -122,7 +127,7 @@ class Reconciler:
 
     def decide(self) -> None:
         """The hook of the loop: start the next child if there is one to start."""
-        if not self._dirty or self._child is not None or self._retry.is_set:
+        if not self._dirty or self.pause or self._child is not None or self._retry.is_set:
             return
         self._dirty = False
         if self.stale:

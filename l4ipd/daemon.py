@@ -1,0 +1,264 @@
+"""Everything together: all monitors, the reconciler, start, reload and stop.
+
+Monitors say that a state has changed; once a turn, the rules of the services it touches are planned anew and handed to
+the reconciler as one wanted set. Nobody adds or removes a rule because a member came up or went down.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from l4ipd import checks, ipfilter, plan, probe
+from l4ipd.health import Verdict
+from l4ipd.loop import Loop
+from l4ipd.model import Config, Endpoint
+from l4ipd.monitor import Monitor, Rounds
+from l4ipd.nat import Dialect, NatTable, find_dialect
+from l4ipd.reconcile import Reconciler
+
+STOP_WAIT = 2.0                                     # seconds that a stop waits for rules to be as they should
+log = logging.getLogger("l4ipd")
+
+
+class Event(NamedTuple):
+    """Something that people and programs may want to hear of. ``name`` is an endpoint, a service, or empty."""
+
+    kind: str                                       # up down disabled enabled all-down repaired reloaded
+    name: str
+    text: str
+    level: int = logging.INFO
+
+
+class Daemon:
+    """The balancer's brain. Create it after daemonizing; :meth:`start` it, then run the loop."""
+
+    def __init__(self, loop: Loop, config: Config, descriptors: int) -> None:
+        self.loop = loop
+        self.config = Config()
+        self.dialect = Dialect()
+        self.monitors: dict[str, Monitor] = {}
+        self.groups: dict[str, list[Monitor]] = {}  # by service
+        self.owner: dict[str, Monitor] = {}         # every rule that the configuration can want -> whose it is
+        self.listeners: list[Callable[[Event], object]] = [_log_event]
+        self.rounds = Rounds(loop, descriptors, self._start_probe, changed=self._changed, decided=self._decided)
+        self.started = time.time()
+        self.stopping = False
+        self._keep: dict[str, bool] = {}            # by service: when_all_down: keep
+        self._serving: dict[str, tuple[str, ...]] = {}
+        self._wanted: dict[str, list[str]] = {}     # by service
+        self._dirty: set[str] = set()               # services whose rules have to be planned anew
+        self._undecided: set[str] = set()           # endpoints without any outcome yet
+        self._adopted = False
+        self._old_tags: set[str] = set()
+        loop.hook(self._replan)
+        self._first_config = config
+        self.nat = NatTable(config.ipfilter, self.dialect, self._known)
+        self.rules = Reconciler(loop, self.nat.table, config.ipfilter.timeout, config.ipfilter.resync,
+                                removal=self._removal, listed=self._listed, repaired=self._repaired)
+        self.rules.pause = True                     # until we know the dialect
+
+    # -- life
+
+    def start(self) -> None:
+        """Begin probing, and find out what the tools understand; then the kernel's rules are read and adopted."""
+        self.apply(self._first_config)
+        find_dialect(self.loop, self.config.ipfilter, self._speak)
+
+    def _speak(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        if dialect.version:
+            log.info("IPFilter %s; ipnat %s", dialect.version, "ends the sessions of failed members (-p)"
+                     if dialect.purge else "cannot end sessions (no -p): those of failed members end in their own time")
+        self._use_table()
+        self.rules.pause = False
+
+    def _use_table(self) -> None:
+        settings = self.config.ipfilter
+        self.nat = NatTable(settings, self.dialect, self._known, self._old_tags)
+        self.rules.use(self.nat.table, settings.timeout, settings.resync)
+
+    def apply(self, config: Config) -> str:
+        """Take over a configuration, the first or another one. Unchanged endpoints keep everything; says what changed."""
+        before, self.config = self.config, config
+        old, self.monitors = self.monitors, {}
+        fresh = changed = 0
+        for endpoint in config.endpoints():
+            known = old.pop(endpoint.name, None)
+            if known is not None and known.endpoint == endpoint:
+                self.monitors[endpoint.name] = known
+            elif known is not None and known.endpoint.probed == endpoint.probed:
+                known.endpoint = endpoint
+                self.monitors[endpoint.name] = known
+                changed += 1
+            else:
+                monitor = Monitor(self.rounds, endpoint, [checks.recipe(check, endpoint)
+                                                             for check in endpoint.checks])
+                if known is not None:
+                    monitor.inherit(known)
+                    known.stop()
+                    changed += 1
+                self.monitors[endpoint.name] = monitor
+                self._undecided.add(endpoint.name)
+                monitor.schedule()
+                fresh += known is None
+        for gone in old.values():
+            gone.stop()
+            self._undecided.discard(gone.endpoint.name)
+        self._regroup()
+        if config.ipfilter != before.ipfilter and before.clusters:
+            if before.ipfilter.tag and before.ipfilter.tag != config.ipfilter.tag:
+                self._old_tags.add(before.ipfilter.tag)
+            self._use_table()
+        return f"{len(self.monitors)} endpoints: {fresh} new, {changed} changed, {len(old)} gone"
+
+    def _regroup(self) -> None:
+        groups: dict[str, list[Monitor]] = defaultdict(list)
+        for monitor in self.monitors.values():
+            groups[monitor.endpoint.group].append(monitor)
+        self.groups = dict(groups)
+        self.owner = {line: monitor for monitor in self.monitors.values()
+                      for line in plan.every_rule(monitor.endpoint, self.config.ipfilter)}
+        self._keep = {f"{cluster.name}/{service.name}": cluster.keep
+                      for cluster in self.config.clusters for service in cluster.services}
+        for planned in (self._wanted, self._serving):
+            for group in planned.keys() - self.groups.keys():
+                del planned[group]
+        self._dirty.update(self.groups)
+
+    def reload(self, config: Config) -> str:
+        """Like :meth:`apply`, and say it."""
+        summary = self.apply(config)
+        self.tell(Event("reloaded", "", f"configuration reloaded: {summary}"))
+        return summary
+
+    def stop(self) -> None:
+        """Stop probing; see the rules through, or take ours out if the configuration says so; then end the loop."""
+        if self.stopping:
+            self.loop.stop()
+            return
+        self.stopping = True
+        for monitor in self.monitors.values():
+            monitor.stop()
+        if self.config.ipfilter.on_stop == "remove":
+            self.owner = {}
+            self.rules.want = {}
+            self.rules.touch()
+        patience = self.config.ipfilter.timeout if self.config.ipfilter.on_stop == "remove" else STOP_WAIT
+        self.loop.later(patience, self.loop.stop)
+        self.loop.hook(self._stop_when_settled)
+
+    def _stop_when_settled(self) -> None:
+        if self.rules.settled or (self.rules.problem and not self.rules.busy):
+            self.loop.stop()
+
+    # -- from states to rules
+
+    def _replan(self) -> None:
+        """The hook of the loop: what the last turn changed, as one wanted set."""
+        if not self._dirty or self.stopping:
+            return
+        for group in self._dirty & self.groups.keys():
+            self._wanted[group] = self._plan(group)
+        self._dirty.clear()
+        want = {line: None for group in self.groups for line in self._wanted.get(group, ())}
+        if list(want) != list(self.rules.want):
+            self.rules.want = want
+        self.rules.touch()
+
+    def _plan(self, group: str) -> list[str]:
+        members = self.groups[group]
+        up = {monitor.endpoint.name for monitor in members if monitor.eligible}
+        last = {monitor.endpoint.name for monitor in members
+                if not monitor.disabled and monitor.endpoint.name in self._serving.get(group, ())}
+        serving = plan.serving([monitor.endpoint for monitor in members], up, last, self._keep[group])
+        self._serving[group] = tuple(member.name for member in serving)
+        return plan.rules(serving, self.config.ipfilter)
+
+    def _removal(self, line: str) -> str | None:
+        """How a rule of ours that is not wanted goes. Those that nobody can want wait for everybody's first outcome."""
+        monitor = self.owner.get(line)
+        if monitor is None:
+            return None if self._undecided and not self.stopping else "drain"
+        return "drain" if monitor.up or monitor.disabled or monitor.unconfirmed else "purge"
+
+    def _known(self, line: str) -> bool:
+        return line in self.owner
+
+    def _listed(self) -> None:
+        """The kernel's table has been read."""
+        if not self._adopted:
+            self._adopted = True
+            self._adopt()
+        self.nat.listed(self.rules.have, self.rules.want)
+
+    def _adopt(self) -> None:
+        """Endpoints whose rules are there already are up, until a probe says otherwise."""
+        there = {ipfilter.target(line) for line in self.rules.have}
+        if not there:
+            return
+        for line, monitor in self.owner.items():
+            if ipfilter.target(line) in there:
+                if monitor.verdict is None and not monitor.up:
+                    monitor.adopt()
+                group = monitor.endpoint.group
+                if monitor.endpoint.name not in self._serving.get(group, ()):
+                    self._serving[group] = (*self._serving.get(group, ()), monitor.endpoint.name)
+                self._dirty.add(group)
+        log.info("%d rules of ours are in the kernel already: adopted", len(self.rules.have))
+        self._replan()
+
+    # -- what monitors and the reconciler say
+
+    def _start_probe(self, recipe: checks.Recipe, done: Callable[[Verdict], object]) -> probe.Probe:
+        return probe.start(self.loop, recipe, done)
+
+    def _decided(self, monitor: Monitor) -> None:
+        self._undecided.discard(monitor.endpoint.name)
+        if not self._undecided:
+            self.rules.touch()
+
+    def _changed(self, monitor: Monitor, flipped: bool) -> None:
+        endpoint = monitor.endpoint
+        self._dirty.add(endpoint.group)
+        if flipped:
+            self.tell(Event("up" if monitor.up else "down", endpoint.name, self._transition(monitor)))
+            self._tell_if_none(endpoint)
+
+    def _transition(self, monitor: Monitor) -> str:
+        endpoint, count = monitor.endpoint, abs(monitor.streak)
+        states = "down -> up" if monitor.up else "up -> down"
+        what = "passed" if monitor.up else "failed"
+        return (f"{endpoint.name} {endpoint.where} {states}: {monitor.verdict} ({count} of {count} {what}, "
+                f"{monitor.took * 1000:.0f} ms); {self._count(endpoint.group)}")
+
+    def lines(self, monitor: Monitor) -> list[str]:
+        """Every rule that ``monitor`` has while it serves."""
+        return plan.every_rule(monitor.endpoint, self.config.ipfilter)
+
+    def _count(self, group: str) -> str:
+        members = self.groups[group]
+        return f"{sum(monitor.eligible for monitor in members)} of {len(members)} up"
+
+    def _tell_if_none(self, endpoint: Endpoint) -> None:
+        group = endpoint.group
+        if not any(monitor.eligible for monitor in self.groups[group]):
+            kept = self._keep[group] and self._serving.get(group)
+            self.tell(Event("all-down", group, f"{group}: no member is up" +
+                            ("; its last rules stay (when_all_down: keep)" if kept else ""), logging.ERROR))
+
+    def _repaired(self, lines: Iterable[str]) -> None:
+        lines = list(lines)
+        self.tell(Event("repaired", "", f"{len(lines)} rules were put back", logging.DEBUG))
+
+    def tell(self, event: Event) -> None:
+        for listener in self.listeners:
+            listener(event)
+
+
+def _log_event(event: Event) -> None:
+    log.log(event.level, "%s", event.text)

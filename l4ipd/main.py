@@ -1,0 +1,249 @@
+"""l4ipd: arguments, start-up errors while somebody can read them, pid file, detaching, logging, signals, exit status."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import daemon as python_daemon
+
+from l4ipd import __version__, logs, pidfile, plan, probe, status
+from l4ipd.child import Child, Exit, find_program
+from l4ipd.config import ConfigError, parse, warnings
+from l4ipd.daemon import Daemon
+from l4ipd.ipfilter import REMEDIES, explain
+from l4ipd.loop import Loop
+from l4ipd.model import Config, Ipfilter
+from l4ipd.rehearsal import Rehearsal
+
+DEFAULT_CONFIG = "/usr/local/etc/l4ip.conf"
+RESERVE = 64                                        # descriptors that probes leave to everything else
+log = logging.getLogger("l4ipd")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; the manual is held against it by a test."""
+    words = argparse.ArgumentParser(prog="l4ipd", allow_abbrev=False, description=(
+        "Checks the servers behind an IPFilter gateway and keeps one round-robin rdr rule for each that is up."))
+    words.add_argument("-c", metavar="FILE", dest="config", default=DEFAULT_CONFIG, help="configuration (%(default)s)")
+    words.add_argument("-d", dest="foreground", action="store_true", help="stay in the foreground, log to standard error")
+    words.add_argument("-n", dest="check", action="store_true", help="check the configuration, print the rules, and exit")
+    words.add_argument("-v", dest="verbose", action="store_true", help="also log every probe")
+    words.add_argument("-p", metavar="FILE", dest="pidfile", help="pid file (overrides the configuration)")
+    words.add_argument("-V", action="version", version=f"l4ipd {__version__}", help="print the version and exit")
+    words.add_argument("--sandbox", action="store_true", help="use the built-in IPFilter sandbox")
+    words.add_argument("--demo", action="store_true", help="a tour in the sandbox, in the foreground, until ^C")
+    return words
+
+
+class Refused(Exception):
+    """The start is refused; the lines say why."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0: fine; 1: configuration or start-up error; 2: usage."""
+    options = parser().parse_args(argv)
+    try:
+        if options.demo:
+            from l4ipd.demo import run
+            return run(options.verbose)
+        config = load(options.config)
+        if options.check:
+            return check(config)
+        with ExitStack() as stack:
+            return serve(options, config, stack)
+    except Refused as refusal:
+        print(refusal, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 1
+
+
+# -- the configuration
+
+def load(path: str) -> Config:
+    """Read and check a configuration, files and programs that it names included. Raises :class:`Refused`."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+        config = parse(text, path)
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}") from None
+    except ConfigError as error:
+        raise Refused("\n".join(error.errors)) from None
+    problems = [f"{path}: {problem}" for problem in surroundings(config)]
+    if problems:
+        raise Refused("\n".join(problems))
+    return config
+
+
+def surroundings(config: Config) -> list[str]:
+    """What the configuration needs of this machine and does not find: programs, CA files, users."""
+    problems = []
+    for cluster in config.clusters:
+        for service in cluster.services:
+            for each in service.checks:
+                try:
+                    probe.prepare(each)
+                except ValueError as error:
+                    problems.append(f"clusters.{cluster.name}.services.{service.name}.check: {error}")
+    if config.notify and find_program(config.notify[0]) is None:
+        problems.append(f"notify: {config.notify[0]}: no such program, or it cannot be executed")
+    return problems
+
+
+def not_yet(config: Config) -> list[str]:
+    """Keys that stand in the file and that nothing serves yet."""
+    return [f"not supported yet: {key}" for key in ("control", "http", "notify", "resets", "state") if key in config.given
+            and not (key == "http" and config.http is None) and not (key == "notify" and not config.notify)]
+
+
+def check(config: Config) -> int:
+    """-n: print the rules that would be loaded if every endpoint were up."""
+    lines = []
+    for cluster in config.clusters:
+        for service in cluster.services:
+            members = [endpoint for endpoint in cluster.endpoints() if endpoint.service == service.name]
+            names = {member.name for member in members}
+            lines += plan.rules(plan.serving(members, names, (), cluster.keep), config.ipfilter)
+    print("".join(f"{line}\n" for line in lines), end="", flush=True)
+    for warning in (*warnings(config), *not_yet(config)):
+        print(f"warning: {warning}", file=sys.stderr)
+    refusal = rehearse(config.ipfilter, lines)
+    if refusal:
+        print(f"ipnat -n refuses these rules: {refusal}", file=sys.stderr)
+        return 1
+    print("configuration OK", file=sys.stderr)
+    return 0
+
+
+def rehearse(settings: Ipfilter, lines: list[str]) -> str:
+    """Let ipnat parse the rules without loading them, if it can be used here. Returns what it has against them."""
+    loop = Loop()
+    ends: list[Exit] = []
+
+    def done(end: Exit) -> None:
+        ends.append(end)
+        loop.stop()
+
+    Child(loop, (*settings.ipnat, "-n", "-f", "-"), stdin="".join(f"{line}\n" for line in lines).encode(),
+          timeout=settings.timeout, done=done)
+    loop.run()
+    loop.close()
+    said = ends[0].stderr.decode(errors="replace")
+    if ends[0].clean or ends[0].status is None or any(symptom in said for symptom, _ in REMEDIES):
+        return ""
+    return explain(ends[0].status, said, ends[0].timed_out)
+
+
+# -- running
+
+def serve(options: argparse.Namespace, config: Config, stack: ExitStack) -> int:
+    """Everything from the first look at the pid file to the end of the loop."""
+    rehearsal = Rehearsal() if options.sandbox else None
+    if rehearsal is not None:
+        config = rehearsal.adapt(config)
+    path = os.path.abspath(options.pidfile or config.pidfile)
+    left_behind = look_first(path)
+    options.config = os.path.abspath(options.config)
+    if options.foreground:
+        logs.to_stderr(config.log)
+    else:
+        stack.enter_context(python_daemon.DaemonContext(detach_process=True, umask=0o027, signal_map={}))
+        logs.to_syslog(config.log)
+    try:
+        stack.enter_context(pidfile.PidFile(path))
+    except (pidfile.Running, OSError) as error:     # between our look and now
+        log.error("%s: cannot be taken: %s", path, error)
+        return 1
+    if left_behind is not None:
+        log.warning("%s was left behind by process %s, which is gone: replaced", path, left_behind or "?")
+    run(options, config, rehearsal)
+    return 0
+
+
+def look_first(path: str) -> int | None:
+    """Refuse the start while standard error is there to say why."""
+    try:
+        left_behind = pidfile.clear(path)
+        pidfile.check_writable(path)
+    except pidfile.Running as running:
+        raise Refused(f"l4ipd is already running, pid {running.pid or 'unknown'} ({path})") from None
+    except OSError as error:
+        raise Refused(f"{path}: cannot create the pid file: {error.strerror} (start as root, or name another with -p)"
+                      ) from None
+    return left_behind
+
+
+def run(options: argparse.Namespace, config: Config, rehearsal: Rehearsal | None = None) -> None:
+    """The daemon's life, from a loop that nobody has forked from."""
+    loop = Loop()
+    daemon = Daemon(loop, config, descriptors(RESERVE))
+    daemon.rounds.verbose = options.verbose
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.on_signal(signum, lambda: stop(daemon))
+    loop.on_signal(signal.SIGHUP, lambda: reload(daemon, options.config, rehearsal))
+    for name in ("SIGUSR1", "SIGINFO"):
+        if hasattr(signal, name):
+            loop.on_signal(getattr(signal, name), lambda: show(daemon))
+    log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()), options.config)
+    for warning in (*warnings(config), *not_yet(config)):
+        log.warning("%s", warning)
+    if rehearsal is not None:
+        rehearsal.start(loop, daemon.start)
+    else:
+        daemon.start()
+    gc.collect()
+    gc.freeze()
+    loop.run()
+    if rehearsal is not None:
+        rehearsal.stop()
+    loop.close()
+    log.info("l4ipd stopped")
+
+
+def stop(daemon: Daemon) -> None:
+    log.info("stopping; the rules %s", "stay" if daemon.config.ipfilter.on_stop == "keep" else "are removed")
+    daemon.stop()
+
+
+def reload(daemon: Daemon, path: str, rehearsal: Rehearsal | None) -> str:
+    """SIGHUP. A bad configuration changes nothing. Returns what changed, or raises :class:`Refused`."""
+    try:
+        config = load(path)
+    except Refused as refusal:
+        for line in str(refusal).splitlines():
+            log.error("%s", line)
+        log.error("the configuration was not reloaded: the old one goes on")
+        return ""
+    return daemon.reload(rehearsal.adapt(config) if rehearsal is not None else config)
+
+
+def show(daemon: Daemon) -> None:
+    """SIGUSR1: the status, to the log."""
+    log.info("%s", status.summary(daemon))
+    for line in status.table(status.rows(daemon)):
+        log.info("%s", line)
+
+
+def descriptors(reserve: int) -> int:
+    """Raise the limit of open files as far as we may, and say how many of them probes may use."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (OSError, ValueError):
+            pass                                    # then with what there is
+    return (1 << 20) if soft == resource.RLIM_INFINITY else max(1, soft - reserve)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

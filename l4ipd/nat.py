@@ -1,0 +1,110 @@
+"""The NAT table as the reconciler sees it: how this ipnat is spoken to, whose rule is whose, and who is in the way."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from l4ipd import ipfilter
+from l4ipd.child import Child, Exit
+from l4ipd.ipfilter import Rdr
+from l4ipd.loop import Loop
+from l4ipd.model import Ipfilter
+from l4ipd.reconcile import Table
+
+log = logging.getLogger("l4ipd.rules")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """What this IPFilter understands (FACTS.md 2f)."""
+
+    version: str = ""                               # of `ipf -V`, empty if it would not say
+    modern: bool = True                             # knows the word inet6: not 4.1
+    purge: bool = False                             # ipnat -p ends the sessions of a removed rule
+
+
+def find_dialect(loop: Loop, tools: Ipfilter, done: Callable[[Dialect], object]) -> None:
+    """Ask the tools, without side effect: ``ipf -V``, and an ``ipnat -p`` that has nothing to do."""
+
+    def versioned(end: Exit) -> None:
+        found = re.search(rb"IP Filter: v?(\d[\d.]*\d)", end.stdout)
+        version = found[1].decode() if found else ""
+        Child(loop, (*tools.ipnat, "-n", "-r", "-p", "-f", "-"), timeout=tools.timeout,
+              done=lambda end: purging(version, end))
+
+    def purging(version: str, end: Exit) -> None:
+        modern = int(version.split(".")[0]) >= 5 if version else True
+        done(Dialect(version, modern, end.clean))
+
+    Child(loop, (*tools.ipf, "-V"), timeout=tools.timeout, done=versioned)
+
+
+class NatTable:
+    """Reads listings. ``known`` says which rules are ours where there are no tags."""
+
+    def __init__(self, settings: Ipfilter, dialect: Dialect, known: Callable[[str], bool],
+                 old_tags: Collection[str] = ()) -> None:
+        self.settings, self.known = settings, known
+        self.tags = {tag for tag in (settings.tag, *old_tags) if tag}
+        purging = ("-p",) if dialect.purge and settings.purge else ()
+        self.table = Table("ipnat", "ipfilter.ipnat", (*settings.ipnat, "-l"), (*settings.ipnat, "-f", "-"),
+                           (*settings.ipnat, "-r", "-f", "-"), (*settings.ipnat, "-r", *purging, "-f", "-"),
+                           self._read, _plain if dialect.modern else _without_family, ipfilter.LISTING_END)
+        self._seen: dict[str, Rdr | None] = {}      # every line of the last listing and of this one
+        self._now: dict[str, Rdr | None] = {}
+        self._warned: set[tuple[str, str]] = set()
+
+    def _read(self, line: str) -> str | None:
+        rule = self._seen[line] if line in self._seen else ipfilter.parse(line, _port)
+        self._now[line] = rule
+        if rule is None:
+            return None
+        if self.settings.tag is None:
+            return rule.line() if self.known(rule.line()) else None
+        return rule.line() if any(ipfilter.owned(rule.tag, tag) for tag in self.tags) else None
+
+    def listed(self, ours: Iterable[str], want: Iterable[str]) -> None:
+        """A listing is complete: warn about rules of others that get in the way of those we want, once each."""
+        mine = set(ours)
+        foreign = [(line, rule) for line, rule in self._now.items() if rule is not None and rule.line() not in mine]
+        self._seen, self._now = self._now, {}
+        if not foreign:
+            self._warned.clear()
+            return
+        by_vip: dict[str, dict[str, Rdr]] = {}
+        for wanted in want:
+            rule = ipfilter.parse(wanted)
+            if rule is not None:
+                by_vip.setdefault(rule.vip, {}).setdefault(ipfilter.side(wanted), rule)
+        clashes = {(line, rule.line()): how for line, stranger in foreign
+                   for rule in by_vip.get(stranger.vip, {}).values() if (how := ipfilter.swallows(stranger, rule))}
+        for (line, hurt), how in clashes.items():
+            if (line, ipfilter.side(hurt)) not in self._warned:
+                log.warning("a rule that is not ours %s: remove it, or give its port up: %s: it meets ours: %s",
+                            how, line, hurt)
+        self._warned = {(line, ipfilter.side(hurt)) for line, hurt in clashes}
+
+
+def _plain(line: str) -> str:
+    return line
+
+
+def _without_family(line: str) -> str:
+    """IPFilter 4.1 tells the family from the address."""
+    return line.replace(" inet6 ", " ", 1)
+
+
+@lru_cache(maxsize=1024)
+def _port(word: str) -> int | None:
+    """A number, or a name from /etc/services: from-forms are listed with names (FACTS.md 2c-2)."""
+    if word.isascii() and word.isdigit():
+        return int(word)
+    try:
+        return socket.getservbyname(word)
+    except OSError:
+        return None
