@@ -1,0 +1,282 @@
+"""YAML text -> Config, or all errors with their lines.
+
+``parse`` is the whole of it. It never stops at the first error, and raises nothing but ConfigError, whatever the text.
+Each error is a complete line: ``l4ip.conf:12: clusters.www.services.http.port: 70000 is not a port (1-65535)``.
+The keys are those of the manual page l4ip.conf(5); how single words are read is in ``config_words``, how a check is
+read in ``config_check``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+
+from l4ipd import config_words as words
+from l4ipd.config_check import Pace, checks, defaults
+from l4ipd.config_section import Place, Section
+from l4ipd.model import Check, Cluster, Config, Control, Ipfilter, Log, Member, Resets, Service, Words
+from l4ipd.yamltree import Mapping, Problems, Scalar, tree
+
+TOP = ("pidfile", "control", "state", "log", "http", "notify", "ipfilter", "resets", "defaults", "clusters")
+IPFILTER = ("interface", "tag", "resync", "on_stop", "purge", "timeout", "ipnat", "ipf", "ipfstat", "ipmon")
+RESETS = ("interface", "source", "action", "tag")
+CLUSTER = ("address", "services", "members", "when_all_down")
+SERVICE = ("port", "protocol", "member_port", "sticky", "check")
+MEMBER = ("address", "weight", "fallback")
+EMPTY = Scalar("", True)
+
+
+class ConfigError(Exception):
+    """What is wrong with a configuration: ``errors`` are complete lines, in the order of the file."""
+
+    def __init__(self, errors: tuple[str, ...]) -> None:
+        super().__init__("\n".join(errors))
+        self.errors = errors
+
+
+def parse(text: str | bytes, name: str) -> Config:
+    """The configuration that ``text`` is; ``name`` is the file's, for messages. Raises :class:`ConfigError`."""
+    problems = Problems(name)
+    root = tree(text, problems)
+    config = Config() if root is None else _config(Place(root, 1, "", problems))
+    if problems:
+        raise ConfigError(problems.lines())
+    return config
+
+
+def warnings(config: Config) -> list[str]:
+    """What is allowed, and yet probably not what was meant: one line each, without file and line."""
+    found = []
+    for cluster in config.clusters:
+        for service in cluster.services:
+            if all(_blind(check) for check in service.checks):
+                found.append(f"{cluster.name}/{service.name}: a udp check without expect cannot see a dead host: add"
+                             " send and expect, or a ping check beside it")
+            if service.sticky and not config.ipfilter.purge:
+                found.append(f"{cluster.name}/{service.name}: sticky with purge: no keeps sending a member's clients to"
+                             " it after it went down, until their sessions end")
+    if config.http and not ipaddress.ip_address(config.http[0]).is_loopback:
+        found.append(f"http: {config.http[0]} is not a loopback address: whoever can reach it can read the status")
+    return found
+
+
+def _blind(check: Check) -> bool:
+    return check.type == "udp" and check.expect is None and not check.closed
+
+
+def _config(place: Place) -> Config:
+    top = Section(place, TOP)
+    plain = Config()
+    ipfilter = _ipfilter(top)
+    pace = defaults(top.entry["defaults"]) if "defaults" in top.entry else Pace()
+    return Config(
+        ipfilter=ipfilter,
+        clusters=_clusters(top, ipfilter.tag, pace),
+        pidfile=top.get("pidfile", words.path, plain.pidfile),
+        control=_control(top, plain.control),
+        state=top.get("state", words.path, plain.state),
+        log=_log(top, plain.log),
+        http=top.get("http", words.listener, None),
+        notify=_words(top, "notify", words.path, ()),
+        resets=_resets(top),
+        given=frozenset(top.entry))
+
+
+def _control(top: Section, plain: Control) -> Control:
+    place = top.entry.get("control")
+    if place is None:
+        return plain
+    if not isinstance(place.node, Mapping):
+        return Control(place.read(words.socket_path, plain.path))
+    section = Section(place, ("path", "group"))
+    return Control(section.get("path", words.socket_path, plain.path), section.get("group", words.user, None))
+
+
+def _log(top: Section, plain: Log) -> Log:
+    place = top.entry.get("log")
+    if place is None:
+        return plain
+    section = Section(place, ("facility", "level"))
+    return Log(section.get("facility", lambda text: words.choice(text, words.FACILITIES), plain.facility),
+               section.get("level", words.level, plain.level))
+
+
+def _words(section: Section, key: str, first: Callable[[str], str], default: Words) -> Words:
+    place = section.entry.get(key)
+    return default if place is None else place.command(first) or default
+
+
+def _ipfilter(top: Section) -> Ipfilter:
+    section = Section(top.entry.get("ipfilter") or Place(EMPTY, top.line, "ipfilter", top.problems), IPFILTER)
+    if "interface" not in section.entry:
+        section.missing("interface", "where clients come in, the rdr rules are on it")
+    plain = Ipfilter()
+    return Ipfilter(
+        interface=section.get("interface", words.any_interface, plain.interface),
+        tag=section.get("tag", words.tag, plain.tag),
+        resync=section.get("resync", lambda text: words.bounded_duration(text, 0.05, 86400), plain.resync),
+        on_stop=section.get("on_stop", lambda text: words.choice(text, ("keep", "remove")), plain.on_stop),
+        purge=section.get("purge", words.flag, plain.purge),
+        timeout=section.get("timeout", lambda text: words.bounded_duration(text, 0.05, 3600), plain.timeout),
+        ipnat=_words(section, "ipnat", words.program, plain.ipnat),
+        ipf=_words(section, "ipf", words.program, plain.ipf),
+        ipfstat=_words(section, "ipfstat", words.program, plain.ipfstat),
+        ipmon=_words(section, "ipmon", words.program, plain.ipmon))
+
+
+def _resets(top: Section) -> Resets | None:
+    place = top.entry.get("resets")
+    if place is None or isinstance(place.node, Scalar) and words.is_no(place.node.text):
+        return None
+    section = Section(place, RESETS)
+    if "interface" not in section.entry:
+        section.missing("interface", "where the members' packets come in")
+    plain = Resets("")
+    return Resets(
+        section.get("interface", words.interface, plain.interface),
+        section.get("source", words.source, plain.source),
+        section.get("action", lambda text: words.choice(text, ("refused", "any", "check")), plain.action),
+        section.get("tag", lambda text: words.number(text, 1, 2**31 - 1), plain.tag))
+
+
+#: who has an address, port and protocol: the service's name, and the line of its port
+Taken = dict[tuple[str, int, str], tuple[str, int]]
+
+
+def _clusters(top: Section, tag: str | None, pace: Pace) -> tuple[Cluster, ...]:
+    place = top.entry.get("clusters")
+    if place is None:
+        top.missing("clusters", "at least one cluster, with its address, services and members")
+        return ()
+    taken: Taken = {}
+    found = []
+    for name, entry in _named(place, "a mapping of names to clusters"):
+        found.append(_cluster(name, Section(entry, CLUSTER), tag, pace, taken))
+    return tuple(found)
+
+
+def _named(place: Place, what: str) -> list[tuple[str, Place]]:
+    """The entries of a mapping of names, which must not be empty; names are checked."""
+    entries = list(place.entries(what))
+    if not entries and (isinstance(place.node, Mapping) or isinstance(place.node, Scalar) and place.node.empty):
+        place.refuse(f"is empty: {what} is wanted, with one at least")
+    for name, entry in entries:
+        try:
+            words.name(name)
+        except ValueError as error:
+            entry.refuse(str(error))
+    return entries
+
+
+def _cluster(name: str, section: Section, tag: str | None, pace: Pace, taken: Taken) -> Cluster:
+    addresses = _addresses(section)
+    services: list[tuple[Service, Place]] = []
+    members: list[tuple[Member, Place]] = []
+    for key, what in (("services", "a mapping of names to services"), ("members", "a mapping of names to addresses")):
+        if key not in section.entry:
+            section.missing(key, what)
+        elif key == "services":
+            services = [_service(*entry, pace) for entry in _named(section.entry[key], what)]
+        else:
+            members = [_member(*entry, tag) for entry in _named(section.entry[key], what)]
+    _check_family(addresses, members)
+    _check_members(section, members)
+    _check_ports(name, [address for address, _ in addresses], services, members, taken)
+    keep = section.get("when_all_down", lambda text: words.choice(text, ("remove", "keep")), "remove") == "keep"
+    return Cluster(name, tuple(address for address, _ in addresses), tuple(service for service, _ in services),
+                   tuple(member for member, _ in members), keep)
+
+
+def _addresses(section: Section) -> list[tuple[str, Place]]:
+    """The cluster's own addresses."""
+    place = section.entry.get("address")
+    if place is None:
+        section.missing("address", "the IPv4 or IPv6 address that clients connect to, or a list of them")
+        return []
+    found: dict[str, Place] = {}
+    items = place.items("an address or a list of them", single=True)
+    if not items:
+        place.refuse("has no value: the address that clients connect to, or a list of them")
+    for item in items:
+        address = item.read(words.address, "")
+        if address in found:
+            item.refuse(f"{address} is given twice")
+        elif address:
+            found[address] = item
+    return list(found.items())
+
+
+def _service(name: str, place: Place, pace: Pace) -> tuple[Service, Place]:
+    section = Section(place, SERVICE)
+    if "port" not in section.entry:
+        section.missing("port", "the port that clients connect to")
+    port = section.get("port", words.port, 0)
+    protocol = section.get("protocol", lambda text: words.choice(text, ("tcp", "udp")),
+                           "" if "protocol" in section.entry else "tcp")
+    found: tuple[Check, ...] = ()
+    if "check" in section.entry:
+        found = checks(section.entry["check"], protocol, pace)
+    elif protocol == "udp":
+        section.missing("check", "udp has none that suits every service; choose ping, or {type: udp, send: TEXT,"
+                                 " expect: PATTERN}")
+    else:
+        found = checks(Place(Scalar("tcp", True), section.line, section.path, section.problems), protocol, pace)
+    return Service(name, port, protocol, section.get("member_port", words.port, port),
+                   section.get("sticky", words.flag, False), found), section.entry.get("port", section)
+
+
+def _member(name: str, place: Place, tag: str | None) -> tuple[Member, Place]:
+    """A member and the place of its address."""
+    if not isinstance(place.node, Mapping):
+        return Member(name, place.read(words.address, "")), place
+    section = Section(place, MEMBER)
+    if "address" not in section.entry:
+        section.missing("address", "where the member is reached, numeric")
+    weight = section.get("weight", lambda text: words.number(text, 1, 99, "a weight"), 1)
+    if weight > 1 and tag is None:
+        section.entry["weight"].refuse(f"weight {weight} needs a tag: the rules of one member differ in nothing else,"
+                                       " and ipfilter.tag is no")
+    return (Member(name, section.get("address", words.address, ""), weight,
+                   section.get("fallback", words.flag, False)), section.entry.get("address", section))
+
+
+def _check_family(addresses: list[tuple[str, Place]], members: list[tuple[Member, Place]]) -> None:
+    if not addresses:
+        return
+    six = ":" in addresses[0][0]
+    family, other = ("IPv6", "IPv4") if six else ("IPv4", "IPv6")
+    for address, place in [*addresses, *((member.address, place) for member, place in members)]:
+        if address and (":" in address) != six:
+            place.refuse(f"{address} is {other} and the cluster is {family}, as its first address is: an rdr rule"
+                         " cannot cross, make two clusters")
+
+
+def _check_members(section: Section, members: list[tuple[Member, Place]]) -> None:
+    seen: dict[str, tuple[str, int]] = {}
+    for member, place in members:
+        if member.address in seen:
+            name, line = seen[member.address]
+            place.refuse(f"{member.address} is already the address of {name} (line {line}): their rules would be the"
+                         " same")
+        elif member.address:
+            seen[member.address] = member.name, place.line
+    if members and all(member.fallback for member, _ in members):
+        section.entry["members"].refuse("every member is a fallback: one at least must be an ordinary member")
+
+
+def _check_ports(cluster: str, vips: list[str], services: list[tuple[Service, Place]],
+                 members: list[tuple[Member, Place]], taken: Taken) -> None:
+    """No two services on one address, port and protocol; no rule that leads to itself."""
+    for service, place in services:
+        if not service.port or not service.protocol:
+            continue                                # in error already
+        for vip in vips:
+            name, line = taken.setdefault((vip, service.port, service.protocol),
+                                          (f"{cluster}/{service.name}", place.line))
+            if name != f"{cluster}/{service.name}":
+                place.refuse(f"{vip} port {service.port} {service.protocol} already belongs to {name} (line {line})")
+                break
+        for member, spot in members:
+            if service.port == service.member_port and member.address in vips:
+                spot.refuse(f"{member.address} port {service.port} is the cluster's own: the rule of {service.name}"
+                            " would lead to itself")

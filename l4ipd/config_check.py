@@ -1,0 +1,235 @@
+"""The check of a service: its pace, its type, the keys of that type.
+
+``defaults`` gives the pace, a check overrides it. In a list of checks the first one sets the pace for all. A timeout
+that nobody wrote into the check itself gives way to a shorter interval; one that stands there must fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from l4ipd import config_words as words
+from l4ipd.config_section import Place, Section
+from l4ipd.model import Check, Step
+from l4ipd.yamltree import Scalar, Sequence
+
+TYPES = ("tcp", "tls", "http", "https", "udp", "exec", "ping")
+TRANSPORT = {"tcp": "tcp", "tls": "tcp", "http": "tcp", "https": "tcp", "udp": "udp"}
+PACE = ("interval", "timeout", "rise", "fall", "fast_interval", "down_interval")
+COMMON = ("type", *PACE, "port")
+HTTP = ("method", "path", "host", "headers", "status", "body", "close")
+OWN = {
+    "tcp": ("dialog", "closed", "close"),
+    "tls": ("dialog", "verify", "sni", "close"),
+    "http": HTTP,
+    "https": (*HTTP, "verify", "sni"),
+    "udp": ("send", "expect", "closed"),
+    "exec": ("command", "user"),
+    "ping": (),
+}
+KEYS = tuple(dict.fromkeys((*COMMON, *(key for keys in OWN.values() for key in keys))))
+VERBS = ("send", "expect", "reject")
+OURS = ("content-length", "transfer-encoding", "connection")       # headers that follow from how a probe talks
+INTERVALS = (0.05, 86400.0)
+COUNTS = (1, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What ``defaults`` says; None: as the interval."""
+
+    interval: float = 5.0
+    timeout: float = 2.0
+    rise: int = 2
+    fall: int = 3
+    fast_interval: float | None = None
+    down_interval: float | None = None
+
+
+def defaults(place: Place) -> Pace:
+    """The section ``defaults``."""
+    section = Section(place, PACE)
+    pace = Pace(_interval(section, "interval", 5.0), _interval(section, "timeout", 2.0), _count(section, "rise", 2),
+                _count(section, "fall", 3), _interval(section, "fast_interval", None),
+                _interval(section, "down_interval", None))
+    _fit(section, pace)
+    return pace
+
+
+def checks(place: Place, protocol: str, pace: Pace) -> tuple[Check, ...]:
+    """The value of ``check``: a type, a mapping, or a list of these. ``protocol`` is the service's."""
+    if not isinstance(place.node, Sequence):
+        return (_check(place, protocol, pace, None),)
+    found: list[Check] = []
+    for item in place.items("a list of checks"):
+        found.append(_check(item, protocol, pace, found[0] if found else None))
+    if not found:
+        place.refuse("an empty list: say which checks must pass, or leave the key out")
+    return tuple(found)
+
+
+def _check(place: Place, protocol: str, pace: Pace, first: Check | None) -> Check:
+    if isinstance(place.node, Scalar):
+        kind = place.read(_type, "")
+        section = Section(Place(Scalar("", True), place.line, place.path, place.problems), KEYS)
+    else:
+        section = Section(place, KEYS)
+        kind = section.get("type", _type, "")
+        if "type" not in section.entry and not isinstance(place.node, Sequence):
+            section.missing("type", "one of " + ", ".join(TYPES))
+    if kind:
+        _drop_foreign(section, kind)
+    timing = _later(section, first) if first else _pace(section, pace)
+    check = _build(section, kind, timing)
+    _contradictions(section, check, protocol)
+    return check
+
+
+def _type(text: str) -> str:
+    return words.choice(text, TYPES)
+
+
+def _drop_foreign(section: Section, kind: str) -> None:
+    """Refuse the keys that checks of this type do not have."""
+    for key in [key for key in section.entry if key not in COMMON and key not in OWN[kind]]:
+        having = ", ".join(other for other in TYPES if key in OWN[other])
+        section.entry.pop(key).refuse(f"a check of type {kind} has no {key}, only {having}")
+
+
+def _pace(section: Section, pace: Pace) -> Pace:
+    """The pace of this check, every part of it settled."""
+    interval = _interval(section, "interval", pace.interval)
+    fast = _interval(section, "fast_interval", pace.fast_interval)
+    down = _interval(section, "down_interval", pace.down_interval)
+    own = Pace(interval, _interval(section, "timeout", pace.timeout), _count(section, "rise", pace.rise),
+               _count(section, "fall", pace.fall), interval if fast is None else fast,
+               interval if down is None else down)
+    return _fit(section, own)
+
+
+def _later(section: Section, first: Check) -> Pace:
+    """The pace of a check that is not the first of its list."""
+    for key in PACE:
+        if key != "timeout" and key in section.entry:
+            section.entry[key].refuse(f"only the first check of a list has {key}: all run at its pace")
+    timeout = _interval(section, "timeout", first.timeout)
+    return _fit(section, Pace(first.interval, timeout, first.rise, first.fall, first.fast_interval,
+                              first.down_interval))
+
+
+def _fit(section: Section, pace: Pace) -> Pace:
+    """Hold the timeout to the shortest interval: an error if it was given here, else it gives way."""
+    limits = [(pace.interval, "interval"), (pace.fast_interval or math.inf, "fast_interval"),
+              (pace.down_interval or math.inf, "down_interval")]
+    shortest, key = min(limits, key=lambda limit: limit[0])
+    if pace.timeout <= shortest:
+        return pace
+    if "timeout" in section.entry:
+        section.entry["timeout"].refuse(f"{words.span(pace.timeout)} is longer than the {key} it runs in,"
+                                        f" {words.span(shortest)}")
+    return Pace(pace.interval, shortest, pace.rise, pace.fall, pace.fast_interval, pace.down_interval)
+
+
+def _interval(section: Section, key: str, default: float | None) -> float:
+    """A duration; of an erroneous one only the error counts, and it must not cause another."""
+    broken = 0.0 if key == "timeout" else math.inf
+    fallback = broken if key in section.entry else default
+    return section.get(key, lambda text: words.bounded_duration(text, *INTERVALS), fallback)  # type: ignore[return-value]
+
+
+def _count(section: Section, key: str, default: int) -> int:
+    return section.get(key, lambda text: words.number(text, *COUNTS, "a number of probes"), default)
+
+
+def _build(section: Section, kind: str, pace: Pace) -> Check:
+    plain = Check(kind, pace.interval, pace.timeout, pace.rise, pace.fall, pace.fast_interval or pace.interval,
+                  pace.down_interval or pace.interval)
+    return Check(
+        kind, plain.interval, plain.timeout, plain.rise, plain.fall, plain.fast_interval, plain.down_interval,
+        port=section.get("port", words.port, None),
+        close=section.get("close", lambda text: words.choice(text, ("reset", "fin")), None),
+        closed=section.get("closed", words.flag, False),
+        dialog=_dialog(section),
+        verify=section.get("verify", words.verify, None),
+        sni=section.get("sni", words.server_name, None),
+        method=section.get("method", words.method, plain.method),
+        path=section.get("path", words.request_path, plain.path),
+        host=section.get("host", words.host, None),
+        headers=_headers(section),
+        status=_status(section, plain.status),
+        body=section.get("body", words.pattern, None),
+        send=section.get("send", words.octets, None),
+        expect=section.get("expect", words.pattern, None),
+        command=_command(section, kind),
+        user=section.get("user", words.user, None))
+
+
+def _contradictions(section: Section, check: Check, protocol: str) -> None:
+    for key, value in (("dialog", check.dialog), ("send", check.send), ("expect", check.expect)):
+        if check.closed and value and not (key == "send" and check.type == "udp"):
+            section.entry[key].refuse("contradicts closed: yes, which passes when nobody answers there")
+    transport = TRANSPORT.get(check.type)
+    if protocol and transport and transport != protocol and "port" not in section.entry:
+        section.refuse(f"a check of type {check.type} speaks {transport}, and the service is {protocol}: choose another"
+                       f" type, or give it the {transport} port that it is to check")
+
+
+def _dialog(section: Section) -> tuple[Step, ...]:
+    place = section.entry.get("dialog")
+    if place is None:
+        return ()
+    if not isinstance(place.node, Sequence) or not place.node.items:
+        place.refuse("a list of steps is wanted, each of them send:, expect: or reject: with its text")
+        return ()
+    return tuple(step for item in place.items("a list of steps") for step in _step(item))
+
+
+def _step(item: Place) -> list[Step]:
+    section = Section(item, VERBS)
+    if len(section.entry) > 1:
+        section.refuse(f"one step has one of {', '.join(VERBS)}: begin each with a dash of its own")
+        return []
+    readers: dict[str, Callable[[str], bytes]] = {"send": words.octets}
+    return [Step(verb, place.read(readers.get(verb, words.pattern), b"")) for verb, place in section.entry.items()]
+
+
+def _headers(section: Section) -> tuple[tuple[str, str], ...]:
+    place = section.entry.get("headers")
+    found: dict[str, tuple[str, str]] = {}
+    for key, value in place.entries("a mapping of header names to values") if place else ():
+        lower = key.lower()
+        if not words.TOKEN.fullmatch(key):
+            value.refuse("is not the name of a header")
+        elif lower == "host":
+            value.refuse("the Host header is the key host of the check")
+        elif lower in OURS:
+            value.refuse("this header follows from how the probe talks; leave it out")
+        elif lower in found:
+            value.refuse(f"given twice, the case of letters makes no difference; the other one is {found[lower][0]}")
+        else:
+            found[lower] = (key, value.read(words.header_value, ""))
+    return tuple(found.values())
+
+
+def _status(section: Section, default: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    place = section.entry.get("status")
+    if place is None:
+        return default
+    items = place.items("a list of statuses", single=True)
+    if not items:
+        place.refuse("an empty list: no answer could pass")
+    return tuple(pair for item in items for pair in item.read(words.statuses, ()))
+
+
+def _command(section: Section, kind: str) -> tuple[str, ...]:
+    place = section.entry.get("command")
+    if place is not None:
+        command = place.command(lambda text: words.template(words.program(text)), words.template)
+        if isinstance(place.node, Sequence) and not command or isinstance(place.node, Scalar) and place.node.empty:
+            place.refuse("is empty: the program and its arguments, a list of words")
+        return command
+    if kind == "exec":
+        section.missing("command", "the program and its arguments, a list of words")
+    return ()
