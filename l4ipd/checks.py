@@ -1,0 +1,175 @@
+"""A check is data: which transport, what to say, what to expect. One probe runs them all.
+
+:func:`recipe` turns a check and an endpoint into a frozen, comparable :class:`Recipe`, once per endpoint; requests are
+rendered here and what members of a service have in common is shared between their recipes.
+
+A dialog becomes exchanges: bytes to send, then an expect. Steps are numbered from 1 as they stand in the file.
+``reject`` steps guard the ``expect`` that follows them. A ``send`` drops what has arrived before it, since that cannot
+be an answer to it; an ``expect`` right after another goes on where that one ended.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from functools import lru_cache
+
+from l4ipd import __version__
+from l4ipd.expects import Expect, Match, Page, Status
+from l4ipd.health import Verdict
+from l4ipd.model import Check, Endpoint, Step, Words, host_port
+from l4ipd.patterns import Pattern, pattern
+
+CONNECTED = Verdict("L4OK", "connected")
+SHAKEN = Verdict("L6OK", "handshake complete")
+REFUSED = Verdict("L4OK", "connection refused, as it should be")
+OPEN = Verdict("L4CON", "the port is open, and should be closed")
+EPHEMERAL = 10000               # no system takes the port of an outgoing connection from below (by default)
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How to shake hands. With ``verify`` the chain is checked, and with a ``name`` also that it is for that name."""
+
+    verify: str | None          # None no, "" the system's CAs, else a CA file
+    name: str | None            # sent as SNI, unless it is an address
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Something to send (or nothing), and what to expect then (or nothing)."""
+
+    send: bytes
+    expect: Expect | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that a probe of one endpoint needs to know."""
+
+    transport: str              # tcp | udp | icmp | exec
+    target: tuple[str, int]
+    inet6: bool
+    connected: Verdict          # the verdict when there is nothing to be said
+    steps: tuple[Exchange, ...] = ()
+    tls: Tls | None = None
+    closed: bool = False        # the port must refuse
+    reset: bool = False         # end the connection with a RST instead of a FIN
+    loops: bool = False         # a connection might be one to itself (RFC 9293, simultaneous open)
+    command: Words = ()
+    user: str | None = None
+
+
+def recipe(check: Check, endpoint: Endpoint) -> Recipe:
+    """How to probe ``endpoint`` as ``check`` says."""
+    port = check.port or endpoint.member_port
+    address = ipaddress.ip_address(endpoint.address)
+    tls = _tls(check) if check.type in ("tls", "https") else None
+    steps = () if check.closed and check.type == "tcp" else _steps(check, endpoint.address, port)
+    return Recipe(
+        transport=TRANSPORTS.get(check.type, "tcp"),
+        target=(endpoint.address, port),
+        inet6=address.version == 6,
+        connected=OPEN if check.closed else SHAKEN if tls else CONNECTED,
+        steps=steps,
+        tls=tls,
+        closed=check.closed,
+        reset=check.close == "reset" or (check.close is None and not steps and not tls),
+        loops=address.is_loopback and port >= EPHEMERAL,
+        command=_command(check.command, endpoint, port),
+        user=check.user,
+    )
+
+
+TRANSPORTS = {"udp": "udp", "ping": "icmp", "exec": "exec"}
+
+
+def _steps(check: Check, address: str, port: int) -> tuple[Exchange, ...]:
+    if check.type in ("http", "https"):
+        return _http(check, check.host or host_port(address.partition("%")[0], port))
+    if check.type == "udp":
+        return _udp(check.send, check.expect)
+    return _dialog(check.dialog)
+
+
+@lru_cache(maxsize=64)
+def _udp(send: bytes | None, expect: bytes | None) -> tuple[Exchange, ...]:
+    return (Exchange(send or b"", None if expect is None else Match(0, pattern(expect))),)
+
+
+@lru_cache(maxsize=64)
+def _tls(check: Check) -> Tls:
+    name = check.sni
+    if name is None and check.type == "https" and check.host:
+        name = _host_name(check.host)
+    return Tls(check.verify, name)
+
+
+def _host_name(host: str) -> str:
+    """``www.example.org`` of ``www.example.org:8443``, ``fd00::1`` of ``[fd00::1]:8443``."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() and ":" not in name else host
+
+
+# -- http
+
+@lru_cache(maxsize=64)
+def _http(check: Check, host: str) -> tuple[Exchange, ...]:
+    return (Exchange(_request(check, host), _answer(check.status, check.body, check.method)),)
+
+
+@lru_cache(maxsize=64)
+def _answer(status: tuple[tuple[int, int], ...], body: bytes | None, method: str) -> Expect:
+    return Status(status) if body is None else Page(Status(status), pattern(body), method)
+
+
+def _request(check: Check, host: str) -> bytes:
+    """A request with the check's own headers; they replace ours of the same name."""
+    headers = {"host": ("Host", host), "user-agent": ("User-Agent", f"l4ip/{__version__}"),
+               "accept": ("Accept", "*/*"), "connection": ("Connection", "close")}
+    if check.method in ("POST", "PUT", "PATCH"):
+        headers["content-length"] = ("Content-Length", "0")
+    own = {name.lower() for name, _ in check.headers}
+    lines = [f"{check.method} {check.path} HTTP/1.1"]
+    lines += [f"{name}: {value}" for key, (name, value) in headers.items() if key not in own]
+    lines += [f"{name}: {value}" for name, value in check.headers]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("utf-8", "surrogateescape")
+
+
+# -- dialogs
+
+@lru_cache(maxsize=64)
+def _dialog(dialog: tuple[Step, ...]) -> tuple[Exchange, ...]:
+    exchanges: list[Exchange] = []
+    send = b""
+    rejects: tuple[tuple[int, Pattern], ...] = ()
+    last: Pattern | None = None
+    for number, step in enumerate(dialog, 1):
+        if step.verb == "send":
+            send += step.text
+        elif step.verb == "reject":
+            rejects += ((number, pattern(step.text)),)
+        else:
+            exchanges.append(Exchange(send, Match(number, pattern(step.text), rejects, last)))
+            send, rejects, last = b"", (), pattern(step.text)
+    if send or rejects:
+        exchanges.append(Exchange(send, Match(rejects[0][0], None, rejects, last) if rejects else None))
+    return tuple(exchanges)
+
+
+# -- exec
+
+def _command(words: Words, endpoint: Endpoint, port: int) -> Words:
+    """``words`` with ``{address}`` and the like replaced; any other brace stays as it is."""
+    names = {"{address}": endpoint.address, "{port}": str(port), "{cluster}": endpoint.cluster,
+             "{service}": endpoint.service, "{member}": endpoint.member}
+    return tuple(_replaced(word, names) for word in words)
+
+
+def _replaced(word: str, names: dict[str, str]) -> str:
+    if "{" in word:
+        for name, value in names.items():
+            word = word.replace(name, value)
+    return word

@@ -1,0 +1,298 @@
+"""What decides on an answer: small frozen objects, called with all that one step has received so far.
+
+``expect(data, eof)`` returns a verdict, or None for "more, please"; with ``eof`` it always decides. Nothing here ever
+raises, whatever the member sends, and no byte of a member reaches the words of a verdict unless it is printable.
+
+A probe asks ``expect.reader(before)`` instead, again and again while the data of one step grows: that is the expect
+itself where reading anew is cheap, else something that remembers how far it has read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Protocol
+
+import h11
+
+from l4ipd.health import Verdict
+from l4ipd.patterns import Pattern
+
+LIMIT = 16 * 1024                                   # bytes that one step may receive without a decision
+EXCERPT = 80                                        # characters of an answer that a verdict may show
+DIALOG = Verdict("L7OK", "dialog complete")
+Ranges = tuple[tuple[int, int], ...]
+
+
+class Expect(Protocol):
+    """What a recipe holds."""
+
+    def __call__(self, data: bytes, eof: bool) -> Verdict | None: ...
+
+    def reader(self, before: bytes) -> Reader:
+        """What reads one answer; ``before`` is what was received, and not read by others, before it."""
+
+
+class Reader(Protocol):
+    """What a probe asks. ``data`` is always all that has arrived in this step."""
+
+    @property
+    def where(self) -> str:
+        """``step 2: ``, or nothing: what a verdict begins with."""
+
+    def __call__(self, data: bytes, eof: bool) -> Verdict | None: ...
+
+    def rest(self, data: bytes) -> bytes:
+        """What of ``data`` comes after the answer that passed: the next step may want it."""
+
+    def expired(self, data: bytes) -> Verdict:
+        """The verdict when the time is up."""
+
+    def overlong(self, data: bytes) -> Verdict:
+        """The verdict when there are more than LIMIT bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """An ``expect`` step of a dialog, and the ``reject`` steps in front of it.
+
+    Whichever pattern is complete first decides, a ``reject`` in case of doubt. Without an ``expect`` the step passes
+    when the member closes, falls silent until the timeout, or has sent LIMIT bytes. An anchored pattern fails at the
+    end of the first line that it cannot match. Only a late rest of the last answer is passed over: the end of a line
+    that was unfinished when the last step was through, and lines that the last step's anchored pattern matches too.
+    """
+
+    number: int                                     # of the step in the dialog, from 1; 0: not part of a dialog
+    pattern: Pattern | None
+    rejects: tuple[tuple[int, Pattern], ...] = ()
+    last: Pattern | None = None                     # the pattern of the expect before this one
+    late: bool = False                              # the last answer broke off in the middle of a line
+
+    def __call__(self, data: bytes, eof: bool) -> Verdict | None:
+        end = self._find(self.pattern, data) if data else -1
+        for number, reject in self.rejects if data else ():
+            hit = self._find(reject, data)
+            if hit >= 0 and (end < 0 or hit <= end):
+                return Verdict("L7RSP", f"step {number}: got {quoted(_line(data, hit))}")
+        if end >= 0 or (eof and self.pattern is None):
+            return DIALOG
+        if eof:
+            return Verdict("L7RSP", self.where + closed(data))
+        return self._mismatch(data)
+
+    @property
+    def where(self) -> str:
+        return f"step {self.number}: " if self.number else ""
+
+    def reader(self, before: bytes) -> Reader:
+        return replace(self, late=True) if before and not before.endswith(b"\n") else self
+
+    def rest(self, data: bytes) -> bytes:
+        return data[max(self._find(self.pattern, data), 0):]
+
+    def expired(self, data: bytes) -> Verdict:
+        return DIALOG if self.pattern is None else Verdict("L7TOUT", self.where + got(data))
+
+    def overlong(self, data: bytes) -> Verdict:
+        if self.pattern is None:
+            return DIALOG
+        return Verdict("L7RSP", f"{self.where}more than 16 KiB without {quoted(self.pattern.text)}")
+
+    def _find(self, pattern: Pattern | None, data: bytes) -> int:
+        if pattern is None:
+            return -1
+        if not pattern.anchored:
+            return pattern.search(data)
+        return next((end for start in self._starts(data) if (end := pattern.search(data, start)) >= 0), -1)
+
+    def _starts(self, data: bytes) -> Iterator[int]:
+        """Where the answer to this step may begin."""
+        yield 0
+        start = 0
+        if self.late:
+            start = data.find(b"\n") + 1
+            if not start:
+                return
+            yield start
+        while self.last and self.last.anchored and self.last.search(data, start) >= 0:
+            start = data.find(b"\n", start) + 1
+            if not start:
+                return
+            yield start
+
+    def _mismatch(self, data: bytes) -> Verdict | None:
+        if self.pattern is None or b"\n" not in data:
+            return None
+        *_, start = self._starts(data)
+        end = data.find(b"\n", start)
+        if end < 0 or self._unread(data, start) or not self.pattern.hopeless(data, start):
+            return None
+        return Verdict("L7RSP", f"{self.where}got {quoted(data[start:end])}")
+
+    def _unread(self, data: bytes, start: int) -> bool:
+        """Whether the line at ``start`` may yet turn out to belong to the last answer."""
+        return self.last is not None and self.last.anchored and len(data) - start < self.last.first
+
+
+STATUS = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9][0-9])(?=[ \r\n])")
+SHORTEST = len(b"HTTP/1.1 200\n")                   # a status line, with the byte that ends the number
+BLANK = re.compile(rb"\r?\n\r?\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """An HTTP answer, judged by its status line as soon as the number is there; interim answers (1xx) are skipped."""
+
+    ranges: Ranges
+    where = ""
+
+    def __call__(self, data: bytes, eof: bool) -> Verdict | None:
+        found = STATUS.match(data)
+        if found is None:
+            return _no_status(data, eof)
+        code = int(found[1])
+        if code < 200 and code != 101:
+            blank = BLANK.search(data)
+            return self(data[blank.end():], eof) if blank else _unfinished(data, eof)
+        for low, high in self.ranges:
+            if low <= code <= high:
+                return _passed(code)
+        if b"\n" in data or eof or len(data) > EXCERPT:
+            return Verdict("L7STS", printable(data[9:].partition(b"\n")[0]))
+        return None
+
+    def reader(self, before: bytes) -> Reader:
+        return self
+
+    def rest(self, data: bytes) -> bytes:
+        return b""
+
+    def expired(self, data: bytes) -> Verdict:
+        return Verdict("L7TOUT", got(data))
+
+    def overlong(self, data: bytes) -> Verdict:
+        return Verdict("L7RSP", "more than 16 KiB without a final status line")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An HTTP answer whose status must do and whose body must hold a pattern."""
+
+    status: Status
+    pattern: Pattern
+    method: str = "GET"
+
+    def __call__(self, data: bytes, eof: bool) -> Verdict | None:
+        return self.reader(b"")(data, eof)
+
+    def reader(self, before: bytes) -> Reader:
+        return PageReader(self)
+
+
+class PageReader:
+    """One answer on its way through h11, which knows where a body begins and ends."""
+
+    __slots__ = ("_page", "_passed", "_h11", "_read", "_body")
+    where = ""
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._passed: Verdict | None = None         # the verdict on the status, once it is there
+        self._read = 0                              # bytes given to h11
+        self._body = b""
+        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=LIMIT)
+        self._h11.send(h11.Request(method=page.method, target="/", headers=[("Host", "-"), ("Connection", "close")]))
+        self._h11.send(h11.EndOfMessage())
+
+    def __call__(self, data: bytes, eof: bool) -> Verdict | None:
+        if self._passed is None:
+            verdict = self._page.status(data, eof)
+            if verdict is None or not verdict.passed:
+                return verdict
+            self._passed = verdict
+        try:
+            if self._read < len(data):
+                self._h11.receive_data(data[self._read:])
+                self._read = len(data)
+            if eof:
+                self._h11.receive_data(b"")
+            return self._events(self._passed)
+        except h11.RemoteProtocolError as error:
+            return Verdict("L7RSP", "connection closed before the end of the answer" if eof else
+                           f"malformed answer: {printable(str(error).encode())}")
+
+    def rest(self, data: bytes) -> bytes:
+        return b""
+
+    def expired(self, data: bytes) -> Verdict:
+        if self._passed is None:
+            return Verdict("L7TOUT", got(data))
+        return Verdict("L7TOUT", f"{self._passed.text}, but no {quoted(self._page.pattern.text)} in the body so far")
+
+    def overlong(self, data: bytes) -> Verdict:
+        return Verdict("L7RSP", f"more than 16 KiB without {quoted(self._page.pattern.text)}")
+
+    def _events(self, passed: Verdict) -> Verdict | None:
+        while True:
+            event = self._h11.next_event()
+            if isinstance(event, h11.Data):
+                self._body += event.data
+                if self._page.pattern.search(self._body) >= 0:
+                    return passed
+            elif isinstance(event, h11.EndOfMessage):
+                if self._page.pattern.search(self._body) >= 0:      # an empty body, and a pattern that takes it
+                    return passed
+                return Verdict("L7RSP", f"{passed.text}, but no {quoted(self._page.pattern.text)} in the body")
+            elif event in (h11.NEED_DATA, h11.PAUSED):
+                return None
+            elif isinstance(event, h11.ConnectionClosed):
+                return Verdict("L7RSP", "connection closed before the end of the answer")
+
+
+@cache
+def _passed(code: int) -> Verdict:
+    return Verdict("L7OK", str(code))
+
+
+def _no_status(data: bytes, eof: bool) -> Verdict | None:
+    if len(data) >= SHORTEST or b"\n" in data:
+        return Verdict("L7RSP", f"not HTTP: {quoted(data)}")
+    return _unfinished(data, eof)
+
+
+def _unfinished(data: bytes, eof: bool) -> Verdict | None:
+    return Verdict("L7RSP", closed(data)) if eof else None
+
+
+def closed(data: bytes) -> str:
+    """Words for a connection that the member has closed too early."""
+    if not data:
+        return "connection closed without an answer"
+    return f"connection closed after {len(data)} bytes: {quoted(data)}"
+
+
+def got(data: bytes) -> str:
+    """Words for an answer that did not decide."""
+    return f"got {quoted(data)}" if data else "no answer"
+
+
+def quoted(data: bytes) -> str:
+    return f'"{printable(data)}"'
+
+
+SAFE = [chr(byte) if 32 <= byte < 127 else {9: "\\t", 10: "\\n", 13: "\\r"}.get(byte, f"\\x{byte:02x}")
+        for byte in range(256)]
+
+
+def printable(data: bytes) -> str:
+    """``data`` in printable ASCII, without the white space around it, cut to EXCERPT characters."""
+    text = "".join(SAFE[byte] for byte in data[:EXCERPT + 9].strip())
+    return text if len(text) <= EXCERPT else text[:EXCERPT - 3] + "..."
+
+
+
+def _line(data: bytes, end: int) -> bytes:
+    """The line that holds the byte before ``end``."""
+    return data[data.rfind(b"\n", 0, max(end - 1, 0)) + 1:].partition(b"\n")[0]

@@ -1,0 +1,240 @@
+"""One probe over tcp, in the clear or inside TLS, in flight. The pending bound method is the state::
+
+    start --socket, connect_ex--> _connected --error----------------> L4CON
+                                      |-- nothing to say -----------> L4OK
+                                      v tls only
+                                  _shake --error--------------------> L6RSP
+                                      v
+                                  _flush <-> _receive --expect------> that verdict
+                                                        eof, reset -> L7RSP
+    expire() anywhere ----------------------------------------------> L4TOUT, L6TOUT, L7TOUT
+    our own trouble ------------------------------------------------> LOCAL
+
+10,000 of these a second are a normal load, so what happens on the way to L4OK and to an HTTP status is counted in
+system calls and microseconds (``tests/bench/probe_cost.py``): no exceptions, no formatting, nothing but C objects.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+
+from l4ipd import blame
+from l4ipd.checks import REFUSED, Recipe, Tls
+from l4ipd.expects import DIALOG, LIMIT, Reader
+from l4ipd.health import Verdict, local
+from l4ipd.loop import READ, WRITE, Loop
+from l4ipd.tls import SHAKE_TIMED_OUT, TlsError, Tunnel, reason
+
+CONNECT_TIMED_OUT = Verdict("L4TOUT", "no answer to the connection attempt")
+SHAKE_CUT = Verdict("L6RSP", "connection closed in the TLS handshake")
+CHUNK = 4096                                        # bytes asked for at a time
+NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)     # 0: this system cannot make a socket non-blocking at creation
+KIND = socket.SOCK_STREAM | NONBLOCK | getattr(socket, "SOCK_CLOEXEC", 0)
+QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+TCP, SOCKET, ERROR, LINGER = socket.IPPROTO_TCP, socket.SOL_SOCKET, socket.SO_ERROR, socket.SO_LINGER
+RESET = struct.pack("ii", 1, 0)                     # linger for 0 s: close with a RST
+IN_PROGRESS = errno.EINPROGRESS
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
+Socket = socket.SocketType                          # the C type: half the price of socket.socket
+
+
+class Stream:
+    """``done(verdict)`` is called once, possibly before the constructor returns, unless :meth:`cancel` came first."""
+
+    __slots__ = ("_loop", "_recipe", "_done", "_socket", "_fd", "_at", "_data", "_reader", "_unsent", "_tls")
+
+    def __init__(self, loop: Loop, recipe: Recipe, done: Callable[[Verdict], object]) -> None:
+        self._loop, self._recipe, self._done = loop, recipe, done
+        self._at = -1                               # the exchange under way; -1: not that far yet
+        self._data = self._unsent = b""             # received in this exchange, at most LIMIT and a bit; to be sent
+        self._reader: Reader | None = None          # decides on _data
+        self._tls: Tunnel | None = None
+        try:
+            self._socket = sock = Socket(FAMILIES[recipe.inet6], KIND)
+        except OSError as error:
+            self._fd = -1
+            done(local(f"socket: {blame.words(error.errno or 0)}"))
+            return
+        self._fd = sock.fileno()
+        if not NONBLOCK:
+            sock.setblocking(False)
+        if QUICKACK is not None:
+            sock.setsockopt(TCP, QUICKACK, 0)       # the handshake's last ACK waits for our first bytes, or our RST
+        failure = sock.connect_ex(recipe.target)
+        if failure == IN_PROGRESS:
+            loop.watch(self._fd, WRITE, self._connected)
+        elif failure:
+            self._refused(failure, blame.at_once(failure, "connect"))
+        else:
+            self._connected()
+
+    def expire(self) -> None:
+        """The time is up: the verdict says in which stage."""
+        if self._fd < 0:
+            return
+        if self._at < 0:
+            self._finish(CONNECT_TIMED_OUT if self._tls is None else SHAKE_TIMED_OUT)
+        elif self._unsent or self._reader is None:
+            self._finish(Verdict("L7TOUT", f"{self._where()}the member does not take what is sent"))
+        else:
+            self._finish(self._reader.expired(self._data))
+
+    def cancel(self) -> None:
+        """No verdict is wanted any more."""
+        if self._fd >= 0:
+            self._close()
+
+    # -- states
+
+    def _connected(self) -> None:
+        sock, recipe = self._socket, self._recipe
+        failure = sock.getsockopt(SOCKET, ERROR)
+        if failure:
+            self._refused(failure, blame.later(failure))
+        elif recipe.loops and sock.getsockname()[:2] == recipe.target:      # nobody listens: it met itself
+            self._refused(errno.ECONNREFUSED, blame.later(errno.ECONNREFUSED))
+        elif recipe.tls is not None:
+            self._begin_tls(recipe.tls)
+        elif recipe.steps:
+            self._next(b"")
+        else:
+            self._finish(recipe.connected)
+
+    def _shake(self) -> None:
+        """Something has come from the member's side of the handshake."""
+        assert self._tls is not None
+        chunk = self._read()
+        if chunk is None:
+            return
+        outcome = self._tls.shake(chunk) if chunk else SHAKE_CUT
+        self._unsent += self._tls.outgoing()
+        if isinstance(outcome, Verdict):
+            self._finish(outcome)
+        elif outcome and self._recipe.steps:
+            self._next(b"")
+        elif outcome:
+            self._finish(self._recipe.connected)
+        elif self._unsent:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send what is to be sent, then listen."""
+        unsent = self._unsent
+        try:
+            sent = self._socket.send(unsent)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._broken(error)
+            return
+        if sent < len(unsent):
+            self._unsent = unsent[sent:]
+            self._loop.watch(self._fd, WRITE, self._flush)
+            return
+        self._unsent = b""
+        if self._at < 0:
+            self._loop.watch(self._fd, READ, self._shake)
+        elif self._reader is None:
+            self._finish(DIALOG)
+        else:
+            self._loop.watch(self._fd, READ, self._receive)
+
+    def _receive(self) -> None:
+        chunk = self._read()
+        if chunk is None:
+            return
+        if self._tls is None:
+            self._judge(chunk, not chunk)
+            return
+        try:
+            plain, eof = self._tls.open(chunk)
+        except ssl.SSLError as error:
+            self._finish(Verdict("L6RSP", reason(error, None)))
+            return
+        if plain or eof or not chunk:
+            self._judge(plain, eof or not chunk)
+
+    # -- the dialog
+
+    def _judge(self, chunk: bytes, eof: bool) -> None:
+        data = self._data = self._data + chunk if self._data else chunk
+        reader = self._reader
+        assert reader is not None
+        verdict = reader(data, eof)
+        if verdict is None:
+            if len(data) > LIMIT:
+                self._finish(reader.overlong(data))
+        elif self._at + 1 < len(self._recipe.steps) and verdict.passed:
+            self._next(data)
+        else:
+            self._finish(verdict)
+
+    def _next(self, data: bytes) -> None:
+        """Begin the next exchange. ``data`` is what the one before has received."""
+        self._at += 1
+        exchange = self._recipe.steps[self._at]
+        rest = b"" if exchange.send or self._reader is None else self._reader.rest(data)
+        self._reader = None if exchange.expect is None else exchange.expect.reader(data[:len(data) - len(rest)])
+        self._data = b""
+        self._unsent += exchange.send if self._tls is None else self._tls.seal(exchange.send)
+        if self._unsent:
+            self._flush()
+        else:
+            self._loop.watch(self._fd, READ, self._receive)
+        if rest:
+            self._judge(rest, False)
+
+    def _begin_tls(self, tls: Tls) -> None:
+        try:
+            self._tls = Tunnel(tls)
+        except TlsError as error:
+            self._finish(local(str(error)))
+            return
+        self._tls.shake(b"")
+        self._unsent = self._tls.outgoing()
+        self._flush()
+
+    # -- reading and ending
+
+    def _read(self) -> bytes | None:
+        """What has come, b"" at the end; None if there was nothing, or the connection broke and the probe is over."""
+        try:
+            return self._socket.recv(CHUNK)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            self._broken(error)
+            return None
+
+    def _broken(self, error: OSError) -> None:
+        verdict = blame.broken(error.errno or 0, "L6RSP" if self._at < 0 else "L7RSP")
+        self._finish(verdict._replace(text=self._where() + verdict.text))
+
+    def _where(self) -> str:
+        return self._reader.where if self._reader is not None else ""
+
+    def _refused(self, failure: int, verdict: Verdict) -> None:
+        """There is no connection."""
+        self._close()
+        self._done(REFUSED if self._recipe.closed and failure == errno.ECONNREFUSED else verdict)
+
+    def _finish(self, verdict: Verdict) -> None:
+        sock = self._socket
+        try:
+            if self._tls is not None:
+                sock.send(self._unsent + self._tls.farewell())
+            if self._recipe.reset:
+                sock.setsockopt(SOCKET, LINGER, RESET)
+        except OSError:
+            pass                                    # it is gone, then
+        self._close()
+        self._done(verdict)
+
+    def _close(self) -> None:
+        self._loop.closing(self._fd)
+        self._fd = -1
+        self._socket.close()
