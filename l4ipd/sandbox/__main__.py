@@ -1,0 +1,32 @@
+"""``python3 -m l4ipd.sandbox [-s SOCKET] serve`` or ``… TOOL ARGUMENTS``. SOCKET defaults to $L4IP_SANDBOX."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from l4ipd.sandbox import TOOLS, client
+
+
+def main(words: list[str]) -> int:
+    first = words[2] if words[:1] == ["-s"] and len(words) > 2 else words[0] if words else ""
+    if first in TOOLS:
+        return client.main(words)
+    parser = argparse.ArgumentParser(prog="l4ipd.sandbox", description="IPFilter for machines that have none.",
+                                     usage="%(prog)s [-s SOCKET] [--version-4.1] [--until-eof] serve\n"
+                                           "       %(prog)s [-s SOCKET] ipnat|ipf|ipfstat|ipmon [ARGUMENTS]")
+    parser.add_argument("-s", dest="socket", default=os.environ.get("L4IP_SANDBOX", ""), help="where the tools find it")
+    parser.add_argument("--version-4.1", dest="old", action="store_true", help="play IPFilter 4.1",
+                        default=os.environ.get("L4IP_SANDBOX_VERSION") == "4.1")
+    parser.add_argument("--until-eof", action="store_true", help="end when standard input does")
+    parser.add_argument("command", choices=["serve"])
+    options = parser.parse_args(words)
+    if not options.socket:
+        parser.error("no socket: give -s SOCKET or set L4IP_SANDBOX")
+    from l4ipd.sandbox.serve import serve
+    return serve(options.socket, options.old, options.until_eof)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,201 @@
+"""The command ipnat: add, remove, list and flush NAT rules, with the messages and exit codes of the real one.
+
+Also its bug: after a rule that the kernel refused, the next one is silently lost (FACTS.md 2b-6). Version 4.1 has not
+that bug, but always exits 0.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from l4ipd.sandbox import words
+from l4ipd.sandbox.engine import Entry, NatTable, RuleExists, Session
+from l4ipd.sandbox.kernel import STDERR, STDOUT, Kernel, Output, Run, read_file
+from l4ipd.sandbox.lexer import RuleError
+from l4ipd.sandbox.natgrammar import NatParser
+from l4ipd.sandbox.natrule import NatRule, show
+from l4ipd.sandbox.options import BadOption, getopt
+
+LETTERS, OLD_LETTERS = "CdFf:hlm:M:N:nO:prRsv", "CdFf:hlM:N:nrRsv"
+USAGE = "Usage: ipnat [-CFhlnrRsv] [-f filename]\n"
+EXISTS = "60007:{0}:ioctl(add/insert nat rule)(line {0}) NAT rule already exists\n"
+ABSENT = "60010:{0}:ioctl(delete nat rule) NAT rule could not be found\n"
+OLD_EXISTS = "{0}:ioctl(add/insert nat rule): File exists\n"
+OLD_ABSENT = "{0}:ioctl(delete nat rule): No such process\n"
+NO_DEVICE = "/dev/ipnat: open: No such file or directory\n"
+DISABLED = "42:ioctl(SIOCGNATS) ipfilter not enabled for NAT ioctl\n"
+OLD_DISABLED = "ioctl(SIOCGNATS): Input/output error\n"
+
+
+def ipnat(kernel: Kernel | None, arguments: Sequence[str], directory: str, old: bool = False) -> Run:
+    """Run the command. ``kernel`` None: there is no device, and only ``-n`` works."""
+    old = kernel.old if kernel is not None else old
+    try:
+        given, _ = getopt("ipnat", arguments, OLD_LETTERS if old else LETTERS)
+    except BadOption as error:
+        yield STDERR, str(error) + USAGE
+        return 1
+    options = dict(given)
+    if "p" in options and "r" not in options:
+        yield STDERR, "ipnat: -p must be used with -r\n"
+        return 1
+    if "n" in options:
+        kernel = None
+    elif kernel is None:
+        yield STDERR, NO_DEVICE
+        return 1
+    elif not kernel.enabled:
+        yield STDERR, OLD_DISABLED if old else DISABLED
+        return 1
+    yield from _flush(kernel, options)
+    if "f" in options:
+        return (yield from _load(kernel, options, directory, old))
+    if "s" in options:
+        yield STDOUT, _statistics(kernel.nat if kernel else NatTable())
+    if "l" in options:
+        yield from _list(kernel, options, old)
+    return 0
+
+
+def _flush(kernel: Kernel | None, options: dict[str, str]) -> Iterator[Output]:
+    if "F" in options and "m" in options and kernel is not None:
+        yield STDERR, "121:ioctl(SIOCMATCHFLUSH) error verifying contents of match array\n"
+    elif "F" in options:
+        count = kernel.nat.flush() if kernel is not None else 0
+        yield STDOUT, f"{count} entries flushed from NAT table\n"
+    if "C" in options:
+        count = kernel.nat.clear() if kernel is not None else 1
+        if kernel is not None:
+            kernel.changed()
+        yield STDOUT, f"{count} entries flushed from NAT list\n"
+
+
+# -- adding and removing
+
+
+def _load(kernel: Kernel | None, options: dict[str, str], directory: str, old: bool) -> Run:
+    text = yield from read_file(options["f"], directory)
+    if isinstance(text, OSError):
+        yield STDERR, f"fopen({options['f']}) failed: {os.strerror(text.errno or 0)}\n"
+        return 255
+    said: list[str] = []
+    parser = NatParser(text, said.append, old)
+    status = 0
+    try:
+        lose_next = False
+        for rule in parser:
+            yield from _said(said)
+            if lose_next:
+                lose_next = False
+                continue
+            if "v" in options:
+                yield STDOUT, show(rule, old=old) + "\n"
+            complaint = _apply(kernel, rule, options, old, parser) if kernel is not None else ""
+            if complaint:
+                yield STDERR, complaint
+                status, lose_next = (0, False) if old else (1, True)
+    except RuleError as error:
+        yield from _said(said)
+        yield STDERR, f"{error}\n"
+        status = 1
+    if kernel is not None:
+        kernel.changed()
+    yield from _said(said)
+    return status
+
+
+def _apply(kernel: Kernel, rule: NatRule, options: dict[str, str], old: bool, parser: NatParser) -> str:
+    """Tell the kernel about one rule; returns its complaint."""
+    if "r" in options:
+        try:
+            kernel.nat.remove(rule, purge="p" in options)
+        except KeyError:
+            return OLD_ABSENT.format(parser.lexer.line) if old else ABSENT.format(rule.line)
+        return ""
+    try:
+        kernel.nat.add(rule)
+    except RuleExists as error:
+        return OLD_EXISTS.format(parser.lexer.line) if old else EXISTS.format(error.line)
+    return ""
+
+
+def _said(said: list[str]) -> Iterator[Output]:
+    if said:
+        yield STDERR, "".join(said)
+        said.clear()
+
+
+# -- listing
+
+
+def _list(kernel: Kernel | None, options: dict[str, str], old: bool) -> Iterator[Output]:
+    yield STDOUT, "List of active MAP/Redirect filters:\n"
+    if kernel is not None:
+        for entry in list(kernel.nat.rules.values()):
+            yield STDOUT, _rule_line(entry, options, old)
+    yield STDOUT, "\nList of active sessions:\n"
+    if kernel is None:
+        return
+    kernel.nat.expire()
+    if "m" not in options:
+        for session in kernel.nat.newest_first():
+            yield STDOUT, _session_line(kernel.nat, session, options)
+    if "v" in options:
+        yield STDOUT, "\nList of active host mappings:\n"
+        for line in _bindings(kernel.nat):
+            yield STDOUT, line
+
+
+def _rule_line(entry: Entry, options: dict[str, str], old: bool) -> str:
+    hits = f"{entry.hits} " if "h" in options else ""
+    line = f"{hits}{show(entry.rule, numeric='R' in options, old=old)}\n"
+    if "d" in options:
+        line += f"\tpmax {entry.rule.target_top}\n" if entry.rule.kind == "rdr" else "\tnextip 0 pnext 0\n"
+        line += (f"\tspace 0 use {len(entry.sessions) + 3} hits {entry.hits} flags 0x81 proto "
+                 f"{entry.rule.proto}/{entry.rule.proto} hv 0/0\n"
+                 "\tifp[0] (nil) ifp[1] (nil) apr (nil)\n\ttqehead (nil)/(nil) comment (nil)\n")
+    return line
+
+
+def _session_line(table: NatTable, session: Session, options: dict[str, str]) -> str:
+    proto, source, port, destination, destination_port = session.flow
+    line = f"RDR {_end(session.member, session.port)} <- -> {_end(destination, destination_port)} [{source} {port}]\n"
+    if "v" in options:
+        packets, size = session.packets, session.bytes
+        line += (f"\tttl {table.remaining(session)} use 0 sumd 0/0 pr {proto}/{proto} hash 0/0 flags "
+                 f"{1 if proto == words.TCP else 2}\n"
+                 f"\tifp X,X bytes {size[0]}/{size[1]} pkts {packets[0]}/{packets[1]} ipsumd 0\n")
+    if "d" in options:
+        line = line.rstrip("\n") + f"\n\ttqe:die {table.remaining(session)} touched 0 flags 0 state 1/0\n\n"
+    return line
+
+
+def _end(address: str, port: int) -> str:
+    """The columns of an address and a port; IPv6 is not padded."""
+    return f"{address} {port:<5}" if ":" in address else f"{address:<15} {port:<5}"
+
+
+def _bindings(table: NatTable) -> Iterator[str]:
+    for binding in reversed(list(table.bindings.values())):
+        source, destination, _ = binding.key
+        none = "::" if ":" in source else "0.0.0.0"
+        yield f"{source},{destination} -> {binding.member},{none} (use = {binding.sessions + 1} hv = 0)\n"
+    if not table.bindings:
+        yield ", -> , (use = 0 hv = 0)\n"           # the real one prints the mapping that is not there
+
+
+def _statistics(table: NatTable) -> str:
+    """The lines of ``ipnat -s`` that somebody could look at, and zeros for the others."""
+    table.expire()
+    maps = sum(entry.rule.kind != "rdr" for entry in table.rules.values())
+    lines = ["0\tlog successes", "0\tlog failures", f"{table.added}\tadded in", "0\tadded out",
+             f"{len(table.sessions)}\tactive"]
+    lines += ["0\ttransparent adds", "0\tdivert build", f"{table.expired}\texpired"]
+    lines += [f"0\t{name}" for name in ("flush all", "flush closing", "flush queue", "flush state", "flush timeout")]
+    lines += [f"{len(table.bindings)}\thostmap new"]
+    lines += [f"0\t{name}" for name in ("hostmap fails", "hostmap add", "hostmap NULL rule", "log ok", "log fail",
+                                        "orphan count")]
+    lines += [f"{len(table.rules)}\trule count", f"{maps}\tmap rules", f"{len(table.rules) - maps}\trdr rules",
+              "0\twilds"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,550 @@
+"""ipnat's grammar: text to :class:`NatRule`, with the real parser's lookahead, complaints and quirks.
+
+The options of a rule have a fixed order. What an error message names is the token that was read last, so each function
+here looks ahead exactly where the real, table-driven parser has to. ``old`` is the grammar of version 4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from l4ipd.sandbox import words
+from l4ipd.sandbox.lexer import COMMENT, COMPARISONS, EOF, HEX, IPV6, NUMBER, STR, Lexer, Tokens
+from l4ipd.sandbox.natrule import LOOKUP, RANGE, SPLIT, TAG_LENGTH, Address, NatRule, Ports
+
+OLD_WORDS = ("age any auto bimap frag from icmpidmap mask map map-block mssclamp port portmap ports proxy range rdr "
+             "round-robin sequential sticky tag tcp tcpudp to udp - -> eq ne lt gt le ge")
+NEW_WORDS = "config divert dst dstlist hash in inet inet6 no on out pool proto purge rewrite src"
+_ALIASES = {"netmask": "mask", "eq": "="}
+OLD_KEYWORDS = {word: _ALIASES.get(word, word) for word in [*OLD_WORDS.split(), "netmask"]}
+KEYWORDS = OLD_KEYWORDS | {word: word for word in NEW_WORDS.split()}
+COMPARE_KINDS = frozenset(COMPARISONS.values()) - {"<>", "><"}
+FULL = {0: (1 << 32) - 1, 4: (1 << 32) - 1, 6: (1 << 128) - 1}
+
+
+class NatParser:
+    """Parses a whole text. ``say`` gets what the real parser prints on standard error while it goes on."""
+
+    def __init__(self, text: str, say: Callable[[str], object], old: bool = False) -> None:
+        self.lexer = Lexer(text, OLD_KEYWORDS if old else KEYWORDS)
+        self.tokens = Tokens(self.lexer)
+        self.say, self.old = say, old
+        self.rule = NatRule()
+        self.suggest_port = False
+
+    def __iter__(self) -> Iterator[NatRule]:
+        """The rules, each as soon as it is complete; raises RuleError where the real parser exits."""
+        while self.lexer.position < len(self.lexer.text):
+            yield from self._file()
+
+    def _file(self) -> Iterator[NatRule]:
+        """One parse: to the end of the text, or to a NUL byte. It may not be empty."""
+        tokens, empty = self.tokens, True
+        while tokens.kind != EOF or empty:
+            if tokens.kind == COMMENT:
+                tokens.take()
+            elif tokens.kind == STR:
+                self._assignment()
+            else:
+                yield self._rule()
+            empty = False
+        tokens.take()
+
+    def _assignment(self) -> None:
+        name = self.tokens.take().text
+        self.tokens.expect("=")
+        self.lexer.variable_next = True
+        value = self.tokens.expect(STR).text
+        self.tokens.expect(";")
+        self.lexer.variables[name] = value
+        self.lexer.variable_next = False
+
+    # -- rules
+
+    def _rule(self) -> NatRule:
+        tokens = self.tokens
+        tokens.kind                                                             # noqa: B018  (cut before the line is taken)
+        self.rule = rule = NatRule(line=self.lexer.line)
+        self.suggest_port = False
+        rule.no = tokens.accept("no") is not None
+        kind = tokens.expect("rdr", "map", "bimap", "map-block",
+                             *(() if rule.no else ("rewrite", "divert"))).kind
+        rule.kind = kind
+        if kind == "rdr":
+            self._rdr()
+        elif kind in ("rewrite", "divert"):
+            self._rewrite()
+            tokens.expect(";")
+            return rule
+        else:
+            self._map()
+        if rule.no:
+            tokens.expect(";")
+        else:
+            tokens.accept(";")
+        return rule
+
+    def _rdr(self) -> None:
+        tokens, rule = self.tokens, self.rule
+        self._interfaces()
+        if tokens.kind in ("from", "!"):
+            family = self._from(rdr=True)
+            has_port = False
+        else:
+            rule.destination = self._address()
+            family = rule.destination.family
+            has_port = self._destination_port()
+        if rule.no:
+            self._set_proto()
+            self._finish_rdr(family, 0)
+            return
+        self._arrow()
+        target = self._target()
+        self._target_port(required=self.old and has_port)
+        self._set_proto()
+        self._rdr_options()
+        if family and target and family != target:
+            raise tokens.error(f"{20 if rule.from_form else 21}.address family mismatch")
+        self._finish_rdr(family, target)
+
+    def _finish_rdr(self, family: int, target: int) -> None:
+        rule = self.rule
+        rule.family = rule.family or family or target or 4
+        if not self.suggest_port or rule.has_ports:
+            return
+        if not self.old:
+            rule.tcp = rule.udp = True
+        elif not rule.proto:
+            self._proto(words.TCP)
+
+    def _map(self) -> None:
+        tokens, rule = self.tokens, self.rule
+        self._interfaces()
+        block = rule.kind == "map-block"
+        if tokens.kind == "from" and not block:
+            family = self._from(rdr=False)
+        else:
+            rule.source = self._address()
+            family = rule.source.family
+        if rule.no:
+            self._set_proto()
+            self._finish_map(family)
+            return
+        self._arrow()
+        rule.new_source = self._address() if block else self._source_target()
+        if family and rule.new_source.family and family != rule.new_source.family:
+            raise tokens.error("3.address family mismatch")
+        if block:
+            self._block_ports()
+        elif tokens.kind in ("portmap", "icmpidmap"):
+            self._map_port()
+        else:
+            self._proxy()
+        self._map_options()
+        self._finish_map(rule.new_source.family or family)
+
+    def _finish_map(self, family: int) -> None:
+        rule = self.rule
+        rule.family = rule.family or family or 4
+        if self.suggest_port and not rule.has_ports:
+            rule.tcp = rule.udp = True
+        if not rule.has_ports:
+            self._proto(rule.proto)
+
+    def _rewrite(self) -> None:
+        tokens, rule = self.tokens, self.rule
+        rule.kind += " " + tokens.expect("in", "out").kind
+        tokens.expect("on")
+        self._interfaces()
+        if tokens.accept("proto"):
+            self._set_proto()
+        tokens.kind                                                             # noqa: B018
+        family = self._from(rdr=False)
+        self._arrow()
+        tokens.expect("src")
+        tokens.expect_address()
+        rule.new_source = self._source_target()
+        rule.map_low, rule.map_high, rule.fixed_source = self._comma_ports()
+        tokens.expect("dst")
+        tokens.expect_address()
+        rule.new_destination = self._destination_list() or self._one_or_range()
+        rule.target, rule.target_top, rule.fixed_target = self._comma_ports()
+        if rule.kind.startswith("divert"):
+            tokens.expect("udp")
+            rule.proto, rule.tcp, rule.udp = words.UDP, False, False
+        rule.purge = tokens.accept("purge") is not None
+        rule.family = rule.family or family or 4
+
+    # -- left side
+
+    def _interfaces(self) -> None:
+        tokens, rule = self.tokens, self.rule
+        names = [tokens.expect(STR).text]
+        if tokens.accept(","):
+            names.append(tokens.expect(STR).text)
+        rule.interfaces = tuple(names)
+        if tokens.kind in ("inet", "inet6"):
+            rule.family = 6 if tokens.take().kind == "inet6" else 4
+        tokens.expect_address()
+
+    def _from(self, rdr: bool) -> int:
+        tokens, rule = self.tokens, self.rule
+        rule.from_form = True
+        if rdr and tokens.accept("!"):
+            rule.not_source = True
+        tokens.expect("from")
+        tokens.expect_address()
+        if rdr and not rule.not_source and tokens.accept("!"):
+            rule.not_source = True
+        rule.source, rule.source_ports = self._object()
+        if not rdr and tokens.accept("!"):
+            rule.not_destination = True
+        tokens.expect("to")
+        tokens.expect_address()
+        if not rdr and not rule.not_destination and tokens.accept("!"):
+            rule.not_destination = True
+        rule.destination, rule.destination_ports = self._object()
+        first, second = rule.source.family, rule.destination.family
+        if first and second and first != second:
+            raise tokens.error(f"{16 if rdr else 13}.address family mismatch")
+        return first or second
+
+    def _object(self) -> tuple[Address, Ports]:
+        address = self._address()
+        if not self._port_word():
+            return address, Ports()
+        if self.tokens.kind in COMPARE_KINDS:
+            compare = self.tokens.take().kind
+            return address, Ports(compare, self._port())
+        low = self._port()
+        compare = self.tokens.expect("<>", "><", ":").kind
+        return address, Ports(compare, low, self._port())
+
+    def _destination_port(self) -> bool:
+        rule = self.rule
+        if not self._port_word():
+            return False
+        rule.port, high = self._pair()
+        rule.port_top = high or rule.port
+        return True
+
+    # -- right side
+
+    def _arrow(self) -> None:
+        self.tokens.expect("->")
+        self.tokens.expect_address()
+
+    def _target(self) -> int:
+        """The address behind the arrow; returns its family."""
+        rule, tokens = self.rule, self.tokens
+        if self.old:
+            rule.new_destination = self._old_target()
+        else:
+            rule.new_destination = self._one_or_range(pair=True)
+            bits = words.bits_of(rule.new_destination.mask, rule.new_destination.family or 4)
+            family = rule.new_destination.family
+            if rule.new_destination.kind == "normal" and bits not in (0, 32 if family != 6 else 128):
+                raise tokens.error(f"dest ip bitmask not /{128 if family == 6 else 32}")
+        return rule.new_destination.family
+
+    def _old_target(self) -> Address:
+        host, family = self._host()
+        if self.tokens.accept("/"):
+            self.tokens.expect_address(False)
+            if self.tokens.expect(NUMBER).number or host:
+                raise self.tokens.error("Only 0/0 supported")
+            return Address(family=family)
+        if self.tokens.accept(","):
+            self.tokens.expect_address()
+            return Address(host, self._host()[0], family, SPLIT)
+        self.tokens.expect_address(False)
+        return Address(host, FULL[family], family)
+
+    def _one_or_range(self, pair: bool = False) -> Address:
+        tokens = self.tokens
+        if tokens.kind == "any":
+            return self._address()
+        ranged = tokens.accept("range") is not None
+        host, family = self._host()
+        sign = "-" if ranged else tokens.kind
+        if sign == "-" or (sign == "," and pair):
+            tokens.expect(sign)
+            tokens.expect_address()
+            other, other_family = self._host()
+            if family and other_family and family != other_family:
+                raise tokens.error(f"{10 if sign == ',' else 11}.address family mismatch")
+            tokens.expect_address(False)
+            return Address(host, other, family, SPLIT if sign == "," else RANGE)
+        return self._masked(host, family)
+
+    def _source_target(self) -> Address:
+        return self._one_or_range()
+
+    def _destination_list(self) -> Address | None:
+        if not self.tokens.accept("dstlist"):
+            return None
+        self.tokens.expect("/")
+        return Address(kind=LOOKUP, name=f"dstlist/{self.tokens.expect(NUMBER, STR).text}")
+
+    def _target_port(self, required: bool) -> None:
+        rule, tokens = self.rule, self.tokens
+        if required:
+            tokens.kind                                                         # noqa: B018
+            if tokens.kind != "port":
+                raise tokens.error("syntax error")
+        if not self._port_word():
+            return
+        if tokens.accept("="):
+            rule.target = self._port()
+            rule.fixed_target = True
+            rule.port_top = rule.port_top or rule.port
+        else:
+            rule.target, rule.target_top = (self._port(),) * 2 if self.old else self._pair()
+            rule.port_top = rule.port_top or rule.target_top
+
+    def _rdr_options(self) -> None:
+        rule, tokens = self.rule, self.tokens
+        self._common_options()
+        if tokens.accept("sticky"):
+            if rule.round_robin or rule.new_destination.kind == SPLIT:
+                rule.sticky = True
+            else:
+                self.say("'sticky' for use with round-robin/IP splitting only\n")
+        self._mssclamp()
+        if tokens.kind == "proxy":
+            self._proxy(rdr=True)
+        self._tag()
+        if not self.old:
+            rule.purge = tokens.accept("purge") is not None
+
+    def _map_options(self) -> None:
+        self._common_options()
+        self._mssclamp()
+        self._tag()
+        self._set_proto()
+        if not self.old:
+            self.rule.purge = self.tokens.accept("purge") is not None
+
+    def _common_options(self) -> None:
+        rule, tokens = self.rule, self.tokens
+        rule.round_robin = tokens.accept("round-robin") is not None
+        rule.frag = tokens.accept("frag") is not None
+        if tokens.accept("age"):
+            first = tokens.expect(NUMBER).number
+            rule.age = (first, tokens.expect(NUMBER).number if tokens.accept("/") else first)
+
+    def _mssclamp(self) -> None:
+        if self.tokens.accept("mssclamp"):
+            self.rule.mssclamp = self.tokens.expect(NUMBER).number & 0xffff
+
+    def _tag(self) -> None:
+        if self.tokens.accept("tag"):
+            self.rule.tag = self.tokens.expect(STR).text[:TAG_LENGTH]
+
+    def _proxy(self, rdr: bool = False) -> None:
+        """Proxies are stored and listed; the sandbox has none."""
+        rule, tokens = self.rule, self.tokens
+        if not tokens.accept("proxy"):
+            return
+        if rdr and tokens.kind == STR:
+            rule.proxy = tokens.take().text
+            return
+        tokens.expect("port")
+        rule.target = rule.target_top = self._port()
+        rule.proxy = tokens.expect(STR).text
+        tokens.expect("/")
+        self._proto(self._proto_number())
+        if not self.old and tokens.accept("config"):
+            rule.proxy_config = tokens.expect(STR).text
+
+    def _map_port(self) -> None:
+        rule, tokens = self.rule, self.tokens
+        if tokens.take().kind == "icmpidmap":
+            if tokens.expect(STR).text not in ("icmp", "ipv6-icmp"):
+                raise tokens.error("icmpidmap not followed by icmp")
+            rule.icmp_ids, rule.proto = True, words.ICMP
+            rule.map_low, rule.map_high = self._pair()
+        elif tokens.kind in (NUMBER, STR):
+            rule.map_low, rule.map_high = self._pair()
+            self._portmap_proto()
+        else:
+            self._portmap_proto()
+            if tokens.accept("auto"):
+                rule.auto_ports, rule.map_low, rule.map_high = True, 1024, 65535
+            else:
+                rule.map_low, rule.map_high = self._pair()
+        rule.sequential = tokens.accept("sequential") is not None
+
+    def _portmap_proto(self) -> None:
+        kind = self.tokens.expect("tcp", "udp", "tcpudp").kind
+        if kind == "tcpudp" or (kind == "tcp" and self._slash_udp()):
+            self.rule.tcp = self.rule.udp = True
+        else:
+            self._proto(words.TCP if kind == "tcp" else words.UDP)
+
+    def _block_ports(self) -> None:
+        if self.tokens.accept("ports"):
+            if self.tokens.accept("auto"):
+                self.rule.auto_ports = True
+            else:
+                self.rule.map_low = self.tokens.expect(NUMBER).number
+
+    def _comma_ports(self) -> tuple[int, int, bool]:
+        tokens = self.tokens
+        if tokens.accept("port"):
+            tokens.expect("=")
+            port = self._port()
+            return port, port, True
+        if not tokens.accept(","):
+            return 0, 0, False
+        if not self.rule.has_ports and not self.rule.kind.startswith("divert"):
+            raise tokens.error("must be TCP/UDP for ports")
+        return *self._pair(), False
+
+    # -- protocols and ports
+
+    def _set_proto(self) -> None:
+        kind, rule = self.tokens.kind, self.rule
+        if kind not in (NUMBER, STR, "tcp", "udp", "tcpudp"):
+            return
+        if kind == "tcpudp":
+            self.tokens.take()
+            tcpudp = True
+        else:
+            number = self._proto_number()
+            tcpudp = number == words.TCP and kind == "tcp" and self._slash_udp()
+        if rule.proto or rule.has_ports:
+            raise self.tokens.error("protocol set twice")
+        if tcpudp:
+            rule.tcp = rule.udp = True
+        else:
+            self._proto(number)
+
+    def _slash_udp(self) -> bool:
+        if not self.tokens.accept("/"):
+            return False
+        self.tokens.expect("udp")
+        return True
+
+    def _proto_number(self) -> int:
+        token = self.tokens.expect(NUMBER, STR, "tcp", "udp")
+        number: int | None = token.number
+        if token.kind != NUMBER:
+            number = words.protocol_number(token.text.lower())
+        if number is None:
+            raise self.tokens.error("unknown protocol")
+        if number not in (words.TCP, words.UDP):
+            self.suggest_port = False
+        return number
+
+    def _proto(self, number: int) -> None:
+        """Set one protocol. Those without ports forget the ports."""
+        rule = self.rule
+        rule.proto = number
+        if number in (words.TCP, words.UDP):
+            rule.tcp, rule.udp = number == words.TCP, number == words.UDP
+            return
+        if rule.kind != "map-block":
+            rule.tcp = rule.udp = False
+            rule.source_ports = rule.destination_ports = Ports()
+            rule.target = rule.target_top = 0
+            if not rule.icmp_ids:
+                rule.map_low = rule.map_high = 0
+        rule.port = rule.port_top = 0
+        rule.fixed_target = False
+
+    def _port_word(self) -> bool:
+        if not self.tokens.accept("port"):
+            return False
+        self.suggest_port = True
+        return True
+
+    def _pair(self) -> tuple[int, int]:
+        low = self._port()
+        return low, self._port() if self.tokens.accept("-", ":") else low
+
+    def _port(self) -> int:
+        token = self.tokens.expect(NUMBER, STR)
+        port = token.number if token.kind == NUMBER else words.port_number(token.text)
+        if port is None or port > 65535:
+            raise self.tokens.error("invalid port number")
+        return port
+
+    # -- addresses
+
+    def _address(self) -> Address:
+        tokens = self.tokens
+        if tokens.accept("any"):
+            tokens.expect_address(False)
+            return Address()
+        if tokens.kind in ("pool", "hash"):
+            return self._pool()
+        return self._masked(*self._host())
+
+    def _masked(self, host: int, family: int) -> Address:
+        tokens = self.tokens
+        mask = FULL[family]
+        sign = tokens.accept("/", "mask")
+        if sign is None:
+            tokens.expect_address(False)
+            return Address(host, mask, family) if family else Address()          # a plain 0 is any
+        tokens.expect_address(False)
+        if tokens.kind == HEX:
+            mask = tokens.take().number
+            if family == 6:
+                raise tokens.error("incorrect inet6 mask")
+        elif tokens.kind == NUMBER:
+            mask = self._mask(family, slash=sign.kind == "/")
+        else:
+            mask = words.to_int(tokens.expect(IPV6).text)
+            if family != 6:
+                raise tokens.error(f"{1 if sign.kind == '/' else 2}.address family mismatch")
+        tokens.expect_address(False)
+        return Address(host & mask, mask, family)
+
+    def _mask(self, family: int, slash: bool) -> int:
+        """A number of bits (behind a slash only), or dots."""
+        first = self.tokens.take().number
+        if slash and self.tokens.kind != ".":
+            if first > (128 if family == 6 else 32):
+                return 0
+            return words.mask_of(first, family)
+        if family == 6:
+            raise self.tokens.error("1.address family mismatch")
+        return self._dots(first)
+
+    def _pool(self) -> Address:
+        word = self.tokens.take().kind
+        if not self.rule.from_form:
+            raise self.tokens.error(f"Can only use {word} with from/to rules\n")
+        self.tokens.expect_address(False)
+        self.tokens.expect("/")
+        return Address(kind=LOOKUP, name=f"{word}/{self.tokens.expect(NUMBER, STR).text}")
+
+    def _host(self) -> tuple[int, int]:
+        """An address without mask, and its family: 0 for a plain ``0``."""
+        token = self.tokens.expect(STR, NUMBER, IPV6)
+        if token.kind == IPV6:
+            return words.to_int(token.text), 6
+        if token.kind == STR:
+            family = 6 if self.rule.family == 6 else 4
+            address = words.host_address(token.text, family)
+            if address is None:
+                self.say(f"Unknown host '{token.text}'\n")
+            return address or 0, family
+        if self.tokens.kind == ".":
+            return self._dots(token.number), 4
+        if self.tokens.kind == IPV6:
+            return words.to_int(self.tokens.take().text), 6
+        return token.number, 4 if token.number else 0
+
+    def _dots(self, first: int) -> int:
+        octets = [first]
+        for _ in range(3):
+            self.tokens.expect(".")
+            octets.append(self.tokens.expect(NUMBER).number)
+        if max(octets) > 255:
+            raise self.tokens.error("Invalid octet string for IP address")
+        return int.from_bytes(bytes(octets), "big")
+
+

@@ -1,0 +1,26 @@
+"""The tools where no sandbox process answers: they complain about the missing device, or only parse (``-n``)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from l4ipd.sandbox.ipnat import ipnat
+from l4ipd.sandbox.kernel import STDIN, STDOUT
+
+
+def run(tool: str, arguments: Sequence[str], directory: str) -> int:
+    """Run ``tool`` without a kernel; returns its exit status."""
+    running = ipnat(None, arguments, directory, old=os.environ.get("L4IP_SANDBOX_VERSION") == "4.1")
+    answer: bytes | None = None
+    try:
+        while True:
+            kind, text = running.send(answer)
+            answer = sys.stdin.buffer.read() if kind == STDIN else None
+            if kind != STDIN:
+                stream = sys.stdout if kind == STDOUT else sys.stderr
+                stream.buffer.write(text.encode("latin-1"))
+                stream.flush()
+    except StopIteration as done:
+        return int(done.value)

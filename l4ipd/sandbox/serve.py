@@ -1,0 +1,61 @@
+"""``python3 -m l4ipd.sandbox serve``: the process that stands for the kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+
+from l4ipd.loop import READ, Loop
+from l4ipd.sandbox.ipnat import ipnat
+from l4ipd.sandbox.kernel import STDERR, Kernel, Run
+from l4ipd.sandbox.server import Server
+
+WARNING = "l4ip sandbox: this is no production balancer: it relays connections in user space, to try things out\n"
+
+
+def serve(path: str, old: bool, until_eof: bool) -> int:
+    """Run until TERM or INT, or until standard input ends; returns the exit status."""
+    loop = Loop()
+    kernel = Kernel(old)
+    _raise_limit()
+    try:
+        server = Server(loop, path, lambda tool, arguments, directory, zone: start(kernel, tool, arguments, directory))
+    except OSError as error:
+        sys.stderr.write(f"l4ip sandbox: {path}: cannot listen there: {error.strerror}\n")
+        return 1
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.on_signal(signum, loop.stop)
+    if until_eof:
+        loop.watch(0, READ, lambda: None if os.read(0, 4096) else loop.stop())
+    sys.stderr.write(WARNING)
+    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+    loop.run()
+    server.close()
+    loop.close()
+    return 0
+
+
+def start(kernel: Kernel, tool: str, arguments: Sequence[str], directory: str) -> Run:
+    if tool == "ipnat":
+        return ipnat(kernel, arguments, directory)
+    return _unknown(tool)
+
+
+def _unknown(tool: str) -> Run:
+    yield STDERR, f"{tool}: no such tool\n"
+    return 2
+
+
+def _raise_limit() -> None:
+    """Every relayed connection takes two descriptors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,155 @@
+"""The socket of the sandbox process: tools come in, their words are run against the kernel, the answer goes out.
+
+A tool is a generator (see :mod:`l4ipd.sandbox.kernel`). It is advanced only while its reader keeps up, and only for a
+few milliseconds at a time, so that neither a slow reader nor ten thousand rules at once hold up the connections that
+are relayed meanwhile. The frames are described in client.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from l4ipd.loop import READ, WRITE, Loop
+from l4ipd.sandbox.kernel import STDERR, STDIN, STDOUT, Run
+
+LETTERS = {STDIN: b"i", STDOUT: b"o", STDERR: b"e"}
+HIGH_WATER = 1 << 18                    # bytes that may wait for a slow reader
+SLICE = 0.01                            # seconds that one tool may run per turn
+LONGEST = 1 << 28
+Start = Callable[[str, Sequence[str], str, str], Run]           # tool, arguments, working directory, TZ
+
+
+class Server:
+    """Listens on ``path``, for the owner only. ``start`` makes the generator that runs a tool."""
+
+    def __init__(self, loop: Loop, path: str, start: Start) -> None:
+        self.loop, self.path, self.start = loop, path, start
+        self._clear_stale()
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            self.socket.bind(path)
+        finally:
+            os.umask(before)
+        self.socket.listen(128)
+        self.socket.setblocking(False)
+        loop.watch(self.socket.fileno(), READ, self._accept)
+
+    def close(self) -> None:
+        self.loop.closing(self.socket.fileno())
+        self.socket.close()
+        os.unlink(self.path)
+
+    def _clear_stale(self) -> None:
+        """Remove a socket that nobody listens on; raises OSError when somebody does."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(self.path)
+            except FileNotFoundError:
+                return
+            except ConnectionRefusedError:
+                os.unlink(self.path)
+                return
+        raise OSError(errno.EADDRINUSE, "another sandbox answers there")
+
+    def _accept(self) -> None:
+        try:
+            client, _ = self.socket.accept()
+        except OSError:
+            return
+        client.setblocking(False)
+        _Tool(self.loop, client, self.start)
+
+
+class _Tool:
+    """One tool that is connected."""
+
+    def __init__(self, loop: Loop, client: socket.socket, start: Start) -> None:
+        self.loop, self.socket, self.start = loop, client, start
+        self.run: Run | None = None
+        self._received = bytearray()
+        self._input: bytearray | None = None    # while it sends standard input
+        self._out = bytearray()
+        self._status: int | None = None
+        self._answer: bytes | None = None       # what the generator gets next
+        loop.watch(client.fileno(), READ, self._ready)
+
+    def _close(self) -> None:
+        if self.run is not None:
+            self.run.close()
+        self.loop.closing(self.socket.fileno())
+        self.socket.close()
+
+    def _ready(self) -> None:
+        try:
+            alive = self._receive()
+            if alive and self.run is not None and self._input is None:
+                self._advance()
+            if alive:
+                self._flush()
+        except (BrokenPipeError, ConnectionResetError):
+            alive = False
+        if not alive or (self._status is not None and not self._out):
+            self._close()
+        else:
+            busy = self._out or (self.run is not None and self._input is None and self._status is None)
+            self.loop.watch(self.socket.fileno(), READ | WRITE if busy else READ, self._ready)
+
+    def _receive(self) -> bool:
+        """False at the end of the connection."""
+        try:
+            chunk = self.socket.recv(1 << 16)
+        except BlockingIOError:
+            return True
+        self._received += chunk
+        while len(self._received) >= 5:
+            length = int.from_bytes(self._received[1:5], "big")
+            if length > LONGEST:
+                return False
+            if len(self._received) < 5 + length:
+                break
+            kind, payload = self._received[:1], bytes(self._received[5:5 + length])
+            del self._received[:5 + length]
+            self._frame(bytes(kind), payload)
+        return bool(chunk)
+
+    def _frame(self, kind: bytes, payload: bytes) -> None:
+        if kind == b"a" and self.run is None:
+            tool, directory, zone, *arguments = (os.fsdecode(word) for word in payload.split(b"\0"))
+            self.run = self.start(tool, arguments, directory, zone)
+        elif kind == b"i" and self._input is not None:
+            self._input += payload
+            if not payload:
+                self._answer, self._input = bytes(self._input), None
+
+    def _advance(self) -> None:
+        """Let the tool run until it has said much, or needs standard input, or has had its time."""
+        assert self.run is not None
+        until = time.monotonic() + SLICE
+        try:
+            while self._status is None and len(self._out) < HIGH_WATER and time.monotonic() < until:
+                answer, self._answer = self._answer, None
+                kind, text = self.run.send(answer)
+                if kind == STDIN:
+                    self._input = bytearray()
+                if kind == STDIN or text:
+                    self._put(LETTERS[kind], text.encode("latin-1", "replace"))
+                if kind == STDIN:
+                    return
+        except StopIteration as done:
+            self._status = int(done.value)
+            self._put(b"x", str(self._status).encode())
+
+    def _put(self, letter: bytes, payload: bytes) -> None:
+        self._out += letter + len(payload).to_bytes(4, "big") + payload
+
+    def _flush(self) -> None:
+        try:
+            while self._out:
+                del self._out[:self.socket.send(self._out[:1 << 16])]
+        except BlockingIOError:
+            pass

@@ -1,0 +1,103 @@
+"""Names and numbers of the outside world: services, protocols, hosts, addresses as integers.
+
+A few services and protocols are known here, so that the samples hold on machines without /etc/services. Host names are
+looked up in the hosts file only: the sandbox never waits for a name server.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import socket
+
+SERVICES = {"ftp": 21, "ssh": 22, "smtp": 25, "domain": 53, "http": 80, "pop3": 110, "ntp": 123, "imap": 143,
+            "snmp": 161, "ldap": 389, "https": 443, "imaps": 993, "mysql": 3306, "postgresql": 5432, "http-alt": 8080}
+PROTOCOLS = {"ip": 0, "icmp": 1, "igmp": 2, "ipencap": 4, "tcp": 6, "udp": 17, "ipv6": 41, "gre": 47, "esp": 50,
+             "ah": 51, "ipv6-icmp": 58, "icmpv6": 58, "ospf": 89}
+TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
+_SERVICE_OF = {port: name for name, port in SERVICES.items()}
+_PROTOCOL_OF = {number: name for name, number in reversed(PROTOCOLS.items())}
+
+
+def port_number(name: str) -> int | None:
+    if name in SERVICES:
+        return SERVICES[name]
+    try:
+        return socket.getservbyname(name)
+    except OSError:
+        return None
+
+
+@functools.lru_cache(4096)
+def port_name(port: int, proto: int) -> str:
+    """The service of a port, or its number."""
+    if port in _SERVICE_OF:
+        return _SERVICE_OF[port]
+    try:
+        return socket.getservbyport(port, "udp" if proto == UDP else "tcp")
+    except OSError:
+        return str(port)
+
+
+def protocol_number(name: str) -> int | None:
+    if name in PROTOCOLS:
+        return PROTOCOLS[name]
+    try:
+        return socket.getprotobyname(name)
+    except OSError:
+        return None
+
+
+def protocol_name(number: int) -> str:
+    return _PROTOCOL_OF.get(number, str(number))
+
+
+def host_address(name: str, family: int) -> int | None:
+    """The address that the hosts file gives ``name``, as an integer."""
+    for address in _hosts().get(name.lower(), ()):
+        if address.version == (family or 4):
+            return int(address)
+    return None
+
+
+@functools.lru_cache(1)
+def _hosts() -> dict[str, list[ipaddress.IPv4Address | ipaddress.IPv6Address]]:
+    hosts: dict[str, list[ipaddress.IPv4Address | ipaddress.IPv6Address]] = {}
+    try:
+        with open("/etc/hosts", encoding="latin-1") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        lines = ["127.0.0.1 localhost"]
+    for line in lines:
+        words = line.partition("#")[0].split()
+        for name in words[1:]:
+            try:
+                hosts.setdefault(name.lower(), []).append(ipaddress.ip_address(words[0]))
+            except ValueError:
+                break
+    return hosts
+
+
+def to_int(text: str) -> int:
+    """An address in text form as an integer; a zone is dropped."""
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    return int.from_bytes(socket.inet_pton(family, text.partition("%")[0]), "big")
+
+
+def to_text(value: int, family: int) -> str:
+    """As inet_ntop(3) has it; ``family`` is 4 or 6."""
+    if family == 6:
+        return socket.inet_ntop(socket.AF_INET6, value.to_bytes(16, "big"))
+    return socket.inet_ntop(socket.AF_INET, value.to_bytes(4, "big"))
+
+
+def mask_of(bits: int, family: int) -> int:
+    width = 128 if family == 6 else 32
+    bits = min(bits, width)
+    return ((1 << bits) - 1) << (width - bits)
+
+
+def bits_of(mask: int, family: int) -> int | None:
+    """How many leading ones; None for a mask with holes."""
+    bits = bin(mask).count("1")
+    return bits if mask == mask_of(bits, family) else None
