@@ -1,0 +1,150 @@
+"""Children, real ones: fed, collected, timed out, reaped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from l4ipd.child import Child, Exit
+from l4ipd.loop import Loop
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+def run(loop: Loop, *argv: str, stdin: bytes = b"", timeout: float = 20, output: Callable[[bytes], bool] | None = None,
+        limit: int = 1 << 20) -> Exit:
+    ends: list[Exit] = []
+
+    def done(end: Exit) -> None:
+        ends.append(end)
+        loop.stop()
+    Child(loop, argv, stdin=stdin, timeout=timeout, done=done, output=output, limit=limit)
+    assert not ends, "never from the constructor"
+    loop.run()
+    assert len(ends) == 1
+    return ends[0]
+
+
+def python(code: str) -> tuple[str, ...]:
+    return sys.executable, "-I", "-S", "-c", code
+
+
+def test_a_megabyte_through_cat(loop: Loop) -> None:
+    text = os.urandom(1 << 20)
+    end = run(loop, "cat", stdin=text)
+    assert end == Exit(0, text)
+    assert end.clean
+
+
+def test_exit_status_and_both_outputs(loop: Loop) -> None:
+    end = run(loop, "sh", "-c", "echo out; echo err >&2; exit 3")
+    assert (end.status, end.stdout, end.stderr, end.clean) == (3, b"out\n", b"err\n", False)
+
+
+def test_a_child_that_does_not_read_its_input(loop: Loop) -> None:
+    assert run(loop, "true", stdin=b"x" * (1 << 20)).status == 0
+
+
+def test_output_is_bounded(loop: Loop) -> None:
+    assert len(run(loop, *python("print('x' * 100000)"), limit=1000).stdout) == 1000
+
+
+def test_enough_is_enough(loop: Loop) -> None:
+    seen: list[bytes] = []
+
+    def output(chunk: bytes) -> bool:
+        seen.append(chunk)
+        return True
+    end = run(loop, "yes", output=output)
+    assert end.status == -signal.SIGPIPE, "SIGPIPE has its default action, so it dies"
+    assert len(seen) == 1
+
+
+def test_a_timeout_ends_the_whole_group(loop: Loop, tmp_path: os.PathLike[str]) -> None:
+    pids = os.path.join(tmp_path, "pids")
+    end = run(loop, "sh", "-c", f"trap '' TERM; sleep 600 & echo $! > {pids}; while :; do sleep 1; done", timeout=0.3)
+    assert end.timed_out
+    assert end.status == -signal.SIGKILL
+    with open(pids, encoding="ascii") as file:
+        grandchild = int(file.read())
+    assert _is_gone(grandchild)
+
+
+def _is_gone(pid: int) -> bool:
+    """Gone, or a zombie of whoever adopts orphans here."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_grandchild_that_keeps_the_pipes_open_is_not_waited_for(loop: Loop) -> None:
+    end = run(loop, "sh", "-c", "sleep 600 & echo $!; exit 0")
+    assert end.status == 0
+    os.kill(int(end.stdout), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("program", "words"), [
+    ("/nonexistent/ipnat", "no such program"), ("no-such-program-here", "no such program"), ("/etc/passwd", "no such program"),
+])
+def test_a_program_that_cannot_be_started(loop: Loop, program: str, words: str) -> None:
+    end = run(loop, program)
+    assert end.status is None
+    assert words in end.error
+    assert program in end.error
+
+
+def test_no_descriptor_no_mask_no_ignored_signal_is_inherited(loop: Loop) -> None:
+    code = """
+import os, signal
+fds = []
+for fd in range(3, 256):
+    try:
+        os.fstat(fd)
+        fds.append(fd)
+    except OSError:
+        pass
+print(*fds, sep=",", end=" ")
+print(signal.pthread_sigmask(signal.SIG_BLOCK, []), os.getpgrp() == os.getpid(), sorted(os.environ))
+"""
+    reader, writer = os.pipe()
+    try:
+        end = run(loop, *python(code))
+    finally:
+        os.close(reader)
+        os.close(writer)
+    fds, _, rest = end.stdout.decode().partition(" ")
+    assert not {str(reader), str(writer), *map(str, loop._wake or ())} & set(fds.split(","))
+    assert rest.startswith("set() True")
+    assert "LC_ALL" in rest
+    assert "PYTEST_CURRENT_TEST" not in rest
+
+
+def test_many_at_once_and_no_zombie(loop: Loop) -> None:
+    ends: list[Exit] = []
+
+    def done(end: Exit) -> None:
+        ends.append(end)
+        if len(ends) == 50:
+            loop.stop()
+    for number in range(50):
+        Child(loop, ("sh", "-c", f"exit {number % 7}"), timeout=20, done=done)
+    loop.run()
+    assert sorted(end.status or 0 for end in ends) == sorted(number % 7 for number in range(50))
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)

@@ -1,0 +1,133 @@
+"""The words of IPFilter against what the real tools printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from l4ipd.ipfilter import LISTING_END, explain, number, owned, parse, side, swallows, target
+
+SAMPLES = Path(__file__).parent / "samples"
+BASE = "rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.2 port 8080 tcp round-robin"
+
+
+def named(word: str) -> int | None:
+    return {"http": 80, "http-alt": 8080}.get(word, number(word))
+
+
+def forms() -> list[tuple[str, str]]:
+    """(fed, listed) of every rdr form that the real ipnat took."""
+    pairs = []
+    fed = ""
+    for line in (SAMPLES / "ipnat-forms.txt").read_text().splitlines():
+        if line.startswith("in     : "):
+            fed = line[9:]
+        elif line.startswith("listed : ") and fed.startswith("rdr"):
+            pairs.append((fed, line[9:]))
+    return pairs
+
+
+def test_the_samples_are_there() -> None:
+    assert len(forms()) == 57
+
+
+@pytest.mark.parametrize(("fed", "listed"), forms())
+def test_a_rule_as_fed_and_as_listed_is_one_rule(fed: str, listed: str) -> None:
+    rule = parse(fed, named)
+    assert rule is not None
+    assert rule == parse(listed, named)
+    assert rule == parse("17 " + listed, named), "with hits in front"
+    assert rule == parse(rule.line(), named), "and as we would write it"
+    assert "->" in rule.line(modern=False) and "inet6" not in rule.line(modern=False)
+
+
+def matching_rows() -> list[tuple[str, bool]]:
+    """(rule, whether the real ipnat took it for the base rule)."""
+    text = (SAMPLES / "remove-and-errors.txt").read_text()
+    rows = text.partition("== what has to match")[2].partition("\n==")[0].splitlines()[1:]
+    return [(row.partition("  remove:")[0].strip().removesuffix("remove:"), "HIT" in row) for row in rows]
+
+
+@pytest.mark.parametrize(("text", "same"), matching_rows())
+def test_canonical_lines_are_equal_exactly_when_ipfilter_thinks_so(text: str, same: bool) -> None:
+    rule, base = parse(text), parse(BASE)
+    assert rule is not None
+    assert base is not None
+    assert (rule.line() == base.line()) == same
+
+
+@pytest.mark.parametrize("line", [
+    "", "# comment", "List of active MAP/Redirect filters:", LISTING_END,
+    "RDR 10.0.0.2        8080  <- -> 203.0.113.1     80    [198.51.100.7 5000]",
+    "map ext0 10.0.0.0/24 -> 0/32 portmap tcp/udp auto", "bimap ext0 10.0.0.5/32 -> 203.0.113.5/32", "rdr", "rdr ->",
+    "rdr ext0 ->", "rdr ext0 203.0.113.1/32 port -> 10.0.0.2", "rdr ext0 x port 80 -> y port 80 tcp",
+    "rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.2 port 8080 tcp round-robin nonsense", "\tttl 480 use 0",
+])
+def test_anything_else_is_no_rule(line: str) -> None:
+    assert parse(line) is None
+
+
+@given(st.text(max_size=120) | st.lists(st.sampled_from(BASE.split() + ["tag", "age", "from", "to", "any", "!", "=",
+       "netmask", "inet6", "-", ","]), max_size=20).map(" ".join))
+def test_no_line_raises(text: str) -> None:
+    rule = parse(text)
+    assert rule is None or parse(rule.line()) == rule
+
+
+@pytest.mark.parametrize("options", ["tag l4ip", "tag l4ip sticky", "sticky tag l4ip", "tag l4ip purge"])
+def test_ours_is_ours_in_whatever_order_its_options_come(options: str) -> None:
+    rule = parse(f"{BASE} {options}")
+    assert rule is not None
+    assert owned(rule.tag, "l4ip")
+
+
+@pytest.mark.parametrize(("tag", "ours"), [
+    ("l4ip", True), ("l4ip.2", True), ("l4ip.99", True), (None, False), ("l4ip2", False), ("l4ip.", False),
+    ("l4ip.0", False), ("l4ip.100", False), ("l4ip.x", False), ("other", False), ("xl4ip", False), ("l4ip-web", False),
+])
+def test_tags(tag: str | None, ours: bool) -> None:
+    assert owned(tag, "l4ip") == ours
+    assert not owned(tag, None)
+
+
+def test_keys() -> None:
+    line = "rdr ext0 inet6 2001:db8::1/128 port 80 -> fd00::2 port 8080 tcp round-robin sticky tag l4ip.2"
+    assert side(line) == "rdr ext0 inet6 2001:db8::1/128 port 80"
+    assert target(line) == target(line.replace(" sticky", "").replace(".2", ""))
+    assert target(line) != target(line.replace("fd00::2", "fd00::3"))
+
+
+@pytest.mark.parametrize(("foreign", "how"), [
+    ("rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.9 port 80 tcp", "takes every connection for itself"),
+    ("rdr ext0 203.0.113.1/32 port 70-90 -> 10.0.0.9 port 80 tcp", "takes every connection for itself"),
+    ("rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.9 port 80 tcp/udp", "takes every connection for itself"),
+    ("rdr * 203.0.113.1/32 port 80 -> 10.0.0.9 port 80 tcp", "takes every connection for itself"),
+    ("rdr ext0 from any to 203.0.113.1/32 port = 80 -> 10.0.0.9 port 80 tcp", "takes every connection for itself"),
+    ("rdr ext0 203.0.113.1/32 -> 10.0.0.9 ip", "takes every connection for itself"),
+    ("rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.9 port 80 tcp round-robin", "takes its turn among our members"),
+    ("rdr ext0 203.0.113.1/32 port 81 -> 10.0.0.9 port 80 tcp", None),
+    ("rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.9 port 80 udp", None),
+    ("rdr ext1 203.0.113.1/32 port 80 -> 10.0.0.9 port 80 tcp", None),
+    ("rdr ext0 203.0.113.2/32 port 80 -> 10.0.0.9 port 80 tcp", None),
+    ("rdr ext0 203.0.113.0/24 port 80 -> 10.0.0.9 port 80 tcp", None),
+])
+def test_who_gets_in_our_way(foreign: str, how: str | None) -> None:
+    stranger, ours = parse(foreign), parse(BASE + " tag l4ip")
+    assert stranger is not None
+    assert ours is not None
+    assert swallows(stranger, ours) == how
+
+
+@pytest.mark.parametrize(("status", "stderr", "timed_out", "words"), [
+    (1, "/dev/ipnat: open: No such file or directory\n", False, "load it"),
+    (1, "42:ioctl(SIOCGNATS) ipfilter not enabled for NAT ioctl\n", False, "ipf -E"),
+    (1, "open device: No such file or directory\nUser/kernel version check failed\n", False, "different versions"),
+    (1, "60007:1:ioctl(add/insert nat rule)(line 1) NAT rule already exists\n", False, "already exists"),
+    (-9, "", False, "killed by signal 9"), (3, "", False, "exit status 3"), (-15, "", True, "ipfilter.timeout"),
+    (1, "/dev/ipnat: open: Permission denied\n", False, "start l4ipd as root"),
+])
+def test_messages_name_the_remedy(status: int, stderr: str, timed_out: bool, words: str) -> None:
+    assert words in explain(status, stderr, timed_out)

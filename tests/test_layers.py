@@ -1,0 +1,87 @@
+"""Imports point downward only, and layer 0 has no way to touch the world."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import l4ipd
+
+HERE = Path(l4ipd.__file__).parent
+LAYERS = {
+    0: {"__init__", "model", "health", "checks", "expects", "patterns", "ipfilter", "plan", "config", "yamltree",
+        "config_section", "config_words"},
+    1: {"loop"},
+    2: {"child"},
+    3: {"probe", "reconcile", "nat"},
+    4: {"monitor", "daemon", "status"},
+    5: {"main", "ctl", "rehearsal", "demo", "logs", "pidfile"},
+}
+WORLDLY = {"os", "socket", "select", "selectors", "time", "signal", "subprocess", "random", "logging", "threading",
+           "asyncio", "ssl", "pathlib", "io", "shutil", "tempfile"}
+
+
+def layer_of(name: str) -> int:
+    return next(layer for layer, names in LAYERS.items() if name in names)
+
+
+def imports(path: Path) -> tuple[set[str], set[str]]:
+    """(our own modules, top-level names of others) that a file imports anywhere but under TYPE_CHECKING."""
+    own: set[str] = set()
+    other: set[str] = set()
+    tree = ast.parse(path.read_text())
+    skipped = {id(child) for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+               for child in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = f"l4ipd.{base}".rstrip(".")
+            names = [f"{base}.{alias.name}" for alias in node.names] if base == "l4ipd" else [base]
+        else:
+            continue
+        for name in names:
+            words = name.split(".")
+            if words[0] == "l4ipd":
+                own.add(words[1] if len(words) > 1 and (HERE / f"{words[1]}.py").exists() or "sandbox" in words
+                        else "__init__")
+            else:
+                other.add(words[0])
+    return own, other
+
+
+def modules() -> list[Path]:
+    return sorted(HERE.glob("*.py"))
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {path.stem for path in modules()} == set().union(*LAYERS.values())
+
+
+def test_imports_point_downward() -> None:
+    upward = [f"{path.stem} imports {name}" for path in modules() for name in imports(path)[0]
+              if name != path.stem and layer_of(name) > layer_of(path.stem)]
+    assert not upward
+
+
+def test_layer_0_is_pure() -> None:
+    worldly = [f"{path.stem} imports {name}" for path in modules() if layer_of(path.stem) == 0
+               for name in imports(path)[1] & WORLDLY]
+    assert not worldly
+
+
+def test_the_sandbox_and_the_daemon_know_nothing_of_each_other() -> None:
+    assert not [path.name for path in modules() if "sandbox" in imports(path)[0]]
+    known = {name for path in (HERE / "sandbox").glob("*.py") for name in imports(path)[0]}
+    assert known <= {"loop", "ipfilter", "sandbox", "__init__"}
+
+
+def test_nobody_but_child_creates_processes() -> None:
+    for path in modules():
+        if path.stem != "child":
+            assert not imports(path)[1] & {"subprocess", "multiprocessing"}, path
+            assert "os.fork" not in path.read_text() and "posix_spawn" not in path.read_text(), path

@@ -1,0 +1,198 @@
+"""The loop: its order, its timers, its stalls; on every poller that this system has."""
+
+from __future__ import annotations
+
+import os
+import random
+import select
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from l4ipd import loop as module
+from l4ipd.loop import READ, WRITE, Loop, Poller, Portable, Timer
+
+
+class Clock:
+    """Time that passes only when the loop sleeps, or when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Sleeper:
+    """A poller that moves a :class:`Clock` instead of sleeping, and reports what a test puts in."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.ready, self.slept = clock, [], []          # type: ignore[var-annotated]
+
+    def register(self, fd: int, events: int) -> None: ...
+    def modify(self, fd: int, events: int) -> None: ...
+    def unregister(self, fd: int) -> None: ...
+    def closing(self, fd: int) -> None: ...
+    def close(self) -> None: ...
+
+    def poll(self, timeout: float | None) -> list[int]:
+        self.slept.append(timeout)
+        if not self.ready:
+            self.clock.now += timeout or 0.0
+        ready, self.ready = self.ready, []
+        return ready
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def faked(clock: Clock) -> Loop:
+    return Loop(clock, Sleeper(clock))
+
+
+def turns(loop: Loop, clock: Clock, until: float) -> None:
+    while clock.now < until:
+        loop.turn()
+        if not loop._ticks:
+            break
+
+
+def test_timers_fire_in_order_never_early_and_at_most_a_tick_late(faked: Loop, clock: Clock) -> None:
+    seen: list[tuple[float, float]] = []
+    source = random.Random(1)
+    for _ in range(500):
+        when = clock.now + source.random() * 10
+
+        def note(when: float = when) -> None:
+            seen.append((when, clock.now))
+        faked.set(Timer(note), when)
+    turns(faked, clock, clock.now + 11)
+    assert len(seen) == 500
+    assert all(0 <= fired - when <= 2 / module.RATE for when, fired in seen)
+    assert [fired for _, fired in seen] == sorted(fired for _, fired in seen)
+
+
+def test_only_the_last_setting_of_a_timer_counts(faked: Loop, clock: Clock) -> None:
+    fired: list[float] = []
+    timer = Timer(lambda: fired.append(clock.now))
+    faked.set(timer, clock.now + 1)
+    faked.set(timer, clock.now + 3)
+    faked.set(timer, clock.now + 2)
+    cleared = Timer(lambda: fired.append(-1))
+    faked.set(cleared, clock.now + 1)
+    faked.clear(cleared)
+    turns(faked, clock, clock.now + 5)
+    assert len(fired) == 1
+    assert fired[0] == pytest.approx(1002, abs=0.02)
+
+
+def test_a_timer_may_set_itself_again_and_be_set_twice_for_one_tick(faked: Loop, clock: Clock) -> None:
+    fired: list[float] = []
+
+    def again() -> None:
+        fired.append(clock.now)
+        if len(fired) < 5:
+            faked.set(timer, clock.now + 1)
+            faked.set(timer, clock.now + 1)
+    timer = Timer(again)
+    faked.set(timer, clock.now)
+    turns(faked, clock, clock.now + 10)
+    assert len(fired) == 5
+
+
+def test_what_has_arrived_comes_before_what_is_overdue_and_hooks_before_both(faked: Loop, clock: Clock) -> None:
+    order: list[str] = []
+    faked.hook(lambda: order.append("hook"))
+    faked.watch(5, READ, lambda: order.append("arrived"))
+    faked.set(Timer(lambda: order.append("overdue")), clock.now - 1)
+    faked._poller.ready = [5]                       # type: ignore[attr-defined]
+    faked.turn()
+    assert order == ["hook", "arrived", "overdue"]
+
+
+def test_a_stall_is_noticed(faked: Loop, clock: Clock) -> None:
+    faked.set(Timer(lambda: None), clock.now + 1)
+    faked.turn()
+    faked.turn()
+    assert faked.stalled == float("-inf")
+    faked.set(Timer(lambda: None), clock.now + 1)
+    clock.now += 3                                  # the process was stopped
+    faked.turn()
+    assert faked.stalled == clock.now
+    assert faked.lateness == pytest.approx(2, abs=0.02)
+
+
+def test_a_descriptor_closed_and_used_again_in_one_turn_is_not_taken_for_ready(faked: Loop) -> None:
+    seen: list[str] = []
+
+    def first() -> None:
+        faked.closing(6)
+        faked.watch(6, WRITE, lambda: seen.append("a new connection, not yet connected"))
+    faked.watch(5, READ, first)
+    faked.watch(6, READ, lambda: seen.append("closed already"))
+    faked._fresh.clear()
+    faked._poller.ready = [5, 6]                    # type: ignore[attr-defined]
+    faked.turn()
+    assert not seen
+
+
+def test_an_exception_costs_only_its_callback(faked: Loop, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    fired: list[str] = []
+    faked.set(Timer(lambda: 1 // 0), clock.now)
+    faked.set(Timer(lambda: fired.append("timer")), clock.now + 0.001)
+    faked.watch(5, READ, lambda: 1 // 0)
+    faked._poller.ready = [5]                       # type: ignore[attr-defined]
+    turns(faked, clock, clock.now + 1)
+    assert fired == ["timer"]
+    assert 5 not in faked._handlers
+    assert "please report" in caplog.text
+
+
+POLLERS: list[Callable[[], Poller]] = [Portable]
+POLLERS += [module.Epoll] if hasattr(select, "epoll") else []
+POLLERS += [module.Kqueue] if hasattr(select, "kqueue") else []
+
+
+@pytest.fixture(params=POLLERS, ids=lambda poller: poller.__name__)
+def real(request: pytest.FixtureRequest) -> Iterator[Loop]:
+    loop = Loop(poller=request.param())
+    yield loop
+    loop.close()
+
+
+def test_sockets(real: Loop) -> None:
+    one, other = socket.socketpair()
+    seen: list[bytes] = []
+
+    def writable() -> None:
+        one.send(b"hello")
+        real.unwatch(one.fileno())
+
+    def readable() -> None:
+        seen.append(other.recv(10))
+        real.closing(other.fileno())
+        other.close()
+        real.stop()
+    real.watch(one.fileno(), READ, lambda: seen.append(b"never"))
+    real.watch(one.fileno(), READ | WRITE, writable)
+    real.watch(other.fileno(), READ, readable)
+    real.run()
+    assert seen == [b"hello"]
+    one.close()
+
+
+def test_signals_end_the_sleep_and_are_handled_in_the_loop(real: Loop) -> None:
+    seen: list[int] = []
+
+    def usr1() -> None:
+        seen.append(signal.SIGUSR1)
+        real.stop()
+    real.on_signal(signal.SIGUSR1, usr1)
+    real.later(0.01, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    real.run()
+    assert seen == [signal.SIGUSR1]
