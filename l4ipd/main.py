@@ -9,8 +9,9 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Protocol
 
 import daemon as python_daemon
 
@@ -41,6 +42,12 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--sandbox", action="store_true", help="use the built-in IPFilter sandbox")
     words.add_argument("--demo", action="store_true", help="a tour in the sandbox, in the foreground, until ^C")
     return words
+
+
+class Guide(Protocol):
+    """Who walks along with a daemon, and has something to clear up at the end."""
+
+    def stop(self) -> None: ...
 
 
 class Refused(Exception):
@@ -182,8 +189,9 @@ def look_first(path: str) -> int | None:
     return left_behind
 
 
-def run(options: argparse.Namespace, config: Config, rehearsal: Rehearsal | None = None) -> None:
-    """The daemon's life, from a loop that nobody has forked from."""
+def run(options: argparse.Namespace, config: Config, rehearsal: Rehearsal | None = None,
+        guide: Callable[[Loop, Daemon], Guide] | None = None) -> None:
+    """The daemon's life, from a loop that nobody has forked from. A ``guide`` walks along in the demo."""
     loop = Loop()
     daemon = Daemon(loop, config, descriptors(RESERVE))
     daemon.rounds.verbose = options.verbose
@@ -200,9 +208,12 @@ def run(options: argparse.Namespace, config: Config, rehearsal: Rehearsal | None
         rehearsal.start(loop, daemon.start)
     else:
         daemon.start()
+    companion = guide(loop, daemon) if guide is not None else None
     gc.collect()
     gc.freeze()
     loop.run()
+    if companion is not None:
+        companion.stop()
     if rehearsal is not None:
         rehearsal.stop()
     loop.close()

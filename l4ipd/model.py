@@ -55,6 +55,7 @@ class Member:
     address: str
     weight: int = 1
     fallback: bool = False
+    port: int | None = None                         # instead of the service's member_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class Cluster:
             for member in self.members:
                 yield Endpoint(f"{self.name}/{service.name}/{member.name}", self.name, service.name, member.name,
                                self.addresses, service.port, service.protocol, service.sticky, member.address,
-                               service.member_port, member.weight, member.fallback, service.checks)
+                               member.port or service.member_port, member.weight, member.fallback, service.checks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,204 @@
+"""`l4ipd --demo`: a tour of the main job on this machine's loopback, and the throw-away web servers it needs.
+
+The daemon, its checks, its rules and the connections are real; IPFilter is the sandbox. When nobody touches the web
+servers for a while, the tour stops one and starts it again by itself.
+
+``python3 -m l4ipd.demo web1`` is one of the servers, ``python3 -m l4ipd.demo ask`` asks the cluster a few times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import http.server
+import logging
+import socketserver
+import sys
+import threading
+from contextlib import ExitStack
+
+from l4ipd.child import Child, Exit
+from l4ipd.config import parse
+from l4ipd.daemon import Daemon, Event
+from l4ipd.loop import Loop
+
+HOST, PORT = "127.0.0.1", 8080
+SERVERS = {"web1": 8081, "web2": 8082, "web3": 8083}
+QUIET, OUTAGE = 12.0, 6.0                           # seconds until the tour stops a server, and starts it again
+CONFIG = f"""
+ipfilter: {{interface: lo0}}
+resets: {{interface: lo0}}
+log: {{level: info}}
+defaults: {{interval: 1s, timeout: 500ms, rise: 2, fall: 2}}
+clusters:
+  demo:
+    address: {HOST}
+    services:
+      http: {{port: {PORT}, check: {{type: http, path: /healthz}}}}
+    members:
+""" + "".join(f"      {name}: {{address: {HOST}, port: {port}}}\n" for name, port in SERVERS.items())
+log = logging.getLogger("demo")
+
+
+def run(verbose: bool) -> int:
+    """The whole tour, until ^C."""
+    from l4ipd import logs, main
+    from l4ipd.rehearsal import Rehearsal
+
+    for port in (PORT, *SERVERS.values()):
+        if not _is_free(port):
+            print(f"the demo needs {HOST}:{port}, and another program listens there: stop that first", file=sys.stderr)
+            return 1
+    config = parse(CONFIG, "demo")
+    logs.to_stderr(config.log)
+    rehearsal = Rehearsal()
+    options = argparse.Namespace(config="the demo", verbose=verbose)
+    with ExitStack() as stack:
+        stack.callback(rehearsal.stop)
+        main.run(options, rehearsal.adapt(config), rehearsal, guide=Tour)
+    return 0
+
+
+class Tour:
+    """Starts the web servers, tells what to try, and shows a failover to who only watches."""
+
+    def __init__(self, loop: Loop, daemon: Daemon) -> None:
+        self.loop, self.daemon = loop, daemon
+        self.servers: dict[str, Child] = {}
+        self.victims = list(SERVERS)
+        self.ours: str | None = None                # the server that the tour itself has stopped
+        daemon.listeners.append(self._heard)
+        for name in SERVERS:
+            self._start(name)
+        self.told = False
+        self.next = loop.later(QUIET, self._stop_one)
+
+    def stop(self) -> None:
+        for child in self.servers.values():
+            child.kill()
+
+    def _start(self, name: str) -> None:
+        self.servers[name] = Child(self.loop, (sys.executable, "-m", "l4ipd.demo", "--until-eof", name), timeout=None,
+                                   done=lambda end: self._ended(name, end), hold_stdin=True)
+
+    def _ended(self, name: str, end: Exit) -> None:
+        del self.servers[name]
+        if name != self.ours and not self.daemon.stopping:
+            log.info("demo: %s was stopped; start it again with: %s -m l4ipd.demo %s", name, sys.executable, name)
+            self.loop.set(self.next, self.loop.now + 5 * QUIET)
+
+    def _heard(self, event: Event) -> None:
+        up = sum(monitor.up for monitor in self.daemon.monitors.values())
+        if event.kind in ("up", "down") and up in (len(SERVERS) - 1, len(SERVERS)):
+            self.loop.later(1.0, self._ask)
+        if not self.told and up == len(SERVERS):
+            self.told = True
+            self._tell()
+
+    def _tell(self) -> None:
+        pids = ", ".join(f"kill {child.pid} is {name}" for name, child in self.servers.items())
+        for line in (f"demo: three web servers behind http://{HOST}:{PORT}/ are up. From a second terminal,",
+                     f"demo:   try: curl http://{HOST}:{PORT}/",
+                     f"demo:   then stop a server ({pids})",
+                     f"demo:   and start it again: {sys.executable} -m l4ipd.demo web1",
+                     f"demo: or just watch: in {QUIET:.0f} s one is stopped, and started again. ^C ends the demo"):
+            log.info("%s", line)
+
+    def _ask(self) -> None:
+        if not self.daemon.stopping:
+            Child(self.loop, (sys.executable, "-m", "l4ipd.demo", "ask"), timeout=10,
+                  done=lambda end: log.info("demo: %s", end.stdout.decode().strip() or "no answer"))
+
+    def _stop_one(self) -> None:
+        running = [name for name in self.victims if name in self.servers]
+        if len(running) < len(SERVERS):             # somebody plays with them
+            self.loop.set(self.next, self.loop.now + QUIET)
+            return
+        self.ours = running[1]
+        self.victims = self.victims[1:] + self.victims[:1]
+        log.info("demo: stopping %s now", self.ours)
+        self.servers[self.ours].kill()
+        self.next = self.loop.later(OUTAGE, self._start_again)
+
+    def _start_again(self) -> None:
+        if self.ours is not None:
+            log.info("demo: starting %s again", self.ours)
+            self._start(self.ours)
+            self.ours = None
+        self.next = self.loop.later(3 * QUIET, self._stop_one)
+
+
+def _is_free(port: int) -> bool:
+    import socket
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+# -- the web servers, each a process of its own
+
+def serve(name: str, until_eof: bool) -> None:
+    """Answer every GET with the server's name, until killed; or until standard input ends."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            text = f"hello from {name}\n".encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, format: str, *words: object) -> None:
+            """Say nothing."""
+
+    class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+        daemon_threads = True
+
+        def server_bind(self) -> None:              # without the look-up of our name in the DNS
+            socketserver.TCPServer.server_bind(self)
+
+    server = Server((HOST, SERVERS[name]), Handler)
+    if until_eof:
+        threading.Thread(target=lambda: (sys.stdin.read(), server.shutdown()), daemon=True).start()
+    else:
+        print(f"{name} on {HOST}:{SERVERS[name]}, until ^C")
+    server.serve_forever()
+
+
+def ask(times: int = 6) -> str:
+    """Who answers through the cluster's address."""
+    answers = []
+    for _ in range(times):
+        connection = http.client.HTTPConnection(HOST, PORT, timeout=2)
+        try:
+            connection.request("GET", "/", headers={"Connection": "close"})
+            answers.append(connection.getresponse().read().decode().strip().rpartition(" ")[2])
+        except OSError as error:
+            answers.append(type(error).__name__)
+        finally:
+            connection.close()
+    return f"{times} x curl http://{HOST}:{PORT}/ was answered by: {' '.join(answers)}"
+
+
+def _main() -> None:
+    words = argparse.ArgumentParser(prog="python3 -m l4ipd.demo", description="a web server of the l4ipd demo")
+    words.add_argument("what", choices=[*SERVERS, "ask"], help="the server to be, or ask: ask the cluster")
+    words.add_argument("--until-eof", action="store_true", help="end when standard input ends")
+    options = words.parse_args()
+    if options.what == "ask":
+        print(ask())
+        return
+    try:
+        serve(options.what, options.until_eof)
+    except KeyboardInterrupt:
+        pass
+    except OSError as error:
+        sys.exit(f"{options.what}: {HOST}:{SERVERS[options.what]}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,75 @@
+"""`--sandbox`: the daemon as it is, with the sandbox's tools in place of the system's.
+
+The sandbox is a process of its own that ends when we do; its socket lies in a private directory, and so do the pid
+file, the state and the control socket unless the configuration says where.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+
+from l4ipd.child import Child, Exit
+from l4ipd.loop import Loop
+from l4ipd.model import Config, Control
+
+log = logging.getLogger("l4ipd")
+CLIENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sandbox", "client.py")
+
+
+class Rehearsal:
+    """A sandbox for one daemon."""
+
+    def __init__(self) -> None:
+        self.directory = tempfile.mkdtemp(prefix="l4ip-")
+        self.socket = os.path.join(self.directory, "ipfilter.sock")
+        self._child: Child | None = None
+        self._ready: Callable[[], object] | None = None
+
+    def adapt(self, config: Config) -> Config:
+        """``config`` with the sandbox's tools, and with private places for what it does not place itself."""
+        def tool(name: str) -> tuple[str, ...]:
+            return sys.executable, "-I", "-S", CLIENT, "-s", self.socket, name
+
+        tools = replace(config.ipfilter, ipnat=tool("ipnat"), ipf=tool("ipf"), ipfstat=tool("ipfstat"),
+                        ipmon=tool("ipmon"))
+        return replace(
+            config, ipfilter=tools,
+            pidfile=config.pidfile if "pidfile" in config.given else os.path.join(self.directory, "l4ip.pid"),
+            control=config.control if "control" in config.given else Control(os.path.join(self.directory, "l4ip.sock")),
+            state=config.state if "state" in config.given else os.path.join(self.directory, "state.json"))
+
+    def start(self, loop: Loop, ready: Callable[[], object]) -> None:
+        """Start the sandbox, and call ``ready`` when it serves."""
+        self._ready = ready
+        here = os.path.dirname(os.path.dirname(CLIENT))
+        environment = {**os.environ, "PYTHONPATH": os.path.dirname(here), "LC_ALL": "C"}
+        self._child = Child(loop, (sys.executable, "-m", "l4ipd.sandbox", "-s", self.socket, "serve", "--until-eof"),
+                            timeout=None, done=self._ended, output=self._said, errors=_complained, hold_stdin=True,
+                            env=environment)
+
+    def stop(self) -> None:
+        """End the sandbox and clear its directory away."""
+        if self._child is not None:
+            self._child.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _said(self, chunk: bytes) -> bool:
+        if self._ready is not None and b"ready" in chunk:
+            ready, self._ready = self._ready, None
+            ready()
+        return False
+
+    def _ended(self, end: Exit) -> None:
+        log.error("the sandbox has ended: %s", end.error or f"exit status {end.status}")
+
+
+def _complained(chunk: bytes) -> bool:
+    for line in chunk.decode(errors="replace").splitlines():
+        log.warning("sandbox: %s", line.removeprefix("sandbox: "))
+    return False
