@@ -22,7 +22,7 @@ IPFILTER = ("interface", "tag", "resync", "on_stop", "purge", "timeout", "ipnat"
 RESETS = ("interface", "source", "action", "tag")
 CLUSTER = ("address", "services", "members", "when_all_down")
 SERVICE = ("port", "protocol", "member_port", "sticky", "check")
-MEMBER = ("address", "weight", "fallback")
+MEMBER = ("address", "port", "weight", "fallback")
 EMPTY = Scalar("", True)
 
 
@@ -180,7 +180,7 @@ def _cluster(name: str, section: Section, tag: str | None, pace: Pace, taken: Ta
         else:
             members = [_member(*entry, tag) for entry in _named(section.entry[key], what)]
     _check_family(addresses, members)
-    _check_members(section, members)
+    _check_members(section, services, members)
     _check_ports(name, [address for address, _ in addresses], services, members, taken)
     keep = section.get("when_all_down", lambda text: words.choice(text, ("remove", "keep")), "remove") == "keep"
     return Cluster(name, tuple(address for address, _ in addresses), tuple(service for service, _ in services),
@@ -236,8 +236,8 @@ def _member(name: str, place: Place, tag: str | None) -> tuple[Member, Place]:
     if weight > 1 and tag is None:
         section.entry["weight"].refuse(f"weight {weight} needs a tag: the rules of one member differ in nothing else,"
                                        " and ipfilter.tag is no")
-    return (Member(name, section.get("address", words.address, ""), weight,
-                   section.get("fallback", words.flag, False)), section.entry.get("address", section))
+    return (Member(name, section.get("address", words.address, ""), weight, section.get("fallback", words.flag, False),
+                   section.get("port", words.port, None)), section.entry.get("address", section))
 
 
 def _check_family(addresses: list[tuple[str, Place]], members: list[tuple[Member, Place]]) -> None:
@@ -251,15 +251,18 @@ def _check_family(addresses: list[tuple[str, Place]], members: list[tuple[Member
                          " cannot cross, make two clusters")
 
 
-def _check_members(section: Section, members: list[tuple[Member, Place]]) -> None:
-    seen: dict[str, tuple[str, int]] = {}
+def _check_members(section: Section, services: list[tuple[Service, Place]],
+                   members: list[tuple[Member, Place]]) -> None:
+    """No two members on one address and port: their rules would be the same."""
+    seen: dict[tuple[str, int], tuple[str, int]] = {}
+    usual = {service.member_port for service, _ in services} or {0}
     for member, place in members:
-        if member.address in seen:
-            name, line = seen[member.address]
-            place.refuse(f"{member.address} is already the address of {name} (line {line}): their rules would be the"
-                         " same")
-        elif member.address:
-            seen[member.address] = member.name, place.line
+        for port in {member.port} if member.port else usual:
+            name, line = seen.setdefault((member.address, port), (member.name, place.line))
+            if member.address and name != member.name:
+                place.refuse(f"{member.address} is already the address of {name} (line {line}): their rules would be"
+                             " the same")
+                break
     if members and all(member.fallback for member, _ in members):
         section.entry["members"].refuse("every member is a fallback: one at least must be an ordinary member")
 
@@ -277,6 +280,6 @@ def _check_ports(cluster: str, vips: list[str], services: list[tuple[Service, Pl
                 place.refuse(f"{vip} port {service.port} {service.protocol} already belongs to {name} (line {line})")
                 break
         for member, spot in members:
-            if service.port == service.member_port and member.address in vips:
+            if service.port == (member.port or service.member_port) and member.address in vips:
                 spot.refuse(f"{member.address} port {service.port} is the cluster's own: the rule of {service.name}"
                             " would lead to itself")

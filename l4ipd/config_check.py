@@ -31,7 +31,7 @@ OWN = {
 }
 KEYS = tuple(dict.fromkeys((*COMMON, *(key for keys in OWN.values() for key in keys))))
 VERBS = ("send", "expect", "reject")
-OURS = ("content-length", "transfer-encoding", "connection")       # headers that follow from how a probe talks
+FRAMING = ("content-length", "transfer-encoding")  # headers that would promise a body
 INTERVALS = (0.05, 86400.0)
 COUNTS = (1, 100)
 
@@ -202,12 +202,12 @@ def _headers(section: Section) -> tuple[tuple[str, str], ...]:
         lower = key.lower()
         if not words.TOKEN.fullmatch(key):
             value.refuse("is not the name of a header")
-        elif lower == "host":
-            value.refuse("the Host header is the key host of the check")
-        elif lower in OURS:
-            value.refuse("this header follows from how the probe talks; leave it out")
+        elif lower == "host" and "host" in section.entry:
+            value.refuse(f"given twice: host, on line {section.entry['host'].line}, is the same header")
+        elif lower in FRAMING:
+            value.refuse("a probe sends no body, the server would wait for one: leave it out")
         elif lower in found:
-            value.refuse(f"given twice, the case of letters makes no difference; the other one is {found[lower][0]}")
+            value.refuse(f"given twice: {found[lower][0]} is the same header")
         else:
             found[lower] = (key, value.read(words.header_value, ""))
     return tuple(found.values())

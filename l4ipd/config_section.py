@@ -39,8 +39,8 @@ class Place:
         if text is None:
             return default
         try:
-            if isinstance(self.node, Scalar) and self.node.empty and not text:
-                raise ValueError("has no value; give it one or leave the key out")
+            if isinstance(self.node, Scalar) and self.node.empty:
+                raise ValueError("has no value: give it one, or leave the key out")
             return reader(text)
         except ValueError as error:
             self.refuse(str(error))

@@ -26,9 +26,12 @@ RESERVED = frozenset([
     "src", "sticky", "tag", "tcp", "tcpudp", "to", "udp", "eq", "ne", "lt", "gt", "le", "ge",
 ])
 USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
-SERVER_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,62})(?:\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")
-HOST = re.compile(r"[A-Za-z0-9_.:\[\]-]{1,255}")
+SERVER_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(?:\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")
+HOST = re.compile(r"(?:([A-Za-z0-9_][A-Za-z0-9_.-]*)|\[([0-9A-Fa-f:.]+)\])(?::[0-9]{1,5})?")
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")            # RFC 9110, 5.6.2
+PERCENT = re.compile(r"\\\\|\\?%([0-9A-Fa-f]{2})")        # a byte in a pattern, and whether it is escaped already
+MAGIC = b"*?[]!^-\\"                                # what a pattern may take for more than itself
+TEXT_MAX = 16384                                    # bytes; a probe reads no more, and a datagram holds it
 METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
 PLACEHOLDERS = ("address", "port", "cluster", "service", "member")
@@ -260,7 +263,8 @@ def server_name(text: str) -> str:
 
 
 def host(text: str) -> str:
-    if not HOST.fullmatch(text):
+    match = HOST.fullmatch(text)
+    if not match or match[1] and not SERVER_NAME.fullmatch(match[1]):
         raise ValueError(f"{shown(text)} is not a host, with or without a port")
     return text
 
@@ -305,14 +309,17 @@ def octets(text: str) -> bytes:
     wrong = re.search(r"%(?![0-9A-Fa-f]{2}).{0,2}", text, re.DOTALL)
     if wrong:
         raise ValueError(f"{shown(wrong[0])} is not % and two hexadecimal digits (a percent sign is %25)")
-    return re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes.fromhex(match[1].decode()), text.encode())
+    decoded = re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes.fromhex(match[1].decode()), text.encode())
+    if len(decoded) > TEXT_MAX:
+        raise ValueError(f"is longer than {TEXT_MAX} bytes")
+    return decoded
 
 
 def pattern(text: str) -> bytes:
-    """An fnmatch pattern with ``%XX``: a byte so written stands for itself, also if it is ``*``, ``?`` or ``[``."""
-    octets(text)
-    return octets(re.sub(r"(\[!?\]?[^]]*\])|%(2A|3F|5B)", _literal, text, flags=re.IGNORECASE))
+    """An fnmatch pattern with ``%XX``: a byte so written stands for itself, even ``%2A``, a star."""
+    return octets(PERCENT.sub(_escaped, text))
 
 
-def _literal(match: re.Match[str]) -> str:
-    return match[1] or f"[%{match[2]}]"
+def _escaped(match: re.Match[str]) -> str:
+    magic = match[1] is not None and int(match[1], 16) in MAGIC
+    return "\\" + match[0].lstrip("\\") if magic else match[0]
