@@ -1,0 +1,152 @@
+"""What one probe costs: microseconds of CPU (user and system) per probe, beside the same system calls made bare.
+
+    python tests/bench/probe_cost.py [--listeners 200] [--probes 20000] [--batch 50] [--rounds 5]
+
+Listeners are on loopback, in a process of their own. Probes begin in batches, as in the daemon, whose timers fire once
+a tick. "bare" makes the system calls of the same probe in the same order and batches, with nothing around them. The
+kinds take turns, and the best round of each counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import select
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", ".."))
+
+from l4ipd.checks import Recipe, recipe
+from l4ipd.health import Verdict
+from l4ipd.loop import Loop
+from l4ipd.model import Check, Endpoint
+from l4ipd.probe import Prober
+
+ANSWER = (b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n")
+KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+
+
+def serve(listeners: list[socket.socket]) -> None:
+    """Answer whatever is asked with ANSWER; a plain epoll server."""
+    poll = select.epoll()
+    sockets = {listener.fileno(): listener for listener in listeners}
+    for fd in sockets:
+        poll.register(fd, select.EPOLLIN)
+    clients: dict[int, socket.socket] = {}
+    while True:
+        for fd, _ in poll.poll():
+            if fd in sockets:
+                try:
+                    client, _ = sockets[fd].accept()
+                except OSError:
+                    continue
+                clients[client.fileno()] = client
+                poll.register(client.fileno(), select.EPOLLIN)
+            else:
+                client = clients.pop(fd)
+                try:
+                    if client.recv(4096):
+                        client.send(ANSWER)
+                except OSError:
+                    pass
+                client.close()
+
+
+def listen(count: int) -> list[socket.socket]:
+    listeners = []
+    for number in range(count):
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((f"127.1.{number // 250}.{number % 250 + 1}", 8000))
+        listener.listen(512)
+        listener.setblocking(False)
+        listeners.append(listener)
+    return listeners
+
+
+def real(recipes: list[Recipe], probes: int, batch: int) -> float:
+    loop = Loop()
+    prober = Prober(loop)
+    left = 0
+
+    def done(verdict: Verdict) -> None:
+        nonlocal left
+        left -= 1
+        if not verdict.passed:
+            raise SystemExit(str(verdict))
+
+    start = time.process_time()
+    for first in range(0, probes, batch):
+        left += batch
+        for number in range(first, first + batch):
+            prober.start(recipes[number % len(recipes)], done)
+        while left:
+            loop.turn()
+    spent = time.process_time() - start
+    loop.close()
+    return spent / probes * 1e6
+
+
+def bare(recipes: list[Recipe], probes: int, batch: int) -> float:
+    poll = select.epoll()
+    reset = struct.pack("ii", 1, 0)
+    start = time.process_time()
+    for first in range(0, probes, batch):
+        open_sockets: dict[int, socket.SocketType] = {}
+        for number in range(first, first + batch):
+            sock = socket.SocketType(socket.AF_INET, KIND)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+            sock.connect_ex(recipes[number % len(recipes)].target)
+            open_sockets[sock.fileno()] = sock
+            poll.register(sock.fileno(), select.EPOLLOUT)
+        request = recipes[0].steps[0].send if recipes[0].steps else b""
+        while open_sockets:
+            for fd, events in poll.poll():
+                sock = open_sockets[fd]
+                if events & select.EPOLLIN:
+                    sock.recv(4096)
+                elif request:
+                    sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    sock.send(request)
+                    poll.modify(fd, select.EPOLLIN)
+                    continue
+                else:
+                    sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+                del open_sockets[fd]
+                sock.close()
+    return (time.process_time() - start) / probes * 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name, default in (("listeners", 200), ("probes", 20000), ("batch", 50), ("rounds", 5)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    listeners = listen(options.listeners)
+    server = multiprocessing.get_context("fork").Process(target=serve, args=(listeners,), daemon=True)
+    server.start()
+    runs: dict[str, tuple[Callable[[list[Recipe], int, int], float], list[Recipe]]] = {}
+    for check in (Check("tcp"), Check("http")):
+        recipes = [recipe(check, Endpoint("c/s/m", "c", "s", "m", ("127.0.0.1",), 80, "tcp", False,
+                                          listener.getsockname()[0], 8000, 1, False, (check,)))
+                   for listener in listeners]
+        runs[check.type] = real, recipes
+        runs[f"{check.type} bare"] = bare, recipes
+    best = dict.fromkeys(runs, float("inf"))
+    for _ in range(options.rounds):
+        for name, (run, recipes) in runs.items():
+            best[name] = min(best[name], run(recipes, options.probes, options.batch))
+    server.kill()
+    for name in ("tcp", "http"):
+        cost, least = best[name], best[f"{name} bare"]
+        print(f"{name:5} {cost:6.1f} us a probe, {least:6.1f} bare, ratio {cost / least:.2f}")
+
+
+if __name__ == "__main__":
+    main()
