@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import zlib
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -26,6 +27,9 @@ from l4ipd.model import Endpoint
 from l4ipd.probe import Probe
 
 SPREAD = 1.0                                        # seconds over which the first probes are spread
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)     # seconds, see Rounds.timing
+TRAIL = 60                                          # outcomes that a monitor remembers
+TRAIL_MASK = (1 << TRAIL) - 1
 log = logging.getLogger("l4ipd.probe")
 
 
@@ -33,7 +37,8 @@ class Rounds:
     """What all monitors share: the loop, the limit of probes in flight, and who is told what.
 
     ``changed(monitor, flipped)`` is called when an endpoint has gone up or down (``flipped``), or has become eligible
-    in another way; ``decided(monitor)`` after the first outcome of each. ``limit`` is the number of probes that may be in flight; the others wait their turn.
+    in another way; ``decided(monitor)`` after the first outcome of each. ``limit`` is the number of probes that may be
+    in flight; the others wait their turn.
     """
 
     def __init__(self, loop: Loop, limit: int, start: Callable[[Recipe, Callable[[Verdict], object]], Probe], *,
@@ -43,9 +48,15 @@ class Rounds:
         self.verbose = False
         self.flying = 0
         self.started = self.late = self.skipped = 0
+        self.codes = dict.fromkeys(health.CODES, 0)  # outcomes of rounds, by code
+        self.timings: dict[str, list[float]] = {}   # by kind of check
         self._queue: deque[Monitor] = deque()
         self._said_late = False
         self._admitting = False
+
+    def timing(self, kind: str) -> list[float]:
+        """The histogram of one kind of check: how many rounds took up to each of BOUNDS, or longer; last, their sum."""
+        return self.timings.setdefault(kind, [0.0] * (len(BOUNDS) + 2))
 
     def admit(self, monitor: Monitor) -> None:
         """Begin now if a place is free, else as soon as one is."""
@@ -85,8 +96,8 @@ class Monitor:
     """An endpoint under watch."""
 
     __slots__ = ("rounds", "endpoint", "recipes", "health", "streak", "verdict", "since", "took", "tried", "disabled",
-                 "unconfirmed", "queued", "trouble", "passes", "failures", "changes", "_timer", "_probe", "_place",
-                 "_due", "_begun", "_asked", "_phase", "_starting")
+                 "unconfirmed", "queued", "trouble", "passes", "failures", "changes", "trail", "_timing", "_timer",
+                 "_probe", "_place", "_due", "_begun", "_asked", "_phase", "_starting")
 
     def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.rounds, self.endpoint, self.recipes = rounds, endpoint, recipes
@@ -101,6 +112,8 @@ class Monitor:
         self.queued = False
         self.trouble = ""                           # why the last probe could not be run
         self.passes = self.failures = self.changes = 0
+        self.trail = 0                              # the last TRAIL outcomes, a bit each: 1 passed; the last is bit 0
+        self._timing = rounds.timing("+".join(check.type for check in endpoint.checks))
         self._timer = Timer(self._fire)
         self._probe: Probe | None = None
         self._place = 0                             # which of the checks is in flight
@@ -191,7 +204,10 @@ class Monitor:
             self._place += 1
             self._launch()
             return
-        self.took = self.rounds.loop.clock() - self._begun
+        self.took = took = self.rounds.loop.clock() - self._begun
+        self._timing[bisect_left(BOUNDS, took)] += 1
+        self._timing[-1] += took
+        self.rounds.codes[verdict.code] += 1
         if self.rounds.verbose:
             log.info("%s %s: %s (%.0f ms)", self.endpoint.name, self.endpoint.where, verdict, self.took * 1000)
         if verdict.code == "LOCAL":
@@ -214,6 +230,7 @@ class Monitor:
         self.verdict = verdict
         self.trouble = ""
         self.health = health.step(before, check.rise, check.fall, passed)
+        self.trail = (self.trail << 1 | passed) & TRAIL_MASK
         if passed:
             self.passes += 1
             self.streak = self.streak + 1 if self.streak > 0 else 1
