@@ -348,6 +348,7 @@ class NatParser:
             return
         if rdr and tokens.kind == STR:
             rule.proxy = tokens.take().text
+            rule.port = rule.port_top = rule.target
             return
         tokens.expect("port")
         rule.target = rule.target_top = self._port()

@@ -1,0 +1,135 @@
+"""Helpers of the sandbox's tests: the samples as data, tools run without a process, a sandbox process to talk to."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from l4ipd.sandbox import serve_words, tool_words
+from l4ipd.sandbox.kernel import STDIN, STDOUT, Kernel, Run
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = Path(__file__).resolve().parent / "samples"
+TCP, UDP = 6, 17
+
+
+def sample(name: str) -> str:
+    return (SAMPLES / name).read_text()
+
+
+@dataclass
+class Result:
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def rules(self) -> list[str]:
+        """The rules of an ``ipnat -l``."""
+        return self.stdout.partition("\n\nList of active sessions")[0].splitlines()[1:]
+
+
+def drive(run: Run, stdin: str = "") -> Result:
+    """Run a tool's generator to its end."""
+    out: list[str] = []
+    err: list[str] = []
+    answer: bytes | None = None
+    while True:
+        try:
+            kind, text = run.send(answer)
+        except StopIteration as done:
+            return Result(int(done.value), "".join(out), "".join(err))
+        answer = stdin.encode("latin-1") if kind == STDIN else None
+        if kind != STDIN:
+            (out if kind == STDOUT else err).append(text)
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Lab:
+    """A kernel without process and sockets, and the tools that work on it."""
+
+    def __init__(self, old: bool = False) -> None:
+        self.clock = FakeClock()
+        self.kernel = Kernel(old, self.clock)
+        self._ports = itertools.count(5000)
+
+    def ipnat(self, *words: str, stdin: str = "") -> Result:
+        from l4ipd.sandbox.ipnat import ipnat
+        return drive(ipnat(self.kernel, words, "/"), stdin)
+
+    def listed(self, *words: str) -> list[str]:
+        return self.ipnat("-l", *words).rules
+
+    def send(self, client: str = "198.51.100.7", address: str = "203.0.113.1", port: int = 80, proto: int = TCP,
+             source_port: int | None = None) -> str:
+        """One packet; returns ``ADDRESS PORT`` of the member it goes to, or nothing."""
+        flow = proto, client, source_port or next(self._ports), address, port
+        session = self.kernel.nat.packet(flow, 60 if ":" in address else 40)
+        return f"{session.member} {session.port}" if session else ""
+
+    def members(self, count: int, **packet: object) -> list[str]:
+        """The last part of each member's address, for ``count`` new connections."""
+        found = [self.send(**packet) for _ in range(count)]             # type: ignore[arg-type]
+        return [text.split(" ")[0].replace(":", ".").rpartition(".")[2] for text in found]
+
+
+@dataclass
+class Sandbox:
+    """A sandbox process."""
+
+    process: subprocess.Popen[bytes]
+    path: str
+
+    def run(self, tool: str, *words: str, stdin: str = "") -> Result:
+        done = subprocess.run([*tool_words(self.path)[tool], *words], input=stdin.encode("latin-1"),
+                              capture_output=True, timeout=20, cwd="/")
+        return Result(done.returncode, done.stdout.decode("latin-1"), done.stderr.decode("latin-1"))
+
+    def ipnat(self, *words: str, stdin: str = "") -> Result:
+        return self.run("ipnat", *words, stdin=stdin)
+
+    def add(self, rule: str) -> None:
+        assert self.ipnat("-f", "-", stdin=rule + "\n") == Result(0, "", "")
+
+    def remove(self, rule: str, *words: str) -> None:
+        assert self.ipnat("-r", *words, "-f", "-", stdin=rule + "\n") == Result(0, "", "")
+
+
+@contextlib.contextmanager
+def sandbox(*options: str) -> Iterator[Sandbox]:
+    with tempfile.TemporaryDirectory() as directory:
+        path = f"{directory}/s"
+        process = subprocess.Popen(serve_words(path, *options), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=open(f"{directory}/err", "wb"), cwd=ROOT,
+                                   env={**os.environ, "PYTHONPATH": str(ROOT)})
+        try:
+            assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+            yield Sandbox(process, path)
+        finally:
+            process.terminate()
+            process.wait(10)
+            assert process.stdout is not None
+            process.stdout.close()
+            sys.stderr.write(Path(f"{directory}/err").read_text())
+
+
+def blocks(name: str) -> Iterator[list[str]]:
+    """The paragraphs of a sample file, without its comments."""
+    lines: Sequence[str] = [line for line in sample(name).splitlines() if not line.startswith("#")]
+    for filled, group in itertools.groupby(lines, key=bool):
+        if filled:
+            yield list(group)
