@@ -163,7 +163,11 @@ def serve(name: str, until_eof: bool) -> None:
 
     server = Server((HOST, SERVERS[name]), Handler)
     if until_eof:
-        threading.Thread(target=lambda: (sys.stdin.read(), server.shutdown()), daemon=True).start()
+        def wait() -> None:
+            sys.stdin.read()
+            server.shutdown()
+
+        threading.Thread(target=wait, daemon=True).start()
     else:
         print(f"{name} on {HOST}:{SERVERS[name]}, until ^C")
     server.serve_forever()

@@ -199,3 +199,30 @@ def swallows(foreign: Rdr, ours: Rdr) -> str | None:
 
 def _share_interface(one: str, other: str) -> bool:
     return "*" in (one, other) or one.partition(",")[0] == other.partition(",")[0]
+
+
+# -- messages
+
+REMEDIES = (
+    ("ipfilter not enabled", "IPFilter is disabled: enable it with ipf -E"),
+    ("version check failed", "the tools and the kernel are of different versions of IPFilter: rebuild one of them"),
+    ("open: No such file", "IPFilter is not in the kernel: load it (kldload ipl, or service ipfilter start)"),
+    ("open device: No such file", "IPFilter is not in the kernel: load it (kldload ipl, or service ipfilter start)"),
+    ("Permission denied", "only root may change rules: start l4ipd as root"),
+    ("Operation not permitted", "only root may change rules: start l4ipd as root"),
+)
+
+
+def explain(status: int | None, stderr: str, timed_out: bool) -> str:
+    """What went wrong in a run of a tool, in its own words, and the remedy where one is known."""
+    said = " / ".join(line.strip() for line in stderr.splitlines() if line.strip())[:300]
+    if timed_out:
+        return "did not end within ipfilter.timeout and was killed" + (f": {said}" if said else "")
+    for symptom, remedy in REMEDIES:
+        if symptom in said:
+            return f"{said} ({remedy})"
+    if said:
+        return said
+    if status is not None and status < 0:
+        return f"was killed by signal {-status}"
+    return f"ended with exit status {status}"

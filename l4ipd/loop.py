@@ -64,7 +64,7 @@ class Loop:
         self._hooks: list[Callback] = []
         self._signals: dict[int, Callback] = {}
         self._wake: tuple[int, int] | None = None
-        self._running = False
+        self._stopped = False
 
     # -- descriptors
 
@@ -150,12 +150,13 @@ class Loop:
 
     def run(self) -> None:
         """Turn until :meth:`stop`."""
-        self._running = True
-        while self._running:
+        self._stopped = False
+        while not self._stopped:
             self.turn()
 
     def stop(self) -> None:
-        self._running = False
+        """End :meth:`run` after this turn, which does not sleep any more."""
+        self._stopped = True
 
     def close(self) -> None:
         """Give the loop's own descriptors back."""
@@ -190,7 +191,7 @@ class Loop:
         self._fire(int(now * RATE))
 
     def _timeout(self) -> float | None:
-        if not self._running and not self._ticks:
+        if self._stopped:
             return 0.0
         if not self._ticks:
             return None

@@ -179,7 +179,7 @@ class Reconciler:
     def _change(self, command: str, lines: list[str]) -> None:
         words = {"add": self.table.adding, "drain": self.table.removing, "purge": self.table.purging}[command]
         text = [self.table.feed(line) if command == "add" else self.have[line] for line in lines]
-        log.debug("%s: %s", " ".join(words[-4:]), "; ".join(text))
+        log.debug("%s: %s: %s", self.table.name, command, "; ".join(text))
         self._start(words, lambda end: self._changed(command, lines, end), "\n".join(text) + "\n")
 
     def _changed(self, command: str, lines: list[str], end: Exit) -> None:
