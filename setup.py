@@ -24,5 +24,8 @@ setup(
     data_files=[
         ("etc", ["etc/l4ip.conf.sample"]),
         ("etc/rc.d", ["rc.d/l4ip"]),
+        ("share/examples/l4ip", ["etc/notify-mail.sample", "etc/notify-carp.sample"]),
+        ("share/man/man5", ["man/l4ip.conf.5"]),
+        ("share/man/man8", ["man/l4ipd.8", "man/l4ipctl.8"]),
     ],
 )
