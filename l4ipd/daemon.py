@@ -7,18 +7,17 @@ the reconciler as one wanted set. Nobody adds or removes a rule because a member
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from l4ipd import checks, ipfilter, plan, probe
-from l4ipd.health import Verdict
+from l4ipd import checks, ipfilter, plan
 from l4ipd.loop import Loop
 from l4ipd.model import Config, Endpoint
 from l4ipd.monitor import Monitor, Rounds
 from l4ipd.nat import Dialect, NatTable, find_dialect
+from l4ipd.probe import Prober
 from l4ipd.reconcile import Reconciler
 
 STOP_WAIT = 2.0                                     # seconds that a stop waits for rules to be as they should
@@ -45,7 +44,8 @@ class Daemon:
         self.groups: dict[str, list[Monitor]] = {}  # by service
         self.owner: dict[str, Monitor] = {}         # every rule that the configuration can want -> whose it is
         self.listeners: list[Callable[[Event], object]] = [_log_event]
-        self.rounds = Rounds(loop, descriptors, self._start_probe, changed=self._changed, decided=self._decided)
+        self.prober = Prober(loop)
+        self.rounds = Rounds(loop, descriptors, self.prober.start, changed=self._changed, decided=self._decided)
         self.started = time.time()
         self.stopping = False
         self._keep: dict[str, bool] = {}            # by service: when_all_down: keep
@@ -83,7 +83,7 @@ class Daemon:
         self.rules.use(self.nat.table, settings.timeout, settings.resync)
 
     def apply(self, config: Config) -> str:
-        """Take over a configuration, the first or another one. Unchanged endpoints keep everything; says what changed."""
+        """Take over a configuration, the first or another. Unchanged endpoints keep everything; says what changed."""
         before, self.config = self.config, config
         old, self.monitors = self.monitors, {}
         fresh = changed = 0
@@ -213,9 +213,6 @@ class Daemon:
         self._replan()
 
     # -- what monitors and the reconciler say
-
-    def _start_probe(self, recipe: checks.Recipe, done: Callable[[Verdict], object]) -> probe.Probe:
-        return probe.start(self.loop, recipe, done)
 
     def _decided(self, monitor: Monitor) -> None:
         self._undecided.discard(monitor.endpoint.name)

@@ -71,7 +71,8 @@ class PidFile:
         _lock(self._fd)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
         with contextlib.suppress(lockfile.Error, OSError):
             self._file.release()
         os.close(self._fd)

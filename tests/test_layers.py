@@ -30,8 +30,8 @@ def imports(path: Path) -> tuple[set[str], set[str]]:
     own: set[str] = set()
     other: set[str] = set()
     tree = ast.parse(path.read_text())
-    skipped = {id(child) for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-               for child in ast.walk(node)}
+    skipped = {id(child) for node in ast.walk(tree)
+               if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) for child in ast.walk(node)}
     for node in ast.walk(tree):
         if id(node) in skipped:
             continue

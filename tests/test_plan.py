@@ -100,7 +100,8 @@ def services(draw: st.DrawFn) -> tuple[list[Endpoint], set[str], set[str], bool]
 
 
 @given(services())
-def test_no_service_with_a_live_member_is_without_a_rule(service: tuple[list[Endpoint], set[str], set[str], bool]) -> None:
+def test_no_service_with_a_live_member_is_without_a_rule(
+        service: tuple[list[Endpoint], set[str], set[str], bool]) -> None:
     members, up, last, keep = service
     serving = plan.serving(members, up, last, keep)
     wanted = plan.rules(serving, SETTINGS)

@@ -155,7 +155,7 @@ def test_the_rule_that_ipnat_loses_after_a_failed_one(bench: Bench) -> None:
     assert sorted(bench.ours()) == [rule(member) for member in range(2, 8)]
 
 
-def test_a_rule_that_is_rejected_blocks_only_itself_and_is_named(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rejected_rule_blocks_only_itself_and_is_named(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bad = "rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.66 port 99999 tcp round-robin tag l4ip"
     good = [rule(member) for member in range(2, 12)]
     bench.want(*good[:3], bad, *good[3:])
