@@ -65,3 +65,8 @@ def broken(error: int, code: str) -> Verdict:
     if error in OURS:
         return local(f"connection: {words(error)}")
     return Verdict(code, words(error))
+
+
+def forbids(error: int) -> bool:
+    """Whether the error says that we lack a privilege. Without one, Linux denies that ICMP datagrams exist at all."""
+    return error in (errno.EPERM, errno.EACCES, errno.EPROTONOSUPPORT)

@@ -64,7 +64,7 @@ def recipe(check: Check, endpoint: Endpoint) -> Recipe:
     """How to probe ``endpoint`` as ``check`` says."""
     port = check.port or endpoint.member_port
     address = ipaddress.ip_address(endpoint.address)
-    tls = _tls(check) if check.type in ("tls", "https") else None
+    tls = tls_of(check)
     steps = () if check.closed and check.type == "tcp" else _steps(check, endpoint.address, port)
     return Recipe(
         transport=TRANSPORTS.get(check.type, "tcp"),
@@ -98,7 +98,10 @@ def _udp(send: bytes | None, expect: bytes | None) -> tuple[Exchange, ...]:
 
 
 @lru_cache(maxsize=64)
-def _tls(check: Check) -> Tls:
+def tls_of(check: Check) -> Tls | None:
+    """How ``check`` shakes hands, if it does."""
+    if check.type not in ("tls", "https"):
+        return None
     name = check.sni
     if name is None and check.type == "https" and check.host:
         name = _host_name(check.host)

@@ -7,13 +7,19 @@ member that refuses at once, our own trouble), never after ``cancel``. Time is t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Protocol
 
-from l4ipd.checks import Recipe
+from l4ipd.checks import Recipe, tls_of
+from l4ipd.command import Command, Commands, prepare_command
 from l4ipd.health import Verdict
 from l4ipd.loop import Loop
+from l4ipd.model import Check
+from l4ipd.ping import Ping, Pinger
 from l4ipd.stream import Stream
+from l4ipd.tls import prepare_tls
+from l4ipd.udp import Datagram
 
 Done = Callable[[Verdict], object]
 
@@ -21,20 +27,44 @@ Done = Callable[[Verdict], object]
 class Probe(Protocol):
     """What the owner of a probe may do with it. Both do nothing once it is over."""
 
-    def expire(self) -> None: ...
-    def cancel(self) -> None: ...
+    def expire(self) -> None:
+        """The deadline has passed: deliver a verdict now."""
+
+    def cancel(self) -> None:
+        """No verdict is wanted any more: let go of everything."""
 
 
 class Prober:
-    """Starts probes, and owns what they share."""
+    """Starts probes, and owns what they share: the ICMP sockets and the places for commands."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, commands: int | None = None) -> None:
         self.loop = loop
+        self.commands = Commands(loop, commands or 4 * (os.cpu_count() or 1))
+        self._pingers = Pinger(loop, False), Pinger(loop, True)
 
     def start(self, recipe: Recipe, done: Done) -> Probe:
-        if recipe.transport == "tcp":
+        transport = recipe.transport
+        if transport == "tcp":
             return Stream(self.loop, recipe, done)
-        raise NotImplementedError(recipe.transport)
+        if transport == "udp":
+            return Datagram(self.loop, recipe, done)
+        if transport == "icmp":
+            return Ping(self._pingers[recipe.inet6], recipe, done)
+        return Command(self.commands, recipe, done)
 
     def close(self) -> None:
-        """Give the shared sockets back; no probe may be in flight."""
+        """Give the shared sockets back."""
+        for pinger in self._pingers:
+            pinger.close()
+
+
+def prepare(check: Check) -> None:
+    """See that what ``check`` needs of this machine is there: CA files, programs, users. Raises ValueError in words.
+
+    CA files are read here, and again at the next call if they have changed.
+    """
+    tls = tls_of(check)
+    if tls is not None:
+        prepare_tls(tls)
+    if check.type == "exec":
+        prepare_command(check.command, check.user)

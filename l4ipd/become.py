@@ -1,0 +1,60 @@
+"""Run a command as another user: ``python -I -S become.py USER COMMAND...``. Imports nothing of l4ip.
+
+posix_spawn(2) cannot change the user, and the daemon must not even for a moment; so this little process does, and then
+becomes the command. If it cannot, it ends with status 125 and a line on standard error that begins with FAILURE.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+FAILURE = "l4ip cannot run it: "
+STATUS = 125
+
+
+def become(user: str, command: list[str]) -> None:
+    """Does not return. Raises OSError or KeyError (no such user)."""
+    import pwd
+
+    import _signal  # type: ignore[import-not-found]    # as signal, without the enums: a third of the time of it all
+    entry = pwd.getpwnam(user)
+    os.chdir("/")
+    os.initgroups(entry.pw_name, entry.pw_gid)
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+    os.environ.update(HOME=entry.pw_dir, USER=entry.pw_name, LOGNAME=entry.pw_name)
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):       # Python ignores them, and the command would inherit that
+        _signal.signal(number, _signal.SIG_DFL)
+    execute(command)
+
+
+def execute(command: list[str]) -> None:
+    """What os.execvp does, but that imports modules, which this user may not be allowed to read any more."""
+    program = command[0]
+    failure: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    for directory in [""] if "/" in program else os.environ.get("PATH", os.defpath).split(":"):
+        try:
+            os.execv(os.path.join(directory, program), command)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+def main() -> None:
+    user, *command = sys.argv[1:]
+    try:
+        become(user, command)
+    except KeyError:
+        reason = f"no such user: {user}"
+    except OSError as error:
+        reason = f"{command[0]}: {(error.strerror or str(error)).lower()}"
+    sys.stderr.write(f"{FAILURE}{reason}\n")
+    sys.exit(STATUS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""ICMP echo: one socket for each family of addresses, shared by all probes in flight.
+
+An answer counts when its sequence number is that of a probe in flight, and identifier, sender and the random cookie are
+that probe's: nobody who does not see our requests can make one up. "Unreachable" messages count when the packet they
+quote is ours. On Linux a datagram socket does without privileges where ``net.ipv4.ping_group_range`` holds our group
+(ping(8), icmp(7)); elsewhere, and else, it is a raw socket, which is for root.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import struct
+import sys
+from collections.abc import Callable
+
+from l4ipd import blame
+from l4ipd.checks import Recipe
+from l4ipd.health import Verdict, local
+from l4ipd.loop import READ, Loop
+from l4ipd.stream import FAMILIES, NONBLOCK, Socket
+
+ECHOED = Verdict("L4OK", "echo answered")
+TIMED_OUT = Verdict("L4TOUT", "no answer to the echo request")
+COOKIE = 16                                         # bytes
+BATCH = 1024                                        # packets read in one go, at most
+BUFFER = 1 << 20                                    # bytes of answers that may wait in the kernel
+SEQUENCES = 1 << 16
+HEADER = struct.Struct("!BBHHH")                    # type, code, checksum, identifier, sequence number
+UNREACHABLE4 = {0: "network unreachable", 1: "no route to host", 2: "protocol unreachable", 9: "forbidden by a filter",
+                10: "forbidden by a filter", 13: "forbidden by a filter"}
+UNREACHABLE6 = {0: "network unreachable", 1: "forbidden by a filter", 3: "no route to host", 5: "forbidden by a filter",
+                6: "forbidden by a filter"}
+
+
+class Pinger:
+    """The socket of one family. It is opened for the first probe, and again if it had failed."""
+
+    def __init__(self, loop: Loop, inet6: bool) -> None:
+        self._loop, self._inet6 = loop, inet6
+        self._socket: socket.SocketType | None = None
+        self._raw = False
+        self._flights: dict[int, Ping] = {}
+        self._sequence = random.randrange(SEQUENCES)
+        self._identifier = random.randrange(1, 1 << 16)
+
+    def launch(self, ping: Ping, address: str) -> Verdict | int:
+        """Send a request; its sequence number, or why it was not sent."""
+        trouble = self._open()
+        if trouble is not None:
+            return trouble
+        sequence = self._free_sequence()
+        if sequence is None:
+            return local("65536 echo requests are in flight, which is the limit")
+        assert self._socket is not None
+        try:
+            self._socket.sendto(self._request(sequence, ping.cookie), (address, 0))
+        except OSError as error:
+            return blame.at_once(error.errno or 0, "echo request")
+        self._flights[sequence] = ping
+        return sequence
+
+    def land(self, sequence: int) -> None:
+        self._flights.pop(sequence, None)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._loop.closing(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+
+    def _open(self) -> Verdict | None:
+        if self._socket is not None:
+            return None
+        protocol = socket.IPPROTO_ICMPV6 if self._inet6 else socket.IPPROTO_ICMP
+        failure = 0
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
+            try:
+                sock = Socket(FAMILIES[self._inet6], kind | NONBLOCK | getattr(socket, "SOCK_CLOEXEC", 0), protocol)
+            except OSError as error:
+                failure = error.errno or 0
+                continue
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+            self._socket, self._raw = sock, kind == socket.SOCK_RAW
+            self._loop.watch(sock.fileno(), READ, self._receive)
+            return None
+        return local(_no_socket(failure))
+
+    def _free_sequence(self) -> int | None:
+        for _ in range(SEQUENCES):
+            self._sequence = (self._sequence + 1) % SEQUENCES
+            if self._sequence not in self._flights:
+                return self._sequence
+        return None
+
+    def _request(self, sequence: int, cookie: bytes) -> bytes:
+        kind = 128 if self._inet6 else 8
+        packet = HEADER.pack(kind, 0, 0, self._identifier, sequence) + cookie
+        if self._inet6:                             # the kernel fills the checksum in (RFC 3542, 3.1)
+            return packet
+        return HEADER.pack(kind, 0, checksum(packet), self._identifier, sequence) + cookie
+
+    # -- answers
+
+    def _receive(self) -> None:
+        for _ in range(BATCH):
+            if self._socket is None:
+                return
+            try:
+                packet, sender = self._socket.recvfrom(2048)
+            except BlockingIOError:
+                return
+            except OSError:                         # somebody's request failed; its probe will time out
+                continue
+            self._take(packet, sender[0])
+
+    def _take(self, packet: bytes, sender: str) -> None:
+        if not self._inet6 and packet and packet[0] >> 4 == 4:      # raw sockets show the IP header too
+            packet = packet[(packet[0] & 15) * 4:]
+        if len(packet) < HEADER.size:
+            return
+        kind, code, _, identifier, sequence = HEADER.unpack_from(packet)
+        if kind == (129 if self._inet6 else 0):
+            ping = self._ours(identifier, sequence)
+            if ping is not None and packet[HEADER.size:] == ping.cookie and _packed(sender) == ping.address:
+                ping.finish(ECHOED)
+        elif kind == (1 if self._inet6 else 3):
+            self._unreachable(code, packet[HEADER.size:])
+
+    def _unreachable(self, code: int, quoted: bytes) -> None:
+        """``quoted`` is the beginning of the packet that did not arrive."""
+        if self._inet6:
+            protocol, target, inner = quoted[6:7], quoted[24:40], quoted[40:]
+        else:
+            protocol, target, inner = quoted[9:10], quoted[16:20], quoted[(quoted[0] & 15) * 4 if quoted else 0:]
+        if protocol != (b"\x3a" if self._inet6 else b"\x01") or len(inner) < HEADER.size:
+            return
+        kind, _, _, identifier, sequence = HEADER.unpack_from(inner)
+        ping = self._ours(identifier, sequence)
+        if ping is None or kind != (128 if self._inet6 else 8) or target != ping.address:
+            return
+        rest = inner[HEADER.size:][:COOKIE]         # routers need not quote that much
+        if ping.cookie.startswith(rest):
+            ping.finish(Verdict("L4CON", (UNREACHABLE6 if self._inet6 else UNREACHABLE4).get(code, "unreachable")))
+
+    def _ours(self, identifier: int, sequence: int) -> Ping | None:
+        if self._raw and identifier != self._identifier:    # else the kernel has set it, and has looked
+            return None
+        return self._flights.get(sequence)
+
+
+class Ping:
+    """One echo request in flight."""
+
+    __slots__ = ("_pinger", "_done", "_sequence", "cookie", "address")
+
+    def __init__(self, pinger: Pinger, recipe: Recipe, done: Callable[[Verdict], object]) -> None:
+        self._pinger, self._done = pinger, done
+        self._sequence = -1
+        self.cookie = os.urandom(COOKIE)
+        self.address = _packed(recipe.target[0])
+        outcome = pinger.launch(self, recipe.target[0])
+        if isinstance(outcome, Verdict):
+            done(outcome)
+        else:
+            self._sequence = outcome
+
+    def expire(self) -> None:
+        self.finish(TIMED_OUT)
+
+    def cancel(self) -> None:
+        if self._sequence >= 0:
+            self._pinger.land(self._sequence)
+            self._sequence = -1
+
+    def finish(self, verdict: Verdict) -> None:
+        if self._sequence >= 0:
+            self.cancel()
+            self._done(verdict)
+
+
+def checksum(packet: bytes) -> int:
+    """The Internet checksum of a packet of even length (RFC 1071)."""
+    total: int = sum(struct.unpack(f"!{len(packet) // 2}H", packet))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+def _packed(address: str) -> bytes:
+    address = address.partition("%")[0]
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
+def _no_socket(failure: int) -> str:
+    remedy = ""
+    if blame.forbids(failure):
+        remedy = ": run as root, or let net.ipv4.ping_group_range hold its group" if sys.platform == "linux" else \
+            ": ping needs root"
+        return f"no ICMP socket: not permitted{remedy}"
+    return f"no ICMP socket: {blame.words(failure)}"
