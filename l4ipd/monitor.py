@@ -54,6 +54,11 @@ class Rounds:
         self._said_late = False
         self._admitting = False
 
+    @property
+    def waiting(self) -> int:
+        """Probes that are due and have no place."""
+        return len(self._queue)
+
     def timing(self, kind: str) -> list[float]:
         """The histogram of one kind of check: how many rounds took up to each of BOUNDS, or longer; last, their sum."""
         return self.timings.setdefault(kind, [0.0] * (len(BOUNDS) + 2))
