@@ -93,6 +93,7 @@ class Sandbox:
 
     process: subprocess.Popen[bytes]
     path: str
+    stderr: Path
 
     def run(self, tool: str, *words: str, stdin: str = "") -> Result:
         done = subprocess.run([*tool_words(self.path)[tool], *words], input=stdin.encode("latin-1"),
@@ -113,18 +114,18 @@ class Sandbox:
 def sandbox(*options: str) -> Iterator[Sandbox]:
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/s"
-        process = subprocess.Popen(serve_words(path, *options), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=open(f"{directory}/err", "wb"), cwd=ROOT,
-                                   env={**os.environ, "PYTHONPATH": str(ROOT)})
-        try:
-            assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-            yield Sandbox(process, path)
-        finally:
-            process.terminate()
-            process.wait(10)
-            assert process.stdout is not None
-            process.stdout.close()
-            sys.stderr.write(Path(f"{directory}/err").read_text())
+        with open(f"{directory}/err", "wb") as err:
+            process = subprocess.Popen(serve_words(path, *options), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                       stderr=err, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert process.stdout is not None
+        with process.stdout:
+            try:
+                assert process.stdout.readline() == b"ready\n"
+                yield Sandbox(process, path, Path(f"{directory}/err"))
+            finally:
+                process.terminate()
+                process.wait(10)
+                sys.stderr.write(Path(f"{directory}/err").read_text())
 
 
 def blocks(name: str) -> Iterator[list[str]]:

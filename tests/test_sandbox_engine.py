@@ -1,4 +1,4 @@
-"""The sandbox's engine against what the real one did (samples/rotation.txt, remove-and-errors.txt), and its properties."""
+"""The sandbox's engine against what the real one did (rotation.txt, remove-and-errors.txt), and its properties."""
 
 from __future__ import annotations
 

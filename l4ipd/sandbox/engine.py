@@ -65,7 +65,7 @@ class Session:
     packets: list[int] = field(default_factory=lambda: [1, 0])      # in, out
     bytes: list[int] = field(default_factory=lambda: [0, 0])
     busy: bool = False                  # a relay holds it, so it does not expire
-    ended: Callable[[], object] | None = None                       # who wants to know when it is purged
+    ended: Callable[[], object] | None = None                       # who wants to know that it has gone
 
     @property
     def family(self) -> int:
@@ -185,7 +185,7 @@ class NatTable:
                     self.touch(session)
                 else:
                     self.expired += 1
-                    self.end(session)
+                    self._end_all([session])
 
     def newest_first(self) -> Iterator[Session]:
         """The sessions in the order that ``ipnat -l`` prints them in; the table may change meanwhile."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 
-from l4ipd.sandbox.engine import NatTable
+from l4ipd.sandbox.engine import NatTable, Session
 
+REFUSED, RESET, UNREACHABLE = "refused", "reset", "unreachable"
 STDIN, STDOUT, STDERR = 0, 1, 2
 Output = tuple[int, str]                # (STDOUT or STDERR, text); (STDIN, "") asks for the whole of standard input
 Run = Generator[Output, bytes | None, int]      # a running command; returns its exit status
@@ -25,6 +26,12 @@ class Kernel:
     @property
     def version(self) -> str:
         return "v4.1.34 (512)" if self.old else "v6.0.0 (584)"
+
+    def opened(self, session: Session) -> None:
+        """A client's first packet has gone to a member."""
+
+    def from_member(self, session: Session, kind: str) -> None:
+        """A member has sent a RST (REFUSED: to the SYN; RESET: later), or an ICMP port UNREACHABLE."""
 
 
 def read_file(name: str, directory: str) -> Generator[Output, bytes | None, str | OSError]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from l4ipd.loop import READ, Loop
 from l4ipd.sandbox.ipnat import ipnat
 from l4ipd.sandbox.kernel import STDERR, Kernel, Run
+from l4ipd.sandbox.relay import Relay
 from l4ipd.sandbox.server import Server
 
 WARNING = "l4ip sandbox: this is no production balancer: it relays connections in user space, to try things out\n"
@@ -27,6 +28,8 @@ def serve(path: str, old: bool, until_eof: bool) -> int:
     except OSError as error:
         sys.stderr.write(f"l4ip sandbox: {path}: cannot listen there: {error.strerror}\n")
         return 1
+    relay = Relay(loop, kernel, lambda line: print("l4ip sandbox:", line, file=sys.stderr, flush=True))
+    kernel.changed = relay.sync
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.on_signal(signum, loop.stop)
     if until_eof:
@@ -38,6 +41,7 @@ def serve(path: str, old: bool, until_eof: bool) -> int:
         sys.stdout.flush()
     loop.run()
     server.close()
+    relay.close()
     loop.close()
     return 0
 

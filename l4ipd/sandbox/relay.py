@@ -1,0 +1,95 @@
+"""The sandbox's network: listens where the rdr rules say that clients connect, and relays them to the members.
+
+:meth:`Relay.sync` compares the rules with the sockets, after every change and before the tool that made it is answered.
+A rule whose address is not this machine's is kept without traffic, and one line says so; it is tried again from time to
+time. When the last rule of an address and port goes, so does the socket; connections that exist go on.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from l4ipd.loop import Loop
+from l4ipd.sandbox import words
+from l4ipd.sandbox.kernel import Kernel
+from l4ipd.sandbox.natrule import NORMAL, NatRule
+from l4ipd.sandbox.tcprelay import TcpListener
+from l4ipd.sandbox.udprelay import UdpListener
+
+MOST_PORTS = 1024                       # of one rule; more are not listened on
+RETRY = 5.0                             # seconds
+Place = tuple[int, str, int]            # protocol, address, port
+
+
+class Relay:
+    """All listening sockets. ``warn`` gets a line for people."""
+
+    def __init__(self, loop: Loop, kernel: Kernel, warn: Callable[[str], object]) -> None:
+        self.loop, self.kernel, self.warn = loop, kernel, warn
+        self.listeners: dict[Place, TcpListener | UdpListener] = {}
+        self._failed: dict[Place, str] = {}
+        self._warned: set[object] = set()
+        self._timer = loop.later(RETRY, self._tick)
+
+    def sync(self) -> None:
+        """Listen on what the rules want, and on nothing else."""
+        wanted: dict[Place, None] = {}
+        for entry in self.kernel.nat.rules.values():
+            if entry.rule.kind == "rdr" and not entry.rule.no:
+                wanted.update(dict.fromkeys(self._places(entry.rule)))
+        for place in [place for place in self.listeners if place not in wanted]:
+            self.listeners.pop(place).close()
+        self._failed = {place: why for place, why in self._failed.items() if place in wanted}
+        for place in wanted:
+            if place not in self.listeners and place not in self._failed:
+                self._open(place)
+
+    def close(self) -> None:
+        for listener in self.listeners.values():
+            listener.close()
+        self.listeners.clear()
+
+    def _places(self, rule: NatRule) -> list[Place]:
+        low, top = rule.port, rule.port_top
+        if rule.from_form:
+            ports = rule.destination_ports
+            low, top = (ports.low, ports.high or ports.low) if ports.compare in ("=", ":") else (0, 0)
+        destination = rule.destination
+        full = destination.kind == NORMAL and words.bits_of(destination.mask, rule.family) == (
+            128 if rule.family == 6 else 32)
+        if not full or not destination.value or not low or not rule.has_ports or top - low >= MOST_PORTS:
+            self._explain(rule)
+            return []
+        address = words.to_text(destination.value, rule.family)
+        protocols = [words.TCP] * rule.tcp + [words.UDP] * rule.udp
+        return [(proto, address, port) for proto in protocols for port in range(low, top + 1)]
+
+    def _explain(self, rule: NatRule) -> None:
+        key = rule.key()
+        if key not in self._warned:
+            self._warned.add(key)
+            self.warn(f"rule of line {rule.line}: not listened for: it names no single address and port")
+
+    def _open(self, place: Place) -> None:
+        proto, address, port = place
+        try:
+            listener = TcpListener if proto == words.TCP else UdpListener
+            self.listeners[place] = listener(self.loop, self.kernel, address, port)
+        except OSError as error:
+            why = os.strerror(error.errno or errno.EINVAL)
+            self._failed[place] = why
+            if (place, why) not in self._warned:
+                self._warned.add((place, why))
+                kind = "tcp" if proto == words.TCP else "udp"
+                where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+                self.warn(f"{where}/{kind}: cannot listen there, its rules get no traffic: {why}")
+
+    def _tick(self) -> None:
+        """What is only due now and then: sessions that have expired, addresses that failed."""
+        self._timer = self.loop.later(RETRY, self._tick)
+        self.kernel.nat.expire()
+        for place in list(self._failed):
+            del self._failed[place]
+            self._open(place)
