@@ -9,13 +9,12 @@ read in ``config_check``.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
 
 from l4ipd import config_words as words
 from l4ipd.config_check import Pace, checks, defaults
 from l4ipd.config_section import Place, Section
 from l4ipd.model import Check, Cluster, Config, Control, Ipfilter, Log, Member, Resets, Service, Words
-from l4ipd.yamltree import Mapping, Problems, Scalar, tree
+from l4ipd.yamltree import Mapping, Problems, Scalar, Sequence, tree
 
 TOP = ("pidfile", "control", "state", "log", "http", "notify", "ipfilter", "resets", "defaults", "clusters")
 IPFILTER = ("interface", "tag", "resync", "on_stop", "purge", "timeout", "ipnat", "ipf", "ipfstat", "ipmon")
@@ -77,7 +76,7 @@ def _config(place: Place) -> Config:
         state=top.get("state", words.path, plain.state),
         log=_log(top, plain.log),
         http=top.get("http", words.listener, None),
-        notify=_words(top, "notify", words.path, ()),
+        notify=top.entry["notify"].command(words.path) if "notify" in top.entry else (),
         resets=_resets(top),
         given=frozenset(top.entry))
 
@@ -101,9 +100,14 @@ def _log(top: Section, plain: Log) -> Log:
                section.get("level", words.level, plain.level))
 
 
-def _words(section: Section, key: str, first: Callable[[str], str], default: Words) -> Words:
+def _tool(section: Section, key: str, default: Words) -> Words:
     place = section.entry.get(key)
-    return default if place is None else place.command(first) or default
+    if place is None:
+        return default
+    command = place.command(words.program)
+    if isinstance(place.node, Sequence) and not command or isinstance(place.node, Scalar) and place.node.empty:
+        place.refuse("is empty: a path, a bare name, or a list of words")
+    return command
 
 
 def _ipfilter(top: Section) -> Ipfilter:
@@ -118,10 +122,10 @@ def _ipfilter(top: Section) -> Ipfilter:
         on_stop=section.get("on_stop", lambda text: words.choice(text, ("keep", "remove")), plain.on_stop),
         purge=section.get("purge", words.flag, plain.purge),
         timeout=section.get("timeout", lambda text: words.bounded_duration(text, 0.05, 3600), plain.timeout),
-        ipnat=_words(section, "ipnat", words.program, plain.ipnat),
-        ipf=_words(section, "ipf", words.program, plain.ipf),
-        ipfstat=_words(section, "ipfstat", words.program, plain.ipfstat),
-        ipmon=_words(section, "ipmon", words.program, plain.ipmon))
+        ipnat=_tool(section, "ipnat", plain.ipnat),
+        ipf=_tool(section, "ipf", plain.ipf),
+        ipfstat=_tool(section, "ipfstat", plain.ipfstat),
+        ipmon=_tool(section, "ipmon", plain.ipmon))
 
 
 def _resets(top: Section) -> Resets | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from l4ipd import config_words as words
 from l4ipd.config_section import Place, Section
 from l4ipd.model import Check, Step
-from l4ipd.yamltree import Scalar, Sequence
+from l4ipd.yamltree import Mapping, Scalar, Sequence
 
 TYPES = ("tcp", "tls", "http", "https", "udp", "exec", "ping")
 TRANSPORT = {"tcp": "tcp", "tls": "tcp", "http": "tcp", "https": "tcp", "udp": "udp"}
@@ -77,11 +77,11 @@ def _check(place: Place, protocol: str, pace: Pace, first: Check | None) -> Chec
     else:
         section = Section(place, KEYS)
         kind = section.get("type", _type, "")
-        if "type" not in section.entry and not isinstance(place.node, Sequence):
+        if "type" not in section.entry:
             section.missing("type", "one of " + ", ".join(TYPES))
     if kind:
         _drop_foreign(section, kind)
-    timing = _later(section, first) if first else _pace(section, pace)
+    timing = _later(section, pace, first) if first else _pace(section, pace)
     check = _build(section, kind, timing)
     _contradictions(section, check, protocol)
     return check
@@ -109,12 +109,12 @@ def _pace(section: Section, pace: Pace) -> Pace:
     return _fit(section, own)
 
 
-def _later(section: Section, first: Check) -> Pace:
-    """The pace of a check that is not the first of its list."""
+def _later(section: Section, pace: Pace, first: Check) -> Pace:
+    """The pace of a check that is not the first of its list: that of the first, but a timeout of its own."""
     for key in PACE:
         if key != "timeout" and key in section.entry:
             section.entry[key].refuse(f"only the first check of a list has {key}: all run at its pace")
-    timeout = _interval(section, "timeout", first.timeout)
+    timeout = _interval(section, "timeout", pace.timeout)
     return _fit(section, Pace(first.interval, timeout, first.rise, first.fall, first.fast_interval,
                               first.down_interval))
 
@@ -169,7 +169,7 @@ def _build(section: Section, kind: str, pace: Pace) -> Check:
 def _contradictions(section: Section, check: Check, protocol: str) -> None:
     for key, value in (("dialog", check.dialog), ("send", check.send), ("expect", check.expect)):
         if check.closed and value and not (key == "send" and check.type == "udp"):
-            section.entry[key].refuse("contradicts closed: yes, which passes when nobody answers there")
+            section.entry[key].refuse("contradicts closed: yes, which passes when the port refuses")
     transport = TRANSPORT.get(check.type)
     if protocol and transport and transport != protocol and "port" not in section.entry:
         section.refuse(f"a check of type {check.type} speaks {transport}, and the service is {protocol}: choose another"
@@ -188,7 +188,7 @@ def _dialog(section: Section) -> tuple[Step, ...]:
 
 def _step(item: Place) -> list[Step]:
     section = Section(item, VERBS)
-    if len(section.entry) > 1:
+    if isinstance(item.node, Mapping) and len(item.node.items) != 1:
         section.refuse(f"one step has one of {', '.join(VERBS)}: begin each with a dash of its own")
         return []
     readers: dict[str, Callable[[str], bytes]] = {"send": words.octets}

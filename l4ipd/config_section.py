@@ -96,7 +96,8 @@ class Section(Place):
 
     def missing(self, key: str, what: str) -> None:
         """Complain that a key that must be there is not."""
-        self.problems.add(self.line, join(self.path, key), f"is missing: {what}")
+        if isinstance(self.node, Mapping) or isinstance(self.node, Scalar) and self.node.empty:
+            self.problems.add(self.line, join(self.path, key), f"is missing: {what}")
 
 
 def kind(node: Node) -> str:

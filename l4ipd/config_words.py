@@ -167,9 +167,11 @@ def listener(text: str) -> tuple[str, int] | None:
 
 
 def interface(text: str) -> str:
-    if not INTERFACE.fullmatch(text) or text.lower() in RESERVED:
+    if not INTERFACE.fullmatch(text):
         raise ValueError(f"{shown(text)} is not the name of an interface (a letter, then letters, digits and _ . -, at"
                          " most 15 in all)")
+    if text.lower() in RESERVED:
+        raise ValueError(f"{shown(text)} is a word of ipnat's own, no interface can be named so")
     return text
 
 

@@ -84,6 +84,7 @@ def shown(text: str) -> str:
 
 
 def join(path: str, key: str) -> str:
+    key = key or "''"
     return f"{path}.{key}" if path else key
 
 
@@ -141,7 +142,7 @@ def _explain(error: yaml.YAMLError, text: str) -> tuple[int, str, str]:
 def _hint(row: str, column: int) -> str:
     if "\t" in row[:len(row) - len(row.lstrip())]:
         return "; indent with spaces, not with tabs"
-    if row[column:column + 1] in ("%", "@", "`", "*", "&", "!"):
+    if column and row[column:column + 1] in ("%", "@", "`", "*", "&", "!"):
         return f"; put a value that begins with {row[column]} in quotes"
     if re.search(r":\s*\[[0-9A-Fa-f:]*:", row):
         return "; put an IPv6 address with brackets in quotes"
@@ -249,9 +250,9 @@ class _Builder:
     def _key(self, frame: _Frame, items: dict[str, tuple[int, Node]], line: int, node: Node) -> None:
         frame.line, frame.due, frame.stored, frame.merging = line, True, True, False
         if not isinstance(node, Scalar):
-            frame.key, frame.stored = "?", False
+            frame.key = "?"
             self.problems.add(line, self._path(), "a key must be a word, not a list or a mapping")
-            return
+            raise _Hopeless
         frame.key = node.text
         if node.text in items:
             frame.stored = False
