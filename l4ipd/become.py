@@ -16,9 +16,8 @@ STATUS = 125
 
 def become(user: str, command: list[str]) -> None:
     """Does not return. Raises OSError or KeyError (no such user)."""
-    import pwd
-
     import _signal  # type: ignore[import-not-found]    # as signal, without the enums: a third of the time of it all
+    import pwd
     entry = pwd.getpwnam(user)
     os.chdir("/")
     os.initgroups(entry.pw_name, entry.pw_gid)

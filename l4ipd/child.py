@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from l4ipd.loop import READ, WRITE, Loop
 
 CHUNK = 65536
+DRAIN = 64                      # chunks taken after its end; a grandchild may go on writing for ever
 GRACE = 1.0                     # seconds between TERM and KILL
 SEARCH = "/sbin:/usr/sbin:/usr/local/sbin:/bin:/usr/bin:/usr/local/bin"
 DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT,
@@ -187,8 +188,9 @@ class Child:
         if self._timer is not None:
             self.loop.clear(self._timer)
         for name in ("stdout", "stderr"):
-            while name in self._pipes and self._take(name) is False:
-                pass
+            for _ in range(DRAIN):
+                if name not in self._pipes or self._take(name) is not False:
+                    break
         self._close_all()
         if self.timed_out:                          # whoever of its group has not heeded TERM
             with contextlib.suppress(ProcessLookupError, PermissionError):
