@@ -107,8 +107,9 @@ class Service:
     def start(self, pidfile: Path | None = None) -> int:
         """Start, wait for the pid file as a daemon's is written after its parent is gone, and return the pid."""
         assert self("start") == (0, "Starting l4ip.\n", "")
-        wait(lambda: (pidfile or self.pidfile).exists())
-        return int((pidfile or self.pidfile).read_text())
+        file = pidfile or self.pidfile
+        wait(lambda: file.exists() and file.read_text().endswith("\n"))
+        return int(file.read_text())
 
     def notes(self) -> list[str]:
         return self.diary.read_text().splitlines() if self.diary.exists() else []
@@ -242,6 +243,75 @@ def test_disabled_until_somebody_enables_it(service: Service) -> None:
     assert service("status")[0] == 0
     assert service("stop")[0] == 0
 
+
+def test_the_real_daemon(service: Service) -> None:
+    """The same with l4ipd itself, in the sandbox."""
+    service.program.write_text(f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+                               "from l4ipd.main import main\nif __name__ == '__main__':\n    sys.exit(main())\n")
+    service.config.write_text(f"pidfile: {service.pidfile}\nipfilter: {{interface: lo0}}\nclusters:\n  a:\n"
+                              "    address: 127.0.0.1\n    services: {b: {port: 47, member_port: 48}}\n"
+                              "    members: {c: 127.0.0.2}\n")
+    with service.settings.open("a") as out:
+        out.write("l4ip_flags=--sandbox\n")
+    pid = service.start()
+    service.diary.write_text(f"start {pid}\n")
+    assert service("status") == (0, f"l4ip is running as pid {pid}.\n", "")
+    assert service("reload") == (0, "", "configuration OK\n")
+    good = service.config.read_text()
+    service.config.write_text("mistake: yes\n" + good)
+    assert service("reload")[0] == service("restart")[0] == 1
+    service.config.write_text(good)
+    assert service("status") == (0, f"l4ip is running as pid {pid}.\n", "")
+    assert service("stop") == (0, "Stopping l4ip.\n", "")
+    assert not alive(pid)
+    assert not service.pidfile.exists()
+
+
+# -- the examples of notify programs
+
+def notify(program: str, directory: Path, event: str, up: int, **more: str) -> tuple[int, str]:
+    """Run an example as l4ipd would, with stand-ins for what it calls. Returns its status and what they were told."""
+    told = directory / "told"
+    for tool, does in (("mail", f'{{ echo mail "$@"; cat; }} >> {told}'), ("sysctl", f'echo sysctl "$@" >> {told}'),
+                       ("hostname", "echo gw1")):
+        stand_in = directory / tool
+        stand_in.write_text(f"#!/bin/sh\n{does}\n")
+        stand_in.chmod(0o755)
+    told.write_text("")
+    environment = {"PATH": f"{directory}:{os.environ['PATH']}", "SYSCTL": str(directory / "sysctl"),
+                   "MARKERS": str(directory / "markers"), "L4IP_EVENT": event, "L4IP_NAME": "www/http/web1",
+                   "L4IP_CLUSTER": "www", "L4IP_SERVICE": "http", "L4IP_UP": str(up), "L4IP_TOTAL": "2", **more}
+    done = subprocess.run(["sh", str(ROOT / "etc" / program), "admin@example.com", "second@example.com", event,
+                           "www/http/web1", "the line of the log"], env=environment, stdin=subprocess.DEVNULL)
+    return done.returncode, told.read_text()
+
+
+def test_the_carp_example_demotes_once_and_takes_it_back_once(tmp_path: Path) -> None:
+    story = [("down", 1, ""), ("down", 0, "240"), ("all-down", 0, ""), ("up", 1, "-240"), ("up", 2, ""),
+             ("disabled", 0, "240"), ("enabled", 1, "-240")]
+    for event, up, written in story:
+        expected = f"sysctl net.inet.carp.demotion={written}\n" if written else ""
+        assert notify("notify-carp.sample", tmp_path, event, up) == (0, expected), (event, up)
+
+
+def test_the_carp_example_counts_services_apart_and_ignores_other_events(tmp_path: Path) -> None:
+    notify("notify-carp.sample", tmp_path, "down", 0)
+    assert notify("notify-carp.sample", tmp_path, "down", 0, L4IP_SERVICE="https")[1]
+    assert notify("notify-carp.sample", tmp_path, "reloaded", 0, L4IP_SERVICE="", L4IP_UP="") == (0, "")
+
+
+@pytest.mark.parametrize("event, up, mailed", [
+    ("down", 1, True), ("all-down", 0, True), ("up", 1, True), ("up", 2, True), ("reload-failed", 0, True),
+    ("disabled", 1, False), ("enabled", 1, False)])
+def test_the_mail_example(tmp_path: Path, event: str, up: int, mailed: bool) -> None:
+    status, told = notify("notify-mail.sample", tmp_path, event, up)
+    assert status == 0
+    head = f"mail -s l4ip on gw1: www/http/web1 {event} admin@example.com second@example.com\n"
+    assert told.startswith(head) == mailed
+    assert ("the line of the log\n" in told) == mailed
+
+
+# -- form
 
 def test_head_for_rcorder() -> None:
     """rcorder(8) stops reading at the first line that is none of its own after one that was."""

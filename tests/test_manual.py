@@ -1,0 +1,219 @@
+"""The manuals against the code: every option, key, default and log code is in them, and nothing that is not there.
+
+And the sample configuration: it is valid as it stands, and with every setting that it shows switched on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import shutil
+import subprocess
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from l4ipd import config, config_check, health, main
+from l4ipd.config_words import span
+from l4ipd.model import Check, Config, Ipfilter, Log, Member, Resets, Service
+
+ROOT = Path(__file__).parent.parent
+MANUALS = ["l4ipd.8", "l4ipctl.8", "l4ip.conf.5"]
+SAMPLE = (ROOT / "etc/l4ip.conf.sample").read_text()
+
+
+def manual(name: str) -> str:
+    return (ROOT / "man" / name).read_text()
+
+
+def sections(text: str) -> dict[str, str]:
+    """The subsections of a manual, by heading."""
+    found = re.split(r"^\.S[sh] (.+)\n", text, flags=re.MULTILINE)
+    return dict(zip(found[1::2], found[2::2], strict=True))
+
+
+def keys(heading: str) -> list[str]:
+    """The keys that l4ip.conf(5) explains under ``heading``, in its order."""
+    return re.findall(r"^\.It Ic (\w+)", sections(manual("l4ip.conf.5"))[heading], re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", MANUALS)
+def test_mandoc_has_nothing_against_it(name: str) -> None:
+    if shutil.which("mandoc") is None:
+        pytest.skip("mandoc is not installed")
+    done = subprocess.run(["mandoc", "-Tlint", "-W", "warning", str(ROOT / "man" / name)], capture_output=True,
+                          text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+# -- options
+
+def options(words: argparse.ArgumentParser) -> set[str]:
+    """Every option of a command, those of its subcommands too."""
+    found = set()
+    for action in words._actions:
+        found |= set(action.option_strings)
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                found |= options(sub)
+    return found
+
+
+def commands(words: argparse.ArgumentParser) -> set[str]:
+    """What can be chosen in the place of a command."""
+    return {str(choice) for action in words._actions if not action.option_strings for choice in action.choices or ()}
+
+
+def manual_options(name: str) -> set[str]:
+    """``-c``, ``--demo``: every option that a ``.It`` line of the manual names."""
+    found = set()
+    for line in re.findall(r"^\.It (.*\bFl .*)$", manual(name), re.MULTILINE):
+        for words in re.findall(r"Fl ([^\"]+?)(?= (?:Ar|Op|Fl|Cm)\b|$)", line):
+            found |= {f"-{word}" for word in re.split(r"[ ,]+", words) if word}
+    return found
+
+
+def test_options_of_l4ipd() -> None:
+    assert manual_options("l4ipd.8") == options(main.parser())
+
+
+def test_options_and_commands_of_l4ipctl() -> None:
+    try:
+        words = importlib.import_module("l4ipd.ctl").parser()
+    except ModuleNotFoundError:
+        pytest.skip("there is no l4ipctl yet")
+    assert manual_options("l4ipctl.8") == options(words)
+    assert set(re.findall(r"^\.It Cm (\w+)", manual("l4ipctl.8"), re.MULTILINE)) == commands(words)
+
+
+def test_defaults_of_options() -> None:
+    assert f".Pa {main.parser().get_default('config')}" in manual("l4ipd.8")
+
+
+# -- keys
+
+@pytest.mark.parametrize("heading, known", [
+    ("Top level", config.TOP),
+    ("ipfilter", config.IPFILTER),
+    ("resets", config.RESETS),
+    ("A cluster", config.CLUSTER),
+    ("A service", config.SERVICE),
+    ("A member", config.MEMBER),
+    ("Keys of every check", config_check.COMMON),
+    *[(kind, config_check.OWN[kind]) for kind in config_check.TYPES if kind not in ("https", "ping")],
+    ("https", [key for key in config_check.OWN["https"] if key not in config_check.HTTP]),
+    ("ping", ()),
+    ("Dialogs", config_check.VERBS),
+])
+def test_keys(heading: str, known: tuple[str, ...]) -> None:
+    assert sorted(keys(heading)) == sorted(known)
+
+
+def test_every_type_of_check_has_a_section() -> None:
+    assert set(config_check.TYPES) <= set(sections(manual("l4ip.conf.5")))
+    assert f".It Ic type : Li {' | '.join(config_check.TYPES)}\n" in manual("l4ip.conf.5")
+
+
+def word(value: object) -> str:
+    """A default in the words of the configuration."""
+    if value is None or value is False:
+        return "no"
+    if isinstance(value, bool | float):
+        return "yes" if value is True else span(value)
+    if isinstance(value, tuple) and value and isinstance(value[0], tuple):
+        return ",".join(f"{low}-{high}" for low, high in value)
+    if isinstance(value, tuple):
+        return " ".join(value) or "[]"
+    return str(value)
+
+
+def defaults() -> list[tuple[str, str, str]]:
+    """Heading, key, default: from the model. Keys whose default is computed or is a section are told in words."""
+    found = []
+    told = {"control", "log", "resets", "given", "ipfilter", "clusters", "fast_interval", "down_interval", "close",
+            "port", "sni", "host", "body", "send", "expect", "user", "dialog", "headers", "command"}
+    check = [(kind, key) for kind in config_check.TYPES for key in config_check.OWN[kind]
+             if kind != "https" or key not in config_check.HTTP]
+    check += [("Keys of every check", key) for key in config_check.COMMON]
+    plain = {each.name: each.default for each in fields(Check)}
+    found += [(heading, key, word(plain[key])) for heading, key in check if key not in told and key != "type"]
+    for heading, model in (("Top level", Config()), ("ipfilter", Ipfilter()), ("resets", Resets("")),
+                           ("A member", Member("", ""))):
+        required = {"interface", "name", "address"}
+        found += [(heading, each.name, word(getattr(model, each.name))) for each in fields(model)
+                  if each.name not in told and each.name not in required]
+    log = Log()
+    return [*found, ("Top level", "control", Config().control.path),
+            ("Top level", "log", f"{{facility: {log.facility}, level: {log.level}}}"),
+            ("A service", "protocol", "tcp"), ("A service", "sticky", "no"), ("A cluster", "when_all_down", "remove")]
+
+
+@pytest.mark.parametrize("heading, key, default", defaults())
+def test_defaults_of_keys(heading: str, key: str, default: str) -> None:
+    line = re.search(rf"^\.It Ic {key}\b.*$", sections(manual("l4ip.conf.5"))[heading], re.MULTILINE)
+    assert line is not None
+    said = re.search(r" Pq default Li (.*)$", line[0])
+    assert said is not None
+    assert said[1].strip('"') == default
+
+
+def test_the_model_agrees_with_the_defaults_that_have_no_class() -> None:
+    text = ("ipfilter: {interface: em0}\n"
+            "clusters: {a: {address: 192.0.2.1, services: {b: {port: 1}}, members: {c: 10.0.0.1}}}")
+    cluster = config.parse(text, "").clusters[0]
+    check = Check("tcp")
+    assert cluster.services == (Service("b", 1, "tcp", 1, False, (check,)),)
+    assert not cluster.keep
+
+
+# -- log codes
+
+def test_codes() -> None:
+    section = sections(manual("l4ipd.8"))["THE LOG"]
+    assert re.findall(r"^\.It Li (\w+)$", section, re.MULTILINE) == list(health.CODES)
+
+
+# -- the sample
+
+def switched_on(text: str) -> str:
+    """The sample with every setting that it shows: those lines begin with # and no blank."""
+    return re.sub(r"^( *)#(?=[^ #\n])", r"\1", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("text", [SAMPLE, switched_on(SAMPLE)], ids=["as it stands", "everything switched on"])
+def test_sample(text: str) -> None:
+    parsed = config.parse(text, "l4ip.conf.sample")
+    assert config.warnings(parsed) == []
+
+
+def test_sample_shows_every_key() -> None:
+    shown = set(re.findall(r"(?:^|[{,]|- ) *(\w+):", switched_on(SAMPLE), re.MULTILINE))
+    known = {*config.TOP, *config.IPFILTER, *config.RESETS, *config.CLUSTER, *config.SERVICE, *config.MEMBER,
+             *config_check.KEYS, "send", "expect"}
+    assert known - shown == set()
+
+
+def test_sample_shows_the_defaults() -> None:
+    """What is commented out at the top, in ipfilter and in defaults says what holds anyway."""
+    plain = config.parse(SAMPLE, "")
+    shown = config.parse(switched_on(SAMPLE), "")
+    for key in ("pidfile", "control", "state", "log", "http", "notify", "ipfilter"):
+        assert getattr(shown, key) == getattr(plain, key)
+    tcp = next(endpoint for endpoint in shown.endpoints() if endpoint.name == "mail/pop3/mail1").checks[0]
+    assert (tcp.interval, tcp.timeout, tcp.rise, tcp.fall, tcp.fast_interval, tcp.down_interval) == (
+        Check("").interval, Check("").timeout, Check("").rise, Check("").fall, Check("").fast_interval,
+        Check("").down_interval)
+    assert shown.resets == Resets("em1")
+
+
+@pytest.mark.parametrize("example", re.findall(r"^\.Bd -literal.*?\n(.*?)^\.Ed", manual("l4ip.conf.5"),
+                                               re.MULTILINE | re.DOTALL))
+def test_examples_of_the_manual(example: str) -> None:
+    if example.startswith("check:"):
+        indented = "".join(f"        {line}\n" for line in example.splitlines())
+        protocol = "udp" if "type: udp" in example else "tcp"
+        example = ("ipfilter: {interface: em0}\nclusters:\n  a:\n    address: 192.0.2.1\n    members: {b: 10.0.0.1}\n"
+                   f"    services:\n      c:\n        port: 25\n        protocol: {protocol}\n{indented}")
+    config.parse(example, "l4ip.conf.5")
