@@ -9,7 +9,7 @@ import l4ipd
 
 HERE = Path(l4ipd.__file__).parent
 LAYERS = {
-    0: {"__init__", "model", "health", "checks", "expects", "patterns", "ipfilter", "plan", "config", "yamltree",
+    0: {"__init__", "model", "health", "checks", "expects", "patterns", "ipfilter", "ipmon", "logrules", "plan", "config", "yamltree",
         "config_section", "config_words"},
     1: {"loop"},
     2: {"child"},

@@ -1,0 +1,118 @@
+"""What ipmon writes, read: which lines say that a member refused or reset a client. Pure text; from FACTS.md 2e, 2f.
+
+A line is believed only from its beginning: ipmon's own date, or a syslog prefix that names ipmon as the writer. Into a
+file that syslog shares among programs anybody can get a text that looks like a record further on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import NamedTuple
+
+LONGEST = 1024                                      # bytes of a line; ipmon's longest is about 300
+
+SYSLOG_OLD = (rb"(?:<[^<>]*>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT[\d:.+-]+Z?) "
+              rb"(?:<[^<> ]*> )?[^ :\[]+ (?:<[^<> ]*> )?ipmon(?:\[\d+\])?: (?:\[ID \d+ [^\] ]*\] )?")
+SYSLOG_NEW = rb"(?:<\d+>)?1 \S+ \S+ ipmon \S+ \S+ (?:- |\[[^\]]*\] )"
+HEAD = (rb"(?:(?P<day>\d\d)/(?P<month>\d\d)/(?P<year>\d{4}) |" + SYSLOG_OLD + rb"|" + SYSLOG_NEW +
+        rb")(?P<time>\d\d:\d\d:\d\d\.\d+) (?:(?P<times>\d+)x )?\S+ @[^ :]*:-?\d+ S?\S ")
+TCP = (rb"(?P<from>[^ ,]+),(?P<port>\S+) -> (?P<to>[^ ,]+),\S+ PR tcp len \d+ \d+ -(?P<flags>[A-Z]*)"
+       rb"(?: (?P<seq>\d+) \d+ \d+)?")
+ICMP = (rb"(?P<sender>\S+) -> (?P<receiver>\S+) PR (?:icmp len \d+ \d+ icmp unreach/port for (?P<client>[^ ,]+),\S+ - "
+        rb"(?P<member>[^ ,]+),(?P<service>\S+) PR udp len \d+ \d+|icmpv6 len \d+ \d+ icmpv6 unreach/noport)")
+TAIL = rb"(?: K-[SF])* IN(?P<rest>(?: .*)?)"
+RECORD = re.compile(HEAD + rb"(?:" + TCP + rb"|" + ICMP + rb")" + TAIL)
+MISSED = re.compile(rb"missed (\d+) ipf log entries: (\d+) \d+")
+TAG = re.compile(rb" (?:log-)?tag (\d+)")
+UNDATED = ""                                        # a line from syslog has the time of day only
+Ports = Callable[[str, str], "int | None"]
+
+
+class Reset(NamedTuple):
+    """A member would not talk to a client: a RST, or for udp an ICMP port unreachable."""
+
+    protocol: str                                   # tcp | udp
+    address: str                                    # the member's
+    port: int | None                                # None: it was some udp port (ICMPv6 records do not tell)
+    client: str                                     # the address that it was sent to
+    refused: bool | None                            # it refused a connection attempt; None: ipmon ran without -v
+    times: int                                      # records that were merged into one
+    tag: int | None
+    when: str                                       # 20261122064854.954062, local time; UNDATED in syslog's lines
+
+
+def number(word: str, protocol: str) -> int | None:
+    """The port that a word names. An ipmon that runs with -n writes names of services."""
+    return int(word) if word.isascii() and word.isdigit() else None
+
+
+def parse(line: bytes, ports: Ports = number) -> Reset | None:
+    """The reset that a line tells of, or None: other packets, other people's lines, garbage.
+
+    ``ports`` turns the number or name of a port, and a protocol, into a number.
+    """
+    found = RECORD.match(line)
+    if found is None:
+        return None
+    (day, month, year, time, times, source, port, to, flags, seq, sender, receiver, client, member, service,
+     rest) = found.groups()
+    tag = TAG.match(rest)
+    when = (year + month + day + time.replace(b":", b"")).decode() if year else UNDATED
+    known = int(times or 1), int(tag[1]) if tag else None, when
+    if source is not None:
+        place = ports(port.decode("latin-1"), "tcp")
+        if b"R" not in flags or place is None:
+            return None
+        refused = None if seq is None else b"A" in flags and int(seq) == 0
+        return Reset("tcp", address(source), place, address(to), refused, *known)
+    if client is None:
+        return Reset("udp", address(sender), None, address(receiver), True, *known)
+    place = ports(service.decode("latin-1"), "udp")
+    if place is None or member != sender:           # not from who was asked: a router, or a NAT on the way
+        return None
+    return Reset("udp", address(sender), place, address(client), True, *known)
+
+
+def missed(line: bytes) -> int:
+    """How many records the line says were lost. The first line of every ipmon counts from 0: that is no loss."""
+    found = MISSED.match(line)
+    return int(found[1]) if found and int(found[2]) else 0
+
+
+@lru_cache(maxsize=4096)
+def address(text: bytes) -> str:
+    """In the spelling of :mod:`ipaddress`; a name stays as it is."""
+    word = text.decode("latin-1")
+    if ":" not in word:
+        return word
+    try:
+        return str(ip_address(word))
+    except ValueError:
+        return word
+
+
+class Lines:
+    """Cuts what comes in pieces into lines. One that is longer than ``longest`` bytes is dropped and counted."""
+
+    def __init__(self, longest: int = LONGEST) -> None:
+        self.longest = longest
+        self.dropped = 0
+        self._rest = b""
+        self._skipping = False                      # inside a line that is too long
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The lines that are complete now."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if lines and self._skipping:
+            self._skipping = False
+            del lines[0]
+        kept = [line for line in lines if len(line) <= self.longest]
+        self.dropped += len(lines) - len(kept)
+        if len(self._rest) > self.longest:
+            self._rest = b""
+            self.dropped += not self._skipping
+            self._skipping = True
+        return kept

@@ -1,0 +1,100 @@
+"""The ipf rules that make members' refusals visible: written, read and compared. Pure text; from FACTS.md 2d, 2f.
+
+A *log* rule has ipmon print every RST of an endpoint, a *count* rule only counts them, but sees them also when other
+rules keep state. Neither changes what passes. For udp endpoints it is the ICMP "port unreachable" of the member.
+
+What ipf takes for one rule has one canonical line here. Forms that were run with a real ipf: all those with ``proto
+tcp`` (samples/ipf-log-rules.txt). From reading its grammar only: those with ``icmp-type``, and IPFilter 4.1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from l4ipd.model import Endpoint
+
+PREFIX = re.compile(r"(?:\d+ ){0,2}(?:@\d+ )?")     # hits, bytes, number: as the flags of ipfstat will have it
+RULE = re.compile(r"(?P<action>log|count) in on (?P<interface>\S+) (?:family )?(?:inet6? )?proto (?P<protocol>\S+) "
+                  r"from (?P<address>[^\s/]+)(?:/32|/128)?(?: port = (?P<port>\d+))? to any"
+                  r"(?: flags (?P<flags>\S+))?(?: icmp-type (?P<type>\S+) code (?P<code>\S+))?"
+                  r"(?: set-tag\(log=(?P<tag>\d+)\))?")
+PROTOCOLS = {"tcp": "tcp", "6": "tcp", "icmp": "icmp", "1": "icmp", "ipv6-icmp": "ipv6-icmp", "icmp6": "ipv6-icmp",
+             "icmpv6": "ipv6-icmp", "58": "ipv6-icmp"}
+UNREACHABLE = {"icmp": ({"3", "unreach"}, {"3", "port-unr"}), "ipv6-icmp": ({"1", "unreach"}, {"4"})}
+NUMBERS = {"icmp": "icmp-type 3 code 3", "ipv6-icmp": "icmp-type 1 code 4"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Log or count the refusals of one member: RSTs of a tcp ``port``, or, without one, ICMP port unreachables."""
+
+    action: str                                     # log | count
+    interface: str
+    address: str
+    port: int | None
+    tag: int | None = None                          # count rules have none: they leave no trace in the log
+
+    @property
+    def inet6(self) -> bool:
+        return ":" in self.address
+
+    def line(self) -> str:
+        """The canonical line, which every version of ipf takes."""
+        tag = "" if self.tag is None else f" set-tag(log={self.tag})"
+        if self.port is not None:
+            what = f"proto tcp from {self.address} port = {self.port} to any flags R/R"
+        else:
+            protocol = "ipv6-icmp" if self.inet6 else "icmp"
+            what = f"proto {protocol} from {self.address} to any {NUMBERS[protocol]}"
+        return f"{self.action} in on {self.interface} {what}{tag}"
+
+
+def wanted(endpoints: Iterable[Endpoint], interface: str, action: str, tag: int | None) -> list[Rule]:
+    """The rules for ``endpoints``, each once however many endpoints share it."""
+    return list(dict.fromkeys(Rule(action, interface, endpoint.address,
+                                   endpoint.member_port if endpoint.protocol == "tcp" else None, tag)
+                              for endpoint in endpoints))
+
+
+def feed(line: str) -> str:
+    """How a canonical line is given to ``ipf -f -``: log rules go first, before any that is ``quick``."""
+    return f"@0 {line}" if line.startswith("log ") else line
+
+
+def bare(line: str) -> str:
+    """A listed line without what ipfstat puts in front: the words that remove the rule."""
+    return line[PREFIX.match(line).end():] if line[:1] in "0123456789@" else line  # type: ignore[union-attr]
+
+
+def hits(line: str) -> int:
+    """How many packets a line of ``ipfstat -aih`` has counted."""
+    number = line.partition(" ")[0]
+    return int(number) if number.isdigit() else 0
+
+
+def parse(line: str) -> Rule | None:
+    """The rule of the kind above that ``line`` says, fed or listed; None for any other, however like ours it is."""
+    found = RULE.fullmatch(bare(line).strip())
+    if found is None:
+        return None
+    protocol = PROTOCOLS.get(found["protocol"], "")
+    if protocol == "tcp":
+        fits = found["port"] is not None and found["flags"] == "R/R" and found["type"] is None
+    else:
+        kind, code = UNREACHABLE.get(protocol, (set(), set()))
+        fits = found["port"] is None and found["flags"] is None and found["type"] in kind and found["code"] in code
+    address = _address(found["address"])
+    if not fits or address is None or (protocol != "tcp" and (":" in address) != (protocol == "ipv6-icmp")):
+        return None
+    return Rule(found["action"], found["interface"], address, int(found["port"]) if found["port"] else None,
+                int(found["tag"]) if found["tag"] else None)
+
+
+def _address(text: str) -> str | None:
+    try:
+        return str(ip_address(text))
+    except ValueError:                              # any, a network, a name
+        return None
