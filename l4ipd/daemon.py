@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from l4ipd import checks, ipfilter, plan
@@ -19,6 +19,7 @@ from l4ipd.monitor import Monitor, Rounds
 from l4ipd.nat import Dialect, NatTable, find_dialect
 from l4ipd.probe import Prober
 from l4ipd.reconcile import Reconciler
+from l4ipd.state import Saved
 
 STOP_WAIT = 2.0                                     # seconds that a stop waits for rules to be as they should
 log = logging.getLogger("l4ipd")
@@ -28,6 +29,7 @@ class Event(NamedTuple):
     """Something that people and programs may want to hear of. ``name`` is an endpoint, a service, or empty."""
 
     kind: str                                       # up down disabled enabled all-down repaired reloaded
+                                                    # reload-failed sensing-lost sensing-back
     name: str
     text: str
     level: int = logging.INFO
@@ -48,6 +50,10 @@ class Daemon:
         self.rounds = Rounds(loop, descriptors, self.prober.start, changed=self._changed, decided=self._decided)
         self.started = time.time()
         self.stopping = False
+        self.saved = Saved()                        # what an earlier run left behind; to be set before the start
+        self.disabled: dict[str, float] = {}        # by the operator: endpoint -> since when, seconds since the epoch
+        self._cut: set[str] = set()                 # disabled endpoints whose sessions are to end at once
+        self._none_told: set[str] = set()           # services of which it was said that no member is up
         self._keep: dict[str, bool] = {}            # by service: when_all_down: keep
         self._serving: dict[str, tuple[str, ...]] = {}
         self._wanted: dict[str, list[str]] = {}     # by service
@@ -67,7 +73,17 @@ class Daemon:
     def start(self) -> None:
         """Begin probing, and find out what the tools understand; then the kernel's rules are read and adopted."""
         self.apply(self._first_config)
+        self._restore()
         find_dialect(self.loop, self.config.ipfilter, self._speak)
+
+    def _restore(self) -> None:
+        """What the operator disabled stays so; and what is down as it was has been down since then."""
+        self.disabled = {name: when for name, when in self.saved.disabled.items() if name in self.monitors}
+        for name, monitor in self.monitors.items():
+            monitor.disabled = name in self.disabled
+            monitor.since -= self.saved.since(name, False, time.time())
+        if self.disabled:
+            log.info("still disabled by the operator: %s", ", ".join(self.disabled))
 
     def _speak(self, dialect: Dialect) -> None:
         self.dialect = dialect
@@ -109,6 +125,8 @@ class Daemon:
         for gone in old.values():
             gone.stop()
             self._undecided.discard(gone.endpoint.name)
+            self.disabled.pop(gone.endpoint.name, None)
+            self._cut.discard(gone.endpoint.name)
         self._regroup()
         if config.ipfilter != before.ipfilter and before.clusters:
             if before.ipfilter.tag and before.ipfilter.tag != config.ipfilter.tag:
@@ -156,6 +174,37 @@ class Daemon:
         if self.rules.settled or (self.rules.problem and not self.rules.busy):
             self.loop.stop()
 
+    # -- the operator
+
+    def disable(self, monitors: Sequence[Monitor], now: bool) -> None:
+        """Take endpoints out, whatever their probes say. Sessions are left to finish or, with ``now``, cut off."""
+        for monitor in monitors:
+            endpoint = monitor.endpoint
+            monitor.disabled, monitor.unconfirmed = True, False
+            self.disabled[endpoint.name] = time.time()
+            (self._cut.add if now else self._cut.discard)(endpoint.name)
+            self._dirty.add(endpoint.group)
+        for monitor in monitors:
+            endpoint = monitor.endpoint
+            self.tell(Event("disabled", endpoint.name,
+                            f"{endpoint.name} {endpoint.where} {'up' if monitor.up else 'down'} -> disabled: by the "
+                            f"operator, its sessions {'are cut off' if now else 'may finish'}; "
+                            f"{self._count(endpoint.group)}"))
+        for monitor in monitors:
+            self._tell_if_none(monitor.endpoint)
+
+    def enable(self, monitors: Sequence[Monitor]) -> None:
+        """Put endpoints back: each is checked first, then added."""
+        for monitor in monitors:
+            endpoint = monitor.endpoint
+            monitor.disabled, monitor.unconfirmed = False, True
+            self.disabled.pop(endpoint.name, None)
+            self._cut.discard(endpoint.name)
+            self._dirty.add(endpoint.group)
+            monitor.hasten()
+            self.tell(Event("enabled", endpoint.name, f"{endpoint.name} {endpoint.where} disabled -> enabled: by the "
+                            f"operator, to be checked first; {self._count(endpoint.group)}"))
+
     # -- from states to rules
 
     def _replan(self) -> None:
@@ -184,10 +233,12 @@ class Daemon:
         monitor = self.owner.get(line)
         if monitor is None:
             return None if self._undecided and not self.stopping else "drain"
+        if monitor.endpoint.name in self._cut:
+            return "purge"
         return "drain" if monitor.up or monitor.disabled or monitor.unconfirmed else "purge"
 
     def _known(self, line: str) -> bool:
-        return line in self.owner
+        return line in self.owner or line in self.saved.rules
 
     def _listed(self) -> None:
         """The kernel's table has been read."""
@@ -205,6 +256,7 @@ class Daemon:
             if ipfilter.target(line) in there:
                 if monitor.verdict is None and not monitor.up:
                     monitor.adopt()
+                    monitor.since = self.loop.now - self.saved.since(monitor.endpoint.name, True, time.time())
                 group = monitor.endpoint.group
                 if monitor.endpoint.name not in self._serving.get(group, ()):
                     self._serving[group] = (*self._serving.get(group, ()), monitor.endpoint.name)
@@ -222,13 +274,12 @@ class Daemon:
     def _changed(self, monitor: Monitor, flipped: bool) -> None:
         endpoint = monitor.endpoint
         self._dirty.add(endpoint.group)
-        if flipped:
-            self.tell(Event("up" if monitor.up else "down", endpoint.name, self._transition(monitor)))
-            self._tell_if_none(endpoint)
+        states = "down -> up" if flipped and monitor.up else "up -> down" if flipped else "enabled -> up"
+        self.tell(Event("up" if monitor.up else "down", endpoint.name, self._transition(monitor, states)))
+        self._tell_if_none(endpoint)
 
-    def _transition(self, monitor: Monitor) -> str:
+    def _transition(self, monitor: Monitor, states: str) -> str:
         endpoint, count = monitor.endpoint, abs(monitor.streak)
-        states = "down -> up" if monitor.up else "up -> down"
         what = "passed" if monitor.up else "failed"
         return (f"{endpoint.name} {endpoint.where} {states}: {monitor.verdict} ({count} of {count} {what}, "
                 f"{monitor.took * 1000:.0f} ms); {self._count(endpoint.group)}")
@@ -243,7 +294,10 @@ class Daemon:
 
     def _tell_if_none(self, endpoint: Endpoint) -> None:
         group = endpoint.group
-        if not any(monitor.eligible for monitor in self.groups[group]):
+        if any(monitor.eligible for monitor in self.groups[group]):
+            self._none_told.discard(group)
+        elif group not in self._none_told:
+            self._none_told.add(group)
             kept = self._keep[group] and self._serving.get(group)
             self.tell(Event("all-down", group, f"{group}: no member is up" +
                             ("; its last rules stay (when_all_down: keep)" if kept else ""), logging.ERROR))

@@ -1,17 +1,24 @@
-"""What `l4ipctl show`, SIGUSR1 and the status page tell: one row an endpoint, as data and as a table."""
+"""What `l4ipctl show`, SIGUSR1 and the status page tell: one row an endpoint, as data; and one line on the whole."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from l4ipd import trouble
+from l4ipd.table import ago as ago
+from l4ipd.table import printable
+from l4ipd.table import table as _table
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from l4ipd.daemon import Daemon
     from l4ipd.monitor import Monitor
 
-HEADINGS = ("ENDPOINT", "ADDRESS", "STATE", "RULE", "SINCE", "LAST VERDICT")
+Kernel = Mapping[str, "int | None"]                 # rules of ours in the kernel -> connections that each has had
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,69 +27,96 @@ class Row:
 
     endpoint: str
     address: str
-    state: str                                      # up, down, unknown, disabled (up), disabled (down)
-    loaded: str                                     # yes, no, wanted (but not in the kernel), leaving
+    state: str                                      # see state()
+    loaded: str                                     # yes, no, missing (wanted), leaving (not wanted), unknown
     since: float
     verdict: str
     took: float                                     # seconds
+    serving: bool = False                           # up, and not held back by the operator
+    disabled: bool = False
+    code: str = ""                                  # of the last outcome, LOCAL included; empty before the first
+    connections: int | None = None                  # None: not known
+
+    def data(self) -> dict[str, object]:
+        """For JSON. The keys are part of the interface: l4ipctl(8)."""
+        return {"endpoint": self.endpoint, "address": self.address, "state": self.state, "up": self.serving,
+                "disabled": self.disabled, "rule": self.loaded, "connections": self.connections,
+                "seconds": round(self.since, 1), "code": self.code, "verdict": self.verdict,
+                "milliseconds": round(self.took * 1000, 1)}
 
 
-def rows(daemon: Daemon, names: Iterable[str] | None = None) -> list[Row]:
+def rows(daemon: Daemon, names: Iterable[str] | None = None, kernel: Kernel | None = None) -> list[Row]:
     """The state of the endpoints in ``names``, by default of all."""
-    return [row(daemon, daemon.monitors[name]) for name in (daemon.monitors if names is None else names)]
+    return [row(daemon, daemon.monitors[name], kernel) for name in (daemon.monitors if names is None else names)]
 
 
-def row(daemon: Daemon, monitor: Monitor) -> Row:
+def row(daemon: Daemon, monitor: Monitor, kernel: Kernel | None = None) -> Row:
+    """One endpoint. ``kernel`` is what the kernel says at this moment, where that has been asked."""
     endpoint = monitor.endpoint
-    verdict = str(monitor.verdict) if monitor.verdict else ""
+    code = "LOCAL" if monitor.trouble else monitor.verdict.code if monitor.verdict else ""
+    return Row(endpoint.name, endpoint.where, state(monitor), loaded(daemon, monitor, kernel),
+               daemon.loop.now - monitor.since, printable(verdict(monitor)), monitor.took, monitor.eligible,
+               monitor.disabled, code, connections(daemon, monitor, kernel))
+
+
+def verdict(monitor: Monitor) -> str:
+    """The last verdict, in words; and how far it is from changing anything."""
+    last = str(monitor.verdict) if monitor.verdict else ""
     if monitor.trouble:
-        verdict = f"LOCAL {monitor.trouble}" + (f" (before: {verdict})" if verdict else "")
-    if monitor.verdict and not monitor.verdict.passed and monitor.up:
-        verdict += f" ({-monitor.streak} of {endpoint.checks[0].fall} failed)"
-    return Row(endpoint.name, endpoint.where, state(monitor), loaded(daemon, monitor), daemon.loop.now - monitor.since,
-               verdict or "not checked yet", monitor.took)
+        return f"LOCAL {monitor.trouble}" + (f" (before: {last})" if last else "")
+    if monitor.verdict is None:
+        return "not checked yet"
+    check = monitor.endpoint.checks[0]
+    if monitor.up and not monitor.verdict.passed:
+        return f"{last} ({-monitor.streak} of {check.fall} failed)"
+    if not monitor.up and monitor.verdict.passed:
+        return f"{last} ({monitor.streak} of {check.rise} passed)"
+    return last
 
 
 def state(monitor: Monitor) -> str:
-    """The state in a word; with what the probes see behind it where the operator overrides that."""
+    """up, down or unknown; ``disabled (up)`` where the operator overrides what the probes see, ``enabling (up)`` until
+    the first probe after that."""
     seen = "up" if monitor.up else "down" if monitor.verdict else "unknown"
-    return f"disabled ({seen})" if monitor.disabled else seen
+    if monitor.disabled:
+        return f"disabled ({seen})"
+    return "enabling (up)" if monitor.unconfirmed and monitor.up else seen
 
 
-def loaded(daemon: Daemon, monitor: Monitor) -> str:
+def loaded(daemon: Daemon, monitor: Monitor, kernel: Kernel | None = None) -> str:
     """Kernel truth beside check truth."""
+    if kernel is None:
+        if daemon.rules.stale:
+            return "unknown"
+        known: Iterable[str] = daemon.rules.have
+    else:
+        known = kernel
     lines = daemon.lines(monitor)
-    there = sum(line in daemon.rules.have for line in lines)
+    there = sum(line in known for line in lines)
     wanted = sum(line in daemon.rules.want for line in lines)
-    if daemon.rules.stale:
-        return "unknown"
-    if there == wanted == 0:
-        return "no"
     if there == wanted:
-        return "yes"
+        return "yes" if wanted else "no"
     return "missing" if wanted > there else "leaving"
 
 
-def ago(seconds: float) -> str:
-    """4s, 12m, 3h, 5d: short, for a column."""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size:.0f}{unit}"
-    return f"{max(0.0, seconds):.0f}s"
+def connections(daemon: Daemon, monitor: Monitor, kernel: Kernel | None) -> int | None:
+    """How many connections its rules have had since each was loaded."""
+    counts = [kernel[line] for line in daemon.lines(monitor) if line in kernel] if kernel else []
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def table(lines: Sequence[Row], width: int = 0) -> list[str]:
     """The rows under their headings, in columns; cut to ``width`` if that is given."""
-    cells = [HEADINGS, *((row.endpoint, row.address, row.state, row.loaded, ago(row.since), row.verdict) for row in lines)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS) - 1)]
-    text = ["  ".join([*(cell.ljust(size) for cell, size in zip(line, widths, strict=False)), line[-1]]) for line in cells]
-    return [line[:width] if width else line for line in text]
+    return _table([line.data() for line in lines], width)
 
 
 def summary(daemon: Daemon) -> str:
     """One line on the whole."""
-    up = sum(monitor.up for monitor in daemon.monitors.values())
-    rules = daemon.rules
-    return (f"{up} of {len(daemon.monitors)} endpoints up; {len(rules.want)} rules wanted, {len(rules.have)} in the kernel"
-            f"{'; ' + (rules.problem or rules.complaint) if rules.problem or rules.complaint else ''}; "
-            f"running since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(daemon.started))}")
+    up = sum(monitor.eligible for monitor in daemon.monitors.values())
+    disabled = sum(monitor.disabled for monitor in daemon.monitors.values())
+    parts = [f"{up} of {len(daemon.monitors)} endpoints up" + (f" ({disabled} disabled)" if disabled else ""),
+             f"{len(daemon.rules.want)} rules wanted, {len(daemon.rules.have)} in the kernel",
+             *trouble.troubles(daemon),
+             f"running since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(daemon.started))}"]
+    return printable("; ".join(parts))

@@ -1,0 +1,84 @@
+"""What the kernel's NAT table says at this moment, for people: our rules with their connections, and those of others.
+
+The reconciler has its own view of the table and its own pace. This is a look from the side, on demand, with
+``ipnat -lhR`` (FACTS.md 2c-3): counts of connections before the rules, numbers instead of service names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from l4ipd import ipfilter
+from l4ipd.child import Child, Exit
+from l4ipd.ipfilter import Rdr, explain
+from l4ipd.loop import Loop
+from l4ipd.nat import NatTable
+
+
+@dataclass
+class Look:
+    """A listing. ``problem`` says why there is none; what is here then is no truth."""
+
+    ours: dict[str, int | None] = field(default_factory=dict)   # canonical line -> connections so far, if it says
+    foreign: list[tuple[str, Rdr]] = field(default_factory=list)    # as listed, and as read
+    problem: str = ""
+
+
+def look(loop: Loop, nat: NatTable, done: Callable[[Look], object]) -> None:
+    """Read the table as it is now; ``done`` is called later, in any case."""
+    reader = _Reader(nat)
+
+    def ended(end: Exit) -> None:
+        if not reader.complete:
+            words = end.error or ("its listing was cut short" if end.clean else
+                                  explain(end.status, end.stderr.decode(errors="replace"), end.timed_out))
+            reader.look.problem = f"ipnat -lhR: {words}"
+        done(reader.look)
+
+    Child(loop, (*nat.settings.ipnat, "-lhR"), timeout=nat.settings.timeout, done=ended, output=reader.feed)
+
+
+class _Reader:
+    """Takes the listing as it streams, up to where the sessions begin."""
+
+    def __init__(self, nat: NatTable) -> None:
+        self.nat = nat
+        self.look = Look()
+        self.complete = False
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> bool:
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for raw in lines:
+            line = raw.decode(errors="replace").strip("\r")
+            if line == ipfilter.LISTING_END:
+                self.complete = True
+                return True
+            self._take(line)
+        return False
+
+    def _take(self, line: str) -> None:
+        rule = ipfilter.parse(line)
+        if rule is None:
+            return
+        count, _, rest = line.partition(" ")
+        counted = count.isdigit()
+        if self._is_ours(rule):
+            self.look.ours[rule.line()] = int(count) if counted else None
+        else:
+            self.look.foreign.append((rest if counted else line, rule))
+
+    def _is_ours(self, rule: Rdr) -> bool:
+        if self.nat.settings.tag is None:
+            return self.nat.known(rule.line())
+        return any(ipfilter.owned(rule.tag, tag) for tag in self.nat.tags)
+
+
+def clashes(look: Look, want: list[Rdr]) -> list[tuple[str, Rdr, str]]:
+    """The rules of others that get in the way of those we want: (as listed, one of ours, how)."""
+    by_vip: dict[str, dict[str, Rdr]] = {}
+    for rule in want:
+        by_vip.setdefault(rule.vip, {}).setdefault(ipfilter.side(rule.line()), rule)
+    return [(line, rule, how) for line, stranger in look.foreign for rule in by_vip.get(stranger.vip, {}).values()
+            if (how := ipfilter.swallows(stranger, rule))]

@@ -1,0 +1,182 @@
+"""The state file: what the operator disabled, what was up and since when, and which rules are ours.
+
+Written within a second of a change, and at the end; always whole (a temporary file beside it, synchronized, renamed),
+and readable by us alone. A disk may be slow or broken: it is written by a thread, of which there is never more than
+one, and a failure is said once and costs nothing else.
+
+The kernel's table stays the first witness. Whether an endpoint starts *up* is decided by its rules in the kernel and
+by its probes, never by this file: after a reboot the table is empty, the first probes are a second away, and a file
+that says "up" of a member that died meanwhile would send clients to it. The file only tells *since when*, and that is
+forgotten after an hour. What the operator disabled never expires. The rules matter where IPFilter has no tags
+(``tag: no``): they are how the next run knows which of the kernel's rules are ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from l4ipd.loop import Loop, Timer
+
+VERSION = 1
+PAUSE = 1.0                                         # seconds between two writes
+OLD = 3600.0                                        # seconds after which "since when" is forgotten
+SIZE_LIMIT = 64 << 20
+LAST_WAIT = 2.0                                     # seconds that the end of the program waits for the disk
+log = logging.getLogger("l4ipd.state")
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What the file holds. Times are seconds since the epoch."""
+
+    disabled: Mapping[str, float] = field(default_factory=dict)         # endpoint -> since when
+    states: Mapping[str, tuple[bool, float]] = field(default_factory=dict)      # endpoint -> up?, since when
+    rules: frozenset[str] = frozenset()                                 # canonical lines
+
+    def since(self, name: str, up: bool, now: float) -> float:
+        """How many seconds ago ``name`` went up, or down; 0 if that is not known."""
+        was_up, when = self.states.get(name, (up, now))
+        return max(0.0, now - when) if was_up == up else 0.0
+
+
+def load(path: str, now: float | None = None) -> Saved:
+    """Read the file; without one, or with one that is of no use, nothing is saved, and the log says why."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(SIZE_LIMIT + 1)
+        return decode(text, time.time() if now is None else now, path)
+    except FileNotFoundError:
+        return Saved()
+    except OSError as error:
+        log.warning("%s: ignored: %s", path, error.strerror)
+    except ValueError as error:
+        log.warning("%s: ignored: %s", path, error)
+    return Saved()
+
+
+def decode(text: bytes, now: float, path: str = "state") -> Saved:
+    """Raises ValueError with the reason if ``text`` is no state."""
+    if len(text) > SIZE_LIMIT:
+        raise ValueError(f"it is larger than {SIZE_LIMIT >> 20} MB")
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("it is damaged") from None
+    if not isinstance(data, dict) or "version" not in data:
+        raise ValueError("it is not a state file of l4ipd")
+    if data["version"] != VERSION:
+        raise ValueError(f"it is of version {str(data['version'])[:20]}, and this l4ipd writes version {VERSION}")
+    try:
+        written = _finite(data["written"])
+        disabled = {str(name): _finite(when) for name, when in data["disabled"].items()}
+        states = {str(name): (bool(up), _finite(when)) for name, (up, when) in data["endpoints"].items()}
+        rules = frozenset(str(line) for line in data["rules"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        raise ValueError("it is damaged") from None
+    if not 0 <= now - written <= OLD:
+        age = f"{(now - written) / 3600:.0f} h old" if now > written else "from the future"
+        log.info("%s is %s: since when endpoints are up or down is forgotten%s", path, age,
+                 "" if not disabled else "; what the operator disabled stays disabled")
+        states = {}
+    return Saved(disabled, states, rules)
+
+
+def _finite(value: float) -> float:
+    """A number, or ValueError."""
+    if not math.isfinite(value):
+        raise ValueError("not a time")
+    return float(value)
+
+
+def encode(saved: Saved, now: float) -> bytes:
+    """The text of the file."""
+    return json.dumps({"version": VERSION, "written": now, "disabled": dict(saved.disabled),
+                       "endpoints": dict(saved.states), "rules": sorted(saved.rules)}, indent=0).encode()
+
+
+def write(path: str, text: bytes) -> None:
+    """Replace the file as a whole, or leave it as it is. Raises OSError."""
+    directory = os.path.dirname(path) or "."
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    draft = f"{path}.{os.getpid()}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(draft)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(draft, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise
+    with contextlib.suppress(OSError):              # some file systems will not
+        fd = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+class Store:
+    """Keeps the file at ``path`` as ``snapshot()`` says, a second after :meth:`changed` at most."""
+
+    def __init__(self, loop: Loop, path: str, snapshot: Callable[[], Saved]) -> None:
+        self.loop, self.path, self.snapshot = loop, path, snapshot
+        self.failure = ""                           # why the last write failed
+        self._dirty = False
+        self._thread: threading.Thread | None = None
+        self._timer = Timer(self._write)
+
+    def changed(self) -> None:
+        """Something that is saved has changed."""
+        if not self._dirty:
+            self._dirty = True
+            self.loop.set(self._timer, self.loop.now + PAUSE)
+
+    def close(self) -> None:
+        """The last write; waits for it, but not for ever."""
+        self.loop.clear(self._timer)
+        if self._thread is not None:
+            self._thread.join(LAST_WAIT)
+        if self._thread is None or not self._thread.is_alive():
+            self._begin()
+            assert self._thread is not None
+            self._thread.join(LAST_WAIT)
+
+    def _write(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            self.loop.set(self._timer, self.loop.now + PAUSE)       # a slow disk
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._dirty = False
+        text = encode(self.snapshot(), time.time())
+        self._thread = threading.Thread(target=self._save, args=(text,), name="l4ipd-state", daemon=True)
+        self._thread.start()
+
+    def _save(self, text: bytes) -> None:
+        """In the thread."""
+        try:
+            write(self.path, text)
+        except OSError as error:
+            words = error.strerror or str(error)
+            if words != self.failure:
+                log.error("%s: cannot be written: %s: what the operator disables now would not survive a restart",
+                          self.path, words)
+            self.failure = words
+            return
+        if self.failure:
+            log.info("%s can be written again", self.path)
+            self.failure = ""
