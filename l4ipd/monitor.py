@@ -48,6 +48,7 @@ class Rounds:
         self.verbose = False
         self.flying = 0
         self.started = self.late = self.skipped = 0
+        self.outcomes: list[Callable[[Monitor, Verdict], object]] = []  # who is told of the outcome of every round
         self.codes = dict.fromkeys(health.CODES, 0)  # outcomes of rounds, by code
         self.timings: dict[str, list[float]] = {}   # by kind of check
         self._queue: deque[Monitor] = deque()
@@ -223,6 +224,8 @@ class Monitor:
         if not self.tried:
             self.tried = True
             self.rounds.decided(self)
+        for told in self.rounds.outcomes:
+            told(self, verdict)
         self.rounds.landed()
 
     # -- outcomes
