@@ -116,7 +116,7 @@ OTHERS = [
     ("/usr/sbin/ipmon", "ipmon"), ("interface: em1", "interface: em2"), ("source: ipmon", "source: counters"),
     ("action: refused", "action: any"), ("tag: 4711", "tag: 1"), ("interval: 5s", "interval: 4s"),
     ("timeout: 2s", "timeout: 1s"), ("rise: 2", "rise: 1"), ("fall: 3", "fall: 1"), ("  www:", "  web:"),
-    ("203.0.113.10", "203.0.113.11"), ("port: 80 ", "port: 81 "), ("port: 80\n", "port: 81\n"),
+    ("203.0.113.10", "203.0.113.11"), ("port: 80\n", "port: 81\n"),
     ("protocol: tcp", "protocol: udp"), ("member_port: 8080", "member_port: 8081"), ("sticky: no", "sticky: yes"),
     ("type: http,", "type: https,"), ("path: /healthz, status", "path: /, status"), ("200-299", "204"),
     ("interval: 2s", "interval: 3s"), ("verify: /etc/ssl/ca.pem", "verify: yes"), ("web1:", "w1:"),
