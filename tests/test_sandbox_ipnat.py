@@ -45,6 +45,7 @@ def test_form(row: dict[str, str]) -> None:
     added = lab.ipnat("-f", "-", stdin=rule)
     assert row["add"] == f"rc={added.status} {added.stderr.rstrip()}"
     if "listed" not in row:
+        assert lab.listed() == []
         return
     assert lab.listed() == [row["listed"]]
     if "listed -R" in row:

@@ -18,6 +18,8 @@ NEW_WORDS = "config divert dst dstlist hash in inet inet6 no on out pool proto p
 _ALIASES = {"netmask": "mask", "eq": "="}
 OLD_KEYWORDS = {word: _ALIASES.get(word, word) for word in [*OLD_WORDS.split(), "netmask"]}
 KEYWORDS = OLD_KEYWORDS | {word: word for word in NEW_WORDS.split()}
+# What may follow a rule: its end is only seen by what comes next, and anything else spoils the whole rule.
+FOLLOWS = frozenset(("rdr", "map", "bimap", "map-block", "rewrite", "divert", "no", STR, COMMENT, EOF))
 COMPARE_KINDS = frozenset(COMPARISONS.values()) - {"<>", "><"}
 FULL = {0: (1 << 32) - 1, 4: (1 << 32) - 1, 6: (1 << 128) - 1}
 
@@ -80,8 +82,8 @@ class NatParser:
             self._map()
         if rule.no:
             tokens.expect(";")
-        else:
-            tokens.accept(";")
+        elif not tokens.accept(";") and tokens.kind not in FOLLOWS:
+            raise tokens.error("syntax error")
         return rule
 
     def _rdr(self) -> None:

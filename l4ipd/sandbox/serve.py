@@ -15,7 +15,7 @@ from l4ipd.sandbox.kernel import STDERR, Kernel, Run
 from l4ipd.sandbox.relay import Relay
 from l4ipd.sandbox.server import Server
 
-WARNING = "l4ip sandbox: this is no production balancer: it relays connections in user space, to try things out\n"
+WARNING = "sandbox: this is no production balancer: it relays connections in user space, to try things out\n"
 
 
 def serve(path: str, old: bool, until_eof: bool) -> int:
@@ -26,9 +26,9 @@ def serve(path: str, old: bool, until_eof: bool) -> int:
     try:
         server = Server(loop, path, lambda tool, arguments, directory, zone: start(kernel, tool, arguments, directory))
     except OSError as error:
-        sys.stderr.write(f"l4ip sandbox: {path}: cannot listen there: {error.strerror}\n")
+        sys.stderr.write(f"sandbox: {path}: cannot listen there: {error.strerror}\n")
         return 1
-    relay = Relay(loop, kernel, lambda line: print("l4ip sandbox:", line, file=sys.stderr, flush=True))
+    relay = Relay(loop, kernel, lambda line: print("sandbox:", line, file=sys.stderr, flush=True))
     kernel.changed = relay.sync
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.on_signal(signum, loop.stop)
