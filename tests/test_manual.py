@@ -175,6 +175,15 @@ def test_codes() -> None:
     assert re.findall(r"^\.It Li (\w+)$", section, re.MULTILINE) == list(health.CODES)
 
 
+def test_metrics() -> None:
+    source = ROOT / "l4ipd/metrics.py"
+    if not source.exists():
+        pytest.skip("there are no metrics yet")
+    section = sections(manual("l4ipd.8"))["STATUS PAGE AND METRICS"]
+    assert set(re.findall(r"^\.It Li (\w+)$", section, re.MULTILINE)) == set(
+        re.findall(r'"(l4ip_\w+)"', source.read_text()))
+
+
 # -- the sample
 
 def switched_on(text: str) -> str:
