@@ -99,7 +99,7 @@ def surroundings(config: Config) -> list[str]:
         for service in cluster.services:
             for each in service.checks:
                 try:
-                    getattr(probe, "prepare", lambda check: None)(each)  # TEMP
+                    probe.prepare(each)
                 except ValueError as error:
                     problems.append(f"clusters.{cluster.name}.services.{service.name}.check: {error}")
     if config.notify and find_program(config.notify[0]) is None:
