@@ -1,0 +1,268 @@
+"""A small HTTP/1.1 server on the loop: GET and HEAD, one request a connection. It knows nothing of what it serves.
+
+::
+
+    READING --request or garbage--> ANSWERING --all sent--> DRAINING --end of file--> closed
+       any of them: too slow, or the connection breaks --> closed
+
+Bounded in every direction: the head of a request, connections, time, and what is buffered for a slow reader. An answer
+is produced piece by piece, and only one piece of one answer a tick, and not more than half of the time: whoever asks,
+and however often, the loop never stands for longer than a piece takes. What the words mean to HTTP is left to h11.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlsplit
+
+import h11
+
+from l4ipd.loop import READ, WRITE, Loop, Timer
+
+HEAD_LIMIT = 8192                                   # bytes of a request
+CLIENTS = 16                                        # connections at once
+REQUEST_TIME, ANSWER_TIME, DRAIN_TIME = 5.0, 30.0, 1.0      # seconds
+PIECE = 32768                                       # bytes that are produced and buffered ahead of the reader
+SLICE = 0.005                                       # seconds that producing them may take
+PLAIN = "text/plain; charset=utf-8"
+log = logging.getLogger("l4ipd.http")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A GET, or a HEAD whose answer will lose its body. ``local`` is the address that the client connected to."""
+
+    path: str
+    query: Mapping[str, str]
+    host: str
+    local: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back. A body of bytes is sent with its length, anything else as it is produced."""
+
+    status: int
+    body: bytes | Iterable[bytes]
+    kind: str = PLAIN
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Server:
+    """Listens, and hands requests to ``handler``. Raises OSError if it cannot listen. All answers get ``headers``."""
+
+    def __init__(self, loop: Loop, address: str, port: int, handler: Callable[[Request], Answer],
+                 headers: Mapping[str, str] | None = None) -> None:
+        self.loop, self.handler, self.headers = loop, handler, headers or {}
+        self.clients: dict[Client, None] = {}       # the oldest first
+        self._queue: deque[Client] = deque()        # who wants its next piece
+        self._turn = Timer(self._produce)
+        self._accept_again = Timer(self._listen)
+        self._listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        try:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listener.bind((address, port))
+            self._listener.listen(CLIENTS)
+        except OSError:
+            self._listener.close()
+            raise
+        self._listener.setblocking(False)
+        self._listen()
+
+    @property
+    def port(self) -> int:
+        """Where we listen, also if port 0 was asked for."""
+        return int(self._listener.getsockname()[1])
+
+    def close(self) -> None:
+        """Stop listening, and let everybody go."""
+        self.loop.clear(self._accept_again)
+        self.loop.clear(self._turn)
+        self.loop.closing(self._listener.fileno())
+        self._listener.close()
+        for client in list(self.clients):
+            client.close()
+
+    def wanting(self, client: Client) -> None:
+        """Let ``client`` have its next piece when its turn comes."""
+        self._queue.append(client)
+        if not self._turn.is_set:
+            self.loop.set(self._turn, self.loop.now)
+
+    def _produce(self) -> None:
+        client = self._queue.popleft()
+        begun = self.loop.clock()
+        if client in self.clients:
+            client.produce(begun + SLICE)
+        if self._queue:
+            now = self.loop.clock()
+            self.loop.set(self._turn, now + (now - begun))
+
+    def _listen(self) -> None:
+        self.loop.watch(self._listener.fileno(), READ, self._accept)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:                    # no descriptors: ask again later, not at once and for ever
+            log.warning("http: a client cannot be served: %s", error.strerror)
+            self.loop.unwatch(self._listener.fileno())
+            self.loop.set(self._accept_again, self.loop.now + 1.0)
+            return
+        if len(self.clients) < CLIENTS or self._make_room():
+            self.clients[Client(self, connection)] = None
+        else:
+            connection.close()
+
+    def _make_room(self) -> bool:
+        """Let go who has been pondering over a request for longest, if anybody is."""
+        for client in self.clients:
+            if client.reading:
+                client.close()
+                return True
+        return False
+
+
+class Client:
+    """One connection."""
+
+    def __init__(self, server: Server, connection: socket.socket) -> None:
+        self.server, self.loop, self.socket = server, server.loop, connection
+        self.fd = connection.fileno()
+        connection.setblocking(False)
+        self.reading = True
+        self._head_only = False
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
+        self._out = bytearray()
+        self._body: Iterator[bytes] | None = None   # what is still to be produced
+        self._timer = self.loop.later(REQUEST_TIME, self.close)
+        self.loop.watch(self.fd, READ, self._read)
+
+    def close(self) -> None:
+        self.loop.clear(self._timer)
+        self.loop.closing(self.fd)
+        self.socket.close()
+        del self.server.clients[self]
+
+    # -- the request
+
+    def _read(self) -> None:
+        chunk = self._receive()
+        if chunk is None:
+            return
+        if not chunk:
+            self.close()
+            return
+        try:
+            self._http.receive_data(chunk)
+            event = self._http.next_event()
+            if event is h11.NEED_DATA:
+                return
+            assert isinstance(event, h11.Request)
+            answer = self._answer_to(event)
+        except h11.RemoteProtocolError as error:
+            answer = Answer(error.error_status_hint, f"bad request: {error}\n".encode())
+        self._begin(answer)
+
+    def _receive(self) -> bytes | None:
+        """What has arrived: nothing at the end, None if there is nothing at present or we have closed."""
+        try:
+            return self.socket.recv(HEAD_LIMIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            self.close()
+            return None
+
+    def _answer_to(self, event: h11.Request) -> Answer:
+        if event.method not in (b"GET", b"HEAD"):
+            return Answer(405, b"only GET and HEAD are known here: nothing can be changed\n",
+                          headers={"Allow": "GET, HEAD"})
+        self._head_only = event.method == b"HEAD"
+        host = next((value.decode("latin-1") for name, value in event.headers if name == b"host"), "")
+        try:
+            parts = urlsplit(event.target.decode("latin-1"))
+            query = dict(parse_qsl(parts.query, max_num_fields=20))
+        except ValueError:
+            return Answer(400, b"bad request: the address is not understood\n")
+        try:
+            return self.server.handler(Request(parts.path, query, host, self.socket.getsockname()[0]))
+        except Exception:
+            log.exception("internal error: please report this")
+            return Answer(500, b"internal error, see the log\n")
+
+    # -- the answer
+
+    def _begin(self, answer: Answer) -> None:
+        self.reading = False
+        self.loop.unwatch(self.fd)
+        self.loop.set(self._timer, self.loop.now + ANSWER_TIME)
+        headers = {"Content-Type": answer.kind, "Connection": "close", **self.server.headers, **answer.headers}
+        if isinstance(answer.body, bytes):
+            headers["Content-Length"] = str(len(answer.body))
+        self._say(h11.Response(status_code=answer.status, headers=list(headers.items())))
+        body: Iterable[bytes] = (answer.body,) if isinstance(answer.body, bytes) else answer.body
+        self._body = iter(() if self._head_only else body)
+        self.server.wanting(self)
+
+    def produce(self, until: float) -> None:
+        """Take pieces of the body until there are enough to send, or it is late."""
+        pieces, size = [], 0
+        assert self._body is not None
+        try:
+            for piece in self._body:
+                pieces.append(piece)
+                size += len(piece)
+                if size >= PIECE or self.loop.clock() >= until:
+                    break
+            else:
+                self._body = None
+        except Exception:                           # the head is gone: all we can do is to cut the answer short
+            log.exception("internal error: please report this")
+            self.close()
+            return
+        if size:
+            self._say(h11.Data(data=b"".join(pieces)))
+        if self._body is None:
+            self._say(h11.EndOfMessage())
+        self._write()
+
+    def _say(self, event: h11.Response | h11.Data | h11.EndOfMessage) -> None:
+        self._out += self._http.send(event) or b""
+
+    def _write(self) -> None:
+        try:
+            del self._out[:self.socket.send(self._out)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.close()
+            return
+        if self._out:
+            self.loop.watch(self.fd, WRITE, self._write)
+            return
+        self.loop.unwatch(self.fd)
+        if self._body is None:
+            self._drain()
+        else:
+            self.server.wanting(self)
+
+    def _drain(self) -> None:
+        """Say that this is all, and hear the client out: closing on unread data would destroy what it has not read."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+            return
+        self.loop.set(self._timer, self.loop.now + DRAIN_TIME)
+        self.loop.watch(self.fd, READ, self._overhear)
+
+    def _overhear(self) -> None:
+        if self._receive() == b"":
+            self.close()

@@ -1,0 +1,190 @@
+"""/metrics: what Prometheus asks for, read off the daemon at the moment it asks.
+
+Nothing is updated per probe on behalf of Prometheus: monitors count plain numbers, and the families below are made of
+them when a scrape comes. With 10,000 endpoints an answer has 80,000 lines, so it is produced in pieces.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from prometheus_client import ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from l4ipd import __version__, monitor, trouble
+from l4ipd.history import History
+from l4ipd.lateness import BOUNDS as LATENESS_BOUNDS
+from l4ipd.lateness import Lateness
+
+if TYPE_CHECKING:
+    from l4ipd.daemon import Daemon
+    from l4ipd.monitor import Monitor
+
+__all__ = ["CONTENT_TYPE", "render"]
+SLICE = 200                                         # endpoints a piece
+OWN = ("cluster", "service", "member")              # the labels of an endpoint
+
+
+class Now:
+    """A collector of what is known already."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self.families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self.families
+
+
+def render(daemon: Daemon, history: History, lateness: Lateness) -> Iterator[bytes]:
+    """The text of a scrape, piece by piece."""
+    yield text(whole(daemon, history, lateness))
+    yield generate_latest(PROCESS)
+    yield from endpoints(daemon)
+
+
+def text(families: Iterable[Metric]) -> bytes:
+    return generate_latest(Now(families))
+
+
+# -- the daemon as a whole
+
+def whole(daemon: Daemon, history: History, lateness: Lateness) -> Iterator[Metric]:
+    """What does not grow with the number of endpoints."""
+    rounds = daemon.rounds
+    yield gauge("l4ip_build_info", "The version of l4ipd; the value is always 1.", ("version",), {(__version__,): 1})
+    yield gauge("l4ip_fit", "Whether the daemon knows the kernel's rules and can change them, as /healthz says.", (),
+                {(): not trouble.unfit(daemon)})
+    yield gauge("l4ip_endpoints", "Endpoints in the configuration.", (), {(): len(daemon.monitors)})
+    yield counter("l4ip_probes", "Probes that are over, by the code of their verdict.", ("code",),
+                  {(code,): count for code, count in rounds.codes.items()})
+    yield probe_seconds(rounds.timings)
+    yield gauge("l4ip_probes_in_flight", "Probes that are under way.", (), {(): rounds.flying})
+    yield counter("l4ip_probes_late", "Probes that had to wait for a free descriptor.", (), {(): rounds.late})
+    yield counter("l4ip_probes_skipped", "Probes left out because the one before was not over when they were due.", (),
+                  {(): rounds.skipped})
+    yield counter("l4ip_transitions", "Changes of an endpoint's state, by the new state.", ("state",),
+                  {(state,): history.counts[state] for state in ("up", "down")})
+    yield counter("l4ip_events", "Events other than transitions, by their kind.", ("kind",),
+                  {(kind,): count for kind, count in history.counts.items() if kind not in ("up", "down")})
+    yield from tables(daemon)
+    yield histogram("l4ip_loop_lateness_seconds", "How late the first timer of a turn of the loop was.", (),
+                    LATENESS_BOUNDS, {(): lateness.counts})
+
+
+def tables(daemon: Daemon) -> Iterator[Metric]:
+    """Rules and the tools that write them."""
+    rules = {(table.table.name,): table for table in trouble.tables(daemon)}
+    tool = ("tool",)
+    yield gauge("l4ip_rules_wanted", "Rules that ought to be in the kernel.", tool,
+                {name: len(table.want) for name, table in rules.items()})
+    yield gauge("l4ip_rules_loaded", "Rules of ours in the kernel, as far as we know.", tool,
+                {name: len(table.have) for name, table in rules.items()})
+    yield gauge("l4ip_rules_refused", "Rules that the tool does not load or remove, and that are tried again.", tool,
+                {name: len(table.held) for name, table in rules.items()})
+    yield gauge("l4ip_rules_known", "Whether the rules in the kernel are known, 0 after any failure.", tool,
+                {name: not table.stale for name, table in rules.items()})
+    yield counter("l4ip_rules_repaired", "Rules of ours that others had removed and that were put back.", tool,
+                  {name: table.repairs for name, table in rules.items()})
+    yield counter("l4ip_tool_runs", "Runs of a tool, to read rules or to change them.", tool,
+                  {name: table.runs for name, table in rules.items()})
+    yield counter("l4ip_tool_failures", "Runs of a tool that failed.", tool,
+                  {name: table.failed_runs for name, table in rules.items()})
+
+
+def probe_seconds(timings: dict[str, list[float]]) -> Metric:
+    return histogram("l4ip_probe_seconds", "How long probes took, by the type of check.", ("check",), monitor.BOUNDS,
+                     {(kind,): counts for kind, counts in timings.items()})
+
+
+# -- endpoints
+
+def endpoints(daemon: Daemon) -> Iterator[bytes]:
+    """The families of all endpoints. The parts of a family stand together, so each goes over all endpoints."""
+    monitors = list(daemon.monitors.values())
+    wanted, loaded = (Counter(daemon.owner[line].endpoint.name for line in lines if line in daemon.owner)
+                      for lines in (daemon.rules.want, daemon.rules.have))
+    now, clock = daemon.loop.now, time.time()
+    yield b""
+    yield from family(gauge, "l4ip_endpoint_up", "Whether the probes see the endpoint up.", monitors,
+                      lambda each: each.up)
+    yield from family(gauge, "l4ip_endpoint_disabled", "Whether the operator has taken the endpoint out.", monitors,
+                      lambda each: each.disabled)
+    yield from family(gauge, "l4ip_endpoint_rules_wanted", "Rules that the endpoint ought to have.", monitors,
+                      lambda each: wanted[each.endpoint.name])
+    yield from family(gauge, "l4ip_endpoint_rules_loaded", "Rules that the endpoint has in the kernel.", monitors,
+                      lambda each: loaded[each.endpoint.name])
+    yield from family(counter, "l4ip_endpoint_passes", "Outcomes that were good.", monitors, lambda each: each.passes)
+    yield from family(counter, "l4ip_endpoint_failures", "Outcomes that were bad.", monitors,
+                      lambda each: each.failures)
+    yield from family(counter, "l4ip_endpoint_transitions", "Changes of state, up or down.", monitors,
+                      lambda each: each.changes)
+    yield from family(gauge, "l4ip_endpoint_last_transition_timestamp_seconds",
+                      "When the endpoint last went up or down, or was first seen.", monitors,
+                      lambda each: round(clock - (now - each.since), 3))
+    yield from family(gauge, "l4ip_endpoint_last_probe_seconds", "How long the last probe took.", monitors,
+                      lambda each: round(each.took, 6))
+
+
+def family(make: Callable[[str, str, Sequence[str], dict[tuple[str, ...], float]], Metric], name: str, words: str,
+           monitors: Sequence[Monitor], value: Callable[[Monitor], float]) -> Iterator[bytes]:
+    """One value an endpoint, in pieces; only the first piece has the lines that say what the family is."""
+    for start in range(0, len(monitors), SLICE):
+        values: dict[tuple[str, ...], float] = {
+            (each.endpoint.cluster, each.endpoint.service, each.endpoint.member): value(each)
+            for each in monitors[start:start + SLICE]}
+        piece = text([make(name, words, OWN, values)])
+        yield piece.split(b"\n", 2)[2] if start else piece
+
+
+# -- making families
+
+def gauge(name: str, words: str, labels: Sequence[str], values: dict[tuple[str, ...], float]) -> Metric:
+    made = GaugeMetricFamily(name, words, labels=labels)
+    for label, value in values.items():
+        made.add_metric(label, value)
+    return made
+
+
+def counter(name: str, words: str, labels: Sequence[str], values: dict[tuple[str, ...], float]) -> Metric:
+    """``_total`` is added to the name."""
+    made = CounterMetricFamily(name, words, labels=labels)
+    for label, value in values.items():
+        made.add_metric(label, value)
+    return made
+
+
+def histogram(name: str, words: str, labels: Sequence[str], bounds: Sequence[float],
+              values: dict[tuple[str, ...], list[float]]) -> Metric:
+    """From plain counts: one for each bound, one for what is above all of them, and the sum."""
+    made = HistogramMetricFamily(name, words, labels=labels)
+    limits = [*(str(float(bound)) for bound in bounds), "+Inf"]
+    for label, (*counts, total) in values.items():
+        made.add_metric(label, list(zip(limits, accumulate(counts), strict=True)), total)
+    return made
+
+
+# -- the process
+
+class Process(Collector):
+    """What the kernel says of us: the client library reads it from Linux's /proc; elsewhere we tell what we can."""
+
+    def __init__(self) -> None:
+        self._proc = ProcessCollector(registry=CollectorRegistry())
+        self._began = time.time() - time.process_time()
+
+    def collect(self) -> Iterable[Metric]:
+        return self._proc.collect() or [
+            counter("process_cpu_seconds", "Total user and system CPU time spent in seconds.", (),
+                    {(): time.process_time()}),
+            gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.", (),
+                  {(): self._began})]
+
+
+PROCESS = CollectorRegistry()
+PROCESS.register(Process())

@@ -1,0 +1,108 @@
+"""What the status page shows and what it leaves out: one quick look at every endpoint, whose results are few."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from l4ipd import trouble
+
+if TYPE_CHECKING:
+    from l4ipd.daemon import Daemon
+    from l4ipd.monitor import Monitor
+
+SHOWN = 300                                         # endpoints on one page
+PATTERN_LIMIT = 200                                 # characters
+
+
+@dataclass
+class Group:
+    """A service: its members, and those of them that are shown."""
+
+    name: str
+    members: list[Monitor]
+    eligible: int
+    shown: list[Monitor]
+
+
+@dataclass
+class Survey:
+    """The whole, in the order of the configuration."""
+
+    groups: list[Group] = field(default_factory=list)          # those with something to show
+    tones: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("ok", "warn", "bad", "off", "unk"), 0))
+    endpoints: int = 0
+    services: int = 0
+    empty: list[str] = field(default_factory=list)             # services that nobody serves
+    ailing: list[Monitor] = field(default_factory=list)        # down, or up with failures
+    matched: int = 0
+    left_out: int = 0
+    unfit: str = ""
+
+
+def tone(monitor: Monitor) -> str:
+    """ok, warn (up, but failing), bad (down), off (disabled) or unk (never checked)."""
+    if monitor.disabled:
+        return "off"
+    if monitor.up:
+        return "warn" if monitor.streak < 0 or monitor.trouble else "ok"
+    return "bad" if monitor.verdict else "unk"
+
+
+def look(daemon: Daemon, pattern: str = "", limit: int = SHOWN) -> Survey:
+    """Count everybody; choose at most ``limit`` of the endpoints that match, those with something amiss first."""
+    survey = Survey(unfit=trouble.unfit(daemon))
+    matches = matcher(pattern)
+    odd = _oddly_ruled(daemon)
+    chosen: dict[Monitor, None] = {}
+    rest: list[Monitor] = []
+    for name, members in daemon.groups.items():
+        eligible = 0
+        for monitor in members:
+            kind = tone(monitor)
+            survey.tones[kind] += 1
+            eligible += monitor.eligible
+            if kind in ("bad", "warn"):
+                survey.ailing.append(monitor)
+            if matches(monitor):
+                survey.matched += 1
+                if kind == "ok" and monitor not in odd:
+                    rest.append(monitor)
+                elif len(chosen) < limit:
+                    chosen[monitor] = None
+        survey.endpoints += len(members)
+        survey.services += 1
+        if not eligible and any(monitor.verdict for monitor in members):
+            survey.empty.append(name)
+        survey.groups.append(Group(name, members, eligible, []))
+    chosen |= dict.fromkeys(rest[:limit - len(chosen)])
+    survey.left_out = survey.matched - len(chosen)
+    for group in survey.groups:
+        group.shown = [monitor for monitor in group.members if monitor in chosen]
+    survey.groups = [group for group in survey.groups if group.shown]
+    return survey
+
+
+def _oddly_ruled(daemon: Daemon) -> set[Monitor]:
+    """Those whose rules in the kernel are not as wanted."""
+    different = daemon.rules.want.keys() ^ daemon.rules.have.keys()
+    return {daemon.owner[line] for line in different if line in daemon.owner}
+
+
+def matcher(pattern: str) -> Callable[[Monitor], bool]:
+    """As l4ipctl: fnmatch on the name or, without a slash, on any one part of it."""
+    pattern = pattern.strip()
+    if not pattern:
+        return lambda monitor: True
+    found = re.compile(fnmatch.translate(pattern[:PATTERN_LIMIT])).match
+    if "/" in pattern:
+        return lambda monitor: found(monitor.endpoint.name) is not None
+
+    def matches(monitor: Monitor) -> bool:
+        endpoint = monitor.endpoint
+        return any(found(part) for part in (endpoint.cluster, endpoint.service, endpoint.member))
+
+    return matches

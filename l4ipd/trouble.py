@@ -1,0 +1,65 @@
+"""What an operator ought to know of the daemon's own state, in words; nothing of it is about a member's health."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from l4ipd.daemon import Daemon
+    from l4ipd.reconcile import Reconciler
+
+NAMED = 3                                           # rules that are named one by one
+
+
+def unfit(daemon: Daemon) -> str:
+    """Why the daemon cannot vouch for the kernel's rules at present; empty if it can."""
+    if daemon.stopping:
+        return "stopping"
+    for rules in tables(daemon):
+        name = rules.table.name
+        if rules.problem or rules.complaint:
+            return f"{name}: {rules.problem or rules.complaint}"
+        if rules.held:
+            return f"{name}: {_refused(rules)[0]}"
+        if rules.stale:
+            return f"{name}: the kernel's rules have not been read yet"
+    return ""
+
+
+def troubles(daemon: Daemon) -> list[str]:
+    """Everything that is wrong with us, one thing a line."""
+    found = [line for rules in tables(daemon) for line in _of_table(rules)]
+    waiting = daemon.rounds.waiting
+    if waiting:
+        found.append(f"probes are late: {waiting} wait for a free descriptor; raise the limit of open files, "
+                     "or probe less often")
+    local: dict[str, int] = {}
+    for monitor in daemon.monitors.values():
+        if monitor.trouble:
+            local[monitor.trouble] = local.get(monitor.trouble, 0) + 1
+    found += [f"the gateway cannot probe {count} endpoint{'s' * (count > 1)}, whose state stays: {words}"
+              for words, count in list(local.items())[:NAMED]]
+    return found
+
+
+def tables(daemon: Daemon) -> list[Reconciler]:
+    """The tables of the kernel that we look after."""
+    return [daemon.rules]
+
+
+def _of_table(rules: Reconciler) -> Iterator[str]:
+    name = rules.table.name
+    if rules.problem:
+        yield f"{name}: {rules.problem}; what is said of rules here is from before"
+    elif rules.complaint and not rules.held:
+        yield f"{name}: {rules.complaint}"
+    for line in _refused(rules):
+        yield f"{name}: {line}"
+
+
+def _refused(rules: Reconciler) -> list[str]:
+    refused = [f"does not {'load' if line in rules.want else 'remove'} this rule: {line}: {held.words}"
+               for line, held in list(rules.held.items())[:NAMED]]
+    more = len(rules.held) - len(refused)
+    return [*refused, f"and {more} rules more"] if more > 0 else refused

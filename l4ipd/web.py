@@ -1,0 +1,172 @@
+"""The HTTP side of the daemon: `/` for people, `/metrics`, `/status.json` and `/healthz` for programs.
+
+Off unless the configuration has `http:`; until then nothing of it is imported, which saves 15 MB. There is no way to
+change anything from here. If the address cannot be had, that is logged, and tried again: members come first.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from l4ipd import __version__, status, trouble
+from l4ipd.history import History
+from l4ipd.lateness import Lateness
+from l4ipd.loop import Loop, Timer
+from l4ipd.model import host_port
+
+if TYPE_CHECKING:
+    from l4ipd.daemon import Daemon, Event
+    from l4ipd.httpd import Answer, Request, Server
+
+RETRY = 10.0                                        # seconds
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+log = logging.getLogger("l4ipd.http")
+
+
+class Web:
+    """Follows the `http:` of the daemon's configuration, at the start and at every reload."""
+
+    def __init__(self, loop: Loop, daemon: Daemon) -> None:
+        self.loop, self.daemon = loop, daemon
+        self.history = History()
+        self.lateness = Lateness(loop)
+        self.server: Server | None = None
+        self._at: tuple[str, int] | None = None
+        self._pages: dict[str, Callable[[Request], Answer]] = {}
+        self._retry = Timer(self._open)
+        self._said = ""
+        daemon.listeners.append(self._heard)
+
+    def start(self) -> None:
+        """Listen where the configuration wants it; to be called again when it may have changed."""
+        wanted = self.daemon.config.http
+        if wanted == self._at:
+            return
+        self.stop()
+        self._at = wanted
+        if wanted is not None:
+            self._open()
+
+    def stop(self) -> None:
+        self.loop.clear(self._retry)
+        self._said = ""
+        self._at = None
+        if self.server is not None:
+            self.server.close()
+            self.server = None
+
+    def _heard(self, event: Event) -> None:
+        self.history.heard(event)
+        if event.kind == "reloaded":
+            self.start()
+
+    def _open(self) -> None:
+        from l4ipd import httpd  # not before it is needed, see above
+
+        assert self._at is not None
+        try:
+            self.server = httpd.Server(self.loop, *self._at, self.respond, HEADERS)
+        except OSError as error:
+            self._complain(error)
+            self.loop.set(self._retry, self.loop.now + RETRY)
+            return
+        self._prepare()
+        log.info("http: status page at http://%s/", host_port(self._at[0], self.server.port))
+
+    def _complain(self, error: OSError) -> None:
+        assert self._at is not None
+        words = os.strerror(error.errno) if error.errno else str(error)
+        if words != self._said:
+            log.error("http: %s: cannot listen there: %s; trying again every %.0f s",
+                      host_port(*self._at), words, RETRY)
+            self._said = words
+
+    # -- what there is to see
+
+    def _prepare(self) -> None:
+        """Import what answers need now, rather than while probes wait."""
+        if self._pages:
+            return
+        from l4ipd import httpd, metrics, page
+        self.loop.hook(self.lateness.note)
+        answer = httpd.Answer
+
+        def show(request: Request) -> Answer:
+            text = page.render(self.daemon, self.history, request.query.get("match", ""))
+            return answer(200, (piece.encode() for piece in text), "text/html; charset=utf-8",
+                          {"Content-Security-Policy": page.POLICY})
+
+        def health(request: Request) -> Answer:
+            reason = trouble.unfit(self.daemon)
+            return answer(503, f"{reason}\n".encode()) if reason else answer(200, b"ok\n")
+
+        self._pages = {
+            "/": show,
+            "/metrics": lambda request: answer(200, metrics.render(self.daemon, self.history, self.lateness),
+                                               metrics.CONTENT_TYPE),
+            "/status.json": lambda request: answer(200, status_json(self.daemon), "application/json"),
+            "/healthz": health,
+        }
+
+    def respond(self, request: Request) -> Answer:
+        from l4ipd.httpd import Answer
+        if not trusted(request.host, request.local):
+            return Answer(421, b"this name is not known to be ours: ask by the address, or as localhost\n")
+        page = self._pages.get(request.path)
+        if page is None:
+            return Answer(404, f"there is only {' '.join(self._pages)}\n".encode())
+        return page(request)
+
+
+def trusted(host: str, local: str) -> bool:
+    """Whether a request for ``host`` that came in on the address ``local`` may be answered.
+
+    Any web site can give its own name our address and so make a visitor's browser read from us (DNS rebinding). A page
+    on loopback is meant for local users only, so it answers to names that nobody can have given us. Where the page is
+    open to a network, whoever is there can read it anyway.
+    """
+    found = re.fullmatch(r"\[(.*)\](:\d*)?|([^:]*)(:\d*)?", host)
+    if found is None:
+        return False
+    name = (found[1] or found[3] or "").lower().rstrip(".")
+    if not _is_loopback(local) or name in ("", "localhost", socket.gethostname().lower()):
+        return True
+    if name.endswith(".localhost"):
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(address: str) -> bool:
+    found = ip_address(address.partition("%")[0])
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback
+
+
+def status_json(daemon: Daemon) -> Iterator[bytes]:
+    """One object; its endpoints are the rows of `l4ipctl show --json`, one a line."""
+    head = {"version": __version__, "summary": status.summary(daemon), "fit": not trouble.unfit(daemon),
+            "troubles": trouble.troubles(daemon), "started": daemon.started, "rules_wanted": len(daemon.rules.want),
+            "rules_loaded": len(daemon.rules.have)}
+    yield json.dumps(head)[:-1].encode() + b', "endpoints": ['
+    before = b"\n"
+    for monitor in list(daemon.monitors.values()):
+        yield before + json.dumps(status.row(daemon, monitor).data()).encode()
+        before = b",\n"
+    yield b"\n]}\n"
