@@ -88,6 +88,11 @@ class Session:
         self._source = answers
         self._await()
 
+    def greet(self) -> None:
+        """Say that the request has arrived, with an empty line."""
+        self._output += b"\n"
+        self._await()
+
     def end(self, exit: int = 0, **more: object) -> None:
         """The last line."""
         if not self.ending and not self.over:
@@ -251,6 +256,10 @@ class Control:
         """Remove the socket, and hang up on everybody."""
         for session in list(self.sessions):
             session.farewell("l4ipd is stopping")
+        self.retire()
+
+    def retire(self) -> None:
+        """Remove the socket; who is being served still gets his answer."""
         if self._socket is not None:
             self.loop.clear(self._resume)
             self.loop.closing(self._socket.fileno())

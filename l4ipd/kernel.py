@@ -15,6 +15,8 @@ from l4ipd.ipfilter import Rdr, explain
 from l4ipd.loop import Loop
 from l4ipd.nat import NatTable
 
+PATIENCE = 5.0                                      # seconds: people are waiting
+
 
 @dataclass
 class Look:
@@ -36,7 +38,8 @@ def look(loop: Loop, nat: NatTable, done: Callable[[Look], object]) -> None:
             reader.look.problem = f"ipnat -lhR: {words}"
         done(reader.look)
 
-    Child(loop, (*nat.settings.ipnat, "-lhR"), timeout=nat.settings.timeout, done=ended, output=reader.feed)
+    Child(loop, (*nat.settings.ipnat, "-lhR"), timeout=min(nat.settings.timeout, PATIENCE), done=ended,
+          output=reader.feed)
 
 
 class _Reader:

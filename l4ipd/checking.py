@@ -1,0 +1,74 @@
+"""`l4ipctl check`: probe some endpoints now, and tell each verdict as it comes."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from l4ipd import status
+from l4ipd.control import Session
+from l4ipd.health import Verdict
+from l4ipd.loop import Timer
+from l4ipd.monitor import Monitor, Rounds
+from l4ipd.table import printable
+
+BATCH, BEAT = 200, 0.02                             # so many probes are hastened at once, every so many seconds
+GRACE = 1.0                                         # seconds beyond the timeouts
+
+
+class Checking:
+    """One such command, until every verdict is there or the time for it is up.
+
+    A probe that is in flight already may have seen the world before the operator mended it: its verdict does not
+    count, and the next one is asked for at once.
+    """
+
+    def __init__(self, rounds: Rounds, session: Session, chosen: Sequence[Monitor]) -> None:
+        self.rounds, self.session = rounds, session
+        self._ahead = deque(chosen)
+        self._left: dict[str, None] = {}            # who was asked and has not answered
+        self._stale: set[str] = set()               # whose verdict in flight does not count
+        self._failed = False
+        self._beat = Timer(self._hasten)
+        self._limit = Timer(self._give_up)
+        rounds.outcomes.append(self._heard)
+        session.left = self._stop
+        slowest = max(sum(check.timeout for check in monitor.endpoint.checks) for monitor in chosen)
+        ahead = BEAT * len(chosen) / BATCH
+        rounds.loop.set(self._limit, rounds.loop.now + 2 * slowest + ahead + GRACE)
+        self._hasten()
+
+    def _hasten(self) -> None:
+        for _ in range(min(BATCH, len(self._ahead))):
+            monitor = self._ahead.popleft()
+            self._left[monitor.endpoint.name] = None
+            if monitor.in_flight and not monitor.queued:
+                self._stale.add(monitor.endpoint.name)
+            monitor.hasten()
+        if self._ahead:
+            self.rounds.loop.set(self._beat, self.rounds.loop.now + BEAT)
+
+    def _heard(self, monitor: Monitor, verdict: Verdict) -> None:
+        name = monitor.endpoint.name
+        if name not in self._left:
+            return
+        if name in self._stale:
+            self._stale.discard(name)
+            monitor.hasten()
+            return
+        del self._left[name]
+        self._failed = self._failed or not verdict.passed
+        self.session.send({"endpoint": name, "address": monitor.endpoint.where, "state": status.state(monitor),
+                           "passed": verdict.passed, "code": verdict.code, "verdict": printable(str(verdict)),
+                           "milliseconds": round(monitor.took * 1000, 1)})
+        if not self._left and not self._ahead:
+            self.session.end(1 if self._failed else 0)
+
+    def _give_up(self) -> None:
+        names = [*self._left, *(monitor.endpoint.name for monitor in self._ahead)]
+        self.session.end(1, error=[f"{name}: no verdict in time" for name in names[:20]])
+
+    def _stop(self) -> None:
+        self.rounds.loop.clear(self._limit)
+        self.rounds.loop.clear(self._beat)
+        self.rounds.outcomes = [told for told in self.rounds.outcomes if told != self._heard]

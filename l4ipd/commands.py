@@ -1,0 +1,228 @@
+"""What each command of l4ipctl does to the daemon; see l4ipctl(8), and ``control`` for how it is asked and answered.
+
+Every answer's lines have stable keys. The last one may have ``error`` and ``warnings``, lists of lines for people, and
+``summary``, one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from itertools import islice
+
+from l4ipd import ipfilter, status
+from l4ipd.checking import Checking
+from l4ipd.control import Answer, Refusal, Request, Session, end
+from l4ipd.daemon import Daemon, Event
+from l4ipd.kernel import Look, clashes, look
+from l4ipd.monitor import Monitor
+from l4ipd.table import printable
+
+SETTLE = 3.0                                        # seconds that a disable waits for the rules to be gone
+GLANCE = 0.02                                       # seconds between two looks whether they are
+CANDIDATES = 2000                                   # names that are searched for near matches
+Reload = Callable[[Callable[[bool, Sequence[str]], object]], object]
+log = logging.getLogger("l4ipd.control")
+
+
+class Commands:
+    """The commands. ``reload(done)`` reads the configuration anew and calls ``done(ok, lines)``."""
+
+    def __init__(self, daemon: Daemon, reload: Reload) -> None:
+        self.daemon, self.loop, self._reload = daemon, daemon.loop, reload
+
+    def by_name(self) -> dict[str, Callable[[Session, Request], object]]:
+        return {"show": self.show, "disable": self.disable, "enable": self.enable, "check": self.check,
+                "monitor": self.monitor, "reload": self.reload, "rules": self.rules}
+
+    # -- looking
+
+    def show(self, session: Session, request: Request) -> None:
+        """One line an endpoint; exit 1 if some are not up."""
+        chosen = self._chosen(request, "*")
+        look(self.loop, self.daemon.nat, lambda seen: session.answer(self._rows(chosen, seen)))
+
+    def _rows(self, chosen: Sequence[Monitor], seen: Look) -> Iterator[Answer]:
+        kernel = None if seen.problem else seen.ours
+        all_up = True
+        for monitor in chosen:
+            row = status.row(self.daemon, monitor, kernel)
+            all_up = all_up and row.serving
+            yield row.data()
+        yield end(0 if all_up else 1, summary=status.summary(self.daemon),
+                  warnings=[f"no connections are shown: {printable(seen.problem)}"] if seen.problem else [])
+
+    def rules(self, session: Session, request: Request) -> None:
+        """One line a rule that is wanted, in the kernel, or in the way; exit 1 if some differ."""
+        look(self.loop, self.daemon.nat, lambda seen: session.answer(self._compare(seen)))
+
+    def _compare(self, seen: Look) -> Iterator[Answer]:
+        rules = self.daemon.rules
+        if seen.problem:
+            yield end(1, error=[printable(seen.problem)])
+            return
+        want = list(rules.want)
+        differ = 0
+        for line in [*want, *(line for line in seen.ours if line not in rules.want)]:
+            wanted, there = line in rules.want, line in seen.ours
+            state = "ok" if wanted and there else "missing" if wanted else "leaving"
+            owner = self.daemon.owner.get(line)
+            differ += state != "ok"
+            why = "" if state == "ok" else printable(self._why(line, wanted))
+            yield {"rule": line, "state": state, "endpoint": owner.endpoint.name if owner else None,
+                   "connections": seen.ours.get(line), "why": why}
+        foreign = clashes(seen, [rule for line in want if (rule := ipfilter.parse(line))])
+        for line, rule, how in foreign:
+            yield {"rule": printable(line), "state": "foreign", "endpoint": None, "connections": None,
+                   "why": f"not ours, and {how}: it meets {rule.line()}"}
+        words = f"{differ} differ" if differ else "nothing differs"
+        yield end(1 if differ or foreign else 0, summary=f"{len(want)} rules wanted, {len(seen.ours)} in the kernel: "
+                  f"{words}" + (f"; {len(foreign)} rules of others are in the way" if foreign else ""))
+
+    def _why(self, line: str, wanted: bool) -> str:
+        rules = self.daemon.rules
+        if line in rules.held:
+            return f"ipnat does not {'load' if wanted else 'remove'} it: {rules.held[line].words}"
+        if rules.problem or rules.complaint:
+            return rules.problem or rules.complaint
+        if not wanted and rules.removal(line) is None:
+            return "stays until every endpoint has been checked once"
+        return "about to be loaded" if wanted else "about to be removed"
+
+    def monitor(self, session: Session, request: Request) -> None:
+        """Events as they happen, until the client hangs up."""
+        def tell(event: Event) -> None:
+            session.send({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event.kind, "name": event.name,
+                          "text": printable(event.text)})
+
+        session.lasting = True
+        session.left = lambda: self.daemon.listeners.remove(tell)
+        self.daemon.listeners.append(tell)
+        session.greet()
+
+    # -- changing
+
+    def disable(self, session: Session, request: Request) -> None:
+        """Take endpoints out; answers when their rules are gone, or says that they are not."""
+        chosen, now = self._chosen(request), request.get("now") is True
+        fresh = [monitor for monitor in chosen if not monitor.disabled]
+        late = [monitor for monitor in chosen if monitor.disabled and now and not self._loaded([monitor])]
+        had = {monitor.endpoint.group for monitor in chosen if self._anybody(monitor.endpoint.group)}
+        self.daemon.disable(chosen if now else fresh, now)
+        warnings = [f"{group}: no member is left" for group in sorted(had) if not self._anybody(group)]
+        warnings += [f"{monitor.endpoint.name}: its rules were gone already: the sessions from before cannot be cut "
+                     "off any more" for monitor in late]
+        if now and not self._can_cut():
+            warnings.append("sessions are left to finish: " + ("ipfilter.purge is no" if self.daemon.dialect.purge else
+                                                               "this ipnat cannot end them (no -p)"))
+        for line in warnings:
+            log.warning("disable by the operator: %s", line)
+        before = {monitor.endpoint.name for monitor in chosen} - {monitor.endpoint.name for monitor in fresh}
+        self._when_gone(session, chosen, self.loop.now + SETTLE, lambda gone: session.answer(
+            self._disabled(chosen, before, warnings, gone)))
+
+    def _disabled(self, chosen: Sequence[Monitor], before: set[str], warnings: list[str],
+                  gone: bool) -> Iterator[Answer]:
+        for monitor in chosen:
+            name = monitor.endpoint.name
+            already = name in before
+            yield {"endpoint": name, "address": monitor.endpoint.where, "state": status.state(monitor),
+                   "changed": not already, "text": f"{name} {'was disabled already' if already else 'disabled'}"}
+        if not gone:
+            why = self.daemon.rules.problem or self.daemon.rules.complaint or "see l4ipctl rules"
+            warnings = [*warnings, f"their rules may still be in the kernel: {printable(why)}"]
+        yield end(0 if gone else 1, warnings=warnings)
+
+    def _when_gone(self, session: Session, chosen: Sequence[Monitor], until: float,
+                   then: Callable[[bool], object]) -> None:
+        """Call ``then`` as soon as no rule of ``chosen`` is in the kernel any more, or not in time."""
+        rules = self.daemon.rules
+
+        def glance() -> None:
+            gone = not rules.stale and not self._loaded(chosen)
+            if session.over:
+                return
+            if self.loop.now > until or (gone and not rules.busy):   # what runs at present may be adding one
+                then(gone)
+            else:
+                self.loop.later(GLANCE, glance)
+
+        self.loop.later(GLANCE, glance)             # the next turn plans the rules anew
+
+    def enable(self, session: Session, request: Request) -> None:
+        """Put endpoints back: they are checked, then added."""
+        chosen = self._chosen(request)
+        fresh = [monitor for monitor in chosen if monitor.disabled]
+        names = {monitor.endpoint.name for monitor in fresh}
+        self.daemon.enable(fresh)
+
+        def lines() -> Iterator[Answer]:
+            for monitor in chosen:
+                name = monitor.endpoint.name
+                words = "enabled: to be checked, then added" if name in names else "was not disabled"
+                yield {"endpoint": name, "address": monitor.endpoint.where, "state": status.state(monitor),
+                       "changed": name in names, "text": f"{name} {words}"}
+            yield end()
+
+        session.answer(lines())
+
+    def check(self, session: Session, request: Request) -> None:
+        """Probe now; the verdicts, as they come."""
+        Checking(self.daemon.rounds, session, self._chosen(request))
+
+    def reload(self, session: Session, request: Request) -> None:
+        """Like SIGHUP, and says what has changed, or every error."""
+        def done(ok: bool, lines: Sequence[str]) -> None:
+            if ok:
+                session.send({"text": "; ".join(lines)})
+            session.end(0 if ok else 1, error=[] if ok else [*lines, "nothing was changed"])
+
+        self._reload(done)
+
+    # -- helpers
+
+    def _chosen(self, request: Request, default: str | None = None) -> list[Monitor]:
+        pattern = request.get("pattern", default)
+        if not isinstance(pattern, str):
+            raise Refusal("which endpoints? a pattern is needed")
+        names = match(pattern, list(self.daemon.monitors))
+        return [self.daemon.monitors[name] for name in names]
+
+    def _anybody(self, group: str) -> bool:
+        return any(monitor.eligible for monitor in self.daemon.groups[group])
+
+    def _can_cut(self) -> bool:
+        table = self.daemon.rules.table
+        return table.purging != table.removing
+
+    def _loaded(self, chosen: Sequence[Monitor]) -> bool:
+        """Whether a rule of theirs is in the kernel, as far as we know."""
+        theirs = set(map(id, chosen))
+        return any(id(self.daemon.owner.get(line)) in theirs for line in self.daemon.rules.have)
+
+
+def match(pattern: str, names: Sequence[str]) -> list[str]:
+    """The names that ``pattern`` means: fnmatch(3) on the whole or, without a slash, on any one part.
+
+    Raises :class:`Refusal` if there are none, with what may have been meant.
+    """
+    if "/" in pattern or pattern == "*":
+        found = [name for name in names if fnmatchcase(name, pattern)]
+    else:
+        found = [name for name in names if any(fnmatchcase(part, pattern) for part in name.split("/"))]
+    if not found:
+        raise Refusal(f"{printable(pattern[:100])}: no such endpoint{_near(pattern, names)}")
+    return found
+
+
+def _near(pattern: str, names: Sequence[str]) -> str:
+    whole = pattern.count("/") > 1
+    known = names if whole else dict.fromkeys(part for name in names for part in (
+        ("/".join(name.split("/")[:2]),) if "/" in pattern else name.split("/")))
+    near = difflib.get_close_matches(pattern[:100], list(islice(known, CANDIDATES)), 3)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return "; see l4ipctl show" if names else "; the configuration has none"

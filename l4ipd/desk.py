@@ -1,0 +1,79 @@
+"""The operator's desk: control socket, notify program and state file, as the configuration wants them at present.
+
+It follows reloads by itself. Nothing here is vital: what cannot be had is logged, and the daemon goes on balancing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from l4ipd.commands import Commands, Reload
+from l4ipd.control import Control, Unusable
+from l4ipd.daemon import Daemon, Event
+from l4ipd.loop import Loop
+from l4ipd.model import Config
+from l4ipd.model import Control as ControlSettings
+from l4ipd.notify import Notifier
+from l4ipd.state import Saved, Store, load
+
+log = logging.getLogger("l4ipd.control")
+
+
+class Desk:
+    """To be made before the daemon is started: it tells the daemon what an earlier run left behind."""
+
+    def __init__(self, loop: Loop, daemon: Daemon, config: Config, reload: Reload) -> None:
+        self.loop, self.daemon = loop, daemon
+        self.commands = Commands(daemon, reload).by_name()
+        self.notifier = Notifier(loop, daemon, config.notify)
+        self.store = Store(loop, config.state, self._snapshot)
+        self.control: Control | None = None
+        self._wanted: ControlSettings | None = None
+        daemon.saved = load(config.state)
+        daemon.listeners += [self.notifier.heard, self._heard]
+        self._open(config.control)
+
+    def close(self) -> None:
+        """The end: the socket goes, the state is written."""
+        self.notifier.stop()
+        if self.control is not None:
+            self.control.close()
+        self.store.close()
+
+    def _heard(self, event: Event) -> None:
+        if event.kind == "reloaded":
+            self._follow(self.daemon.config)
+        self.store.changed()
+
+    def _follow(self, config: Config) -> None:
+        self.notifier.use(config.notify)
+        self.store.path = config.state
+        if config.control != self._wanted or self.control is None or not self.control.reachable:
+            self._open(config.control)
+
+    def _open(self, settings: ControlSettings) -> None:
+        """Listen there; with another path, the old socket goes only when the new one is there."""
+        old, new = self.control, Control(self.loop, settings.path, settings.group, self.commands)
+        if old is not None and old.path == settings.path:
+            old.retire()
+            self.control = None
+        try:
+            new.open()
+        except Unusable as problem:
+            log.error("control socket: %s", problem)
+            return
+        self.control, self._wanted = new, settings
+        if old is not None:
+            old.retire()
+        log.info("control socket: %s (l4ipctl -s %s)", settings.path, settings.path)
+
+    def _snapshot(self) -> Saved:
+        daemon = self.daemon
+        if not daemon.monitors:                     # not started yet
+            return daemon.saved
+        began = time.time() - self.loop.now
+        states = {name: (monitor.up, round(began + monitor.since, 1)) for name, monitor in daemon.monitors.items()
+                  if monitor.up or monitor.verdict is not None}
+        tagless = daemon.config.ipfilter.tag is None
+        return Saved(daemon.disabled, states, frozenset([*daemon.rules.want, *daemon.rules.have] if tagless else ()))
