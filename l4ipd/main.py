@@ -23,6 +23,7 @@ from l4ipd.ipfilter import REMEDIES, explain
 from l4ipd.loop import Loop
 from l4ipd.model import Config, Ipfilter
 from l4ipd.rehearsal import Rehearsal
+from l4ipd.web import Web
 
 DEFAULT_CONFIG = "/usr/local/etc/l4ip.conf"
 RESERVE = 64                                        # descriptors that probes leave to everything else
@@ -109,7 +110,7 @@ def surroundings(config: Config) -> list[str]:
 
 def not_yet(config: Config) -> list[str]:
     """Keys that stand in the file and that nothing serves yet."""
-    given = {"control": True, "http": config.http, "notify": config.notify, "resets": config.resets, "state": True}
+    given = {"control": True, "notify": config.notify, "resets": config.resets, "state": True}
     return [f"not supported yet: {key}" for key, value in given.items() if value and key in config.given]
 
 
@@ -205,14 +206,21 @@ def run(options: argparse.Namespace, config: Config, rehearsal: Rehearsal | None
     log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()), options.config)
     for warning in (*warnings(config), *not_yet(config)):
         log.warning("%s", warning)
-    if rehearsal is not None:
-        rehearsal.start(loop, daemon.start)
-    else:
+    site = Web(loop, daemon)
+
+    def begin() -> None:
         daemon.start()
+        site.start()
+
+    if rehearsal is not None:
+        rehearsal.start(loop, begin)
+    else:
+        begin()
     companion = guide(loop, daemon) if guide is not None else None
     gc.collect()
     gc.freeze()
     loop.run()
+    site.stop()
     if companion is not None:
         companion.stop()
     if rehearsal is not None:
