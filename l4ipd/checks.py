@@ -55,6 +55,7 @@ class Recipe:
     tls: Tls | None = None
     closed: bool = False        # the port must refuse
     reset: bool = False         # end the connection with a RST instead of a FIN
+    listens: bool = False       # the member speaks first
     loops: bool = False         # a connection might be one to itself (RFC 9293, simultaneous open)
     command: Words = ()
     user: str | None = None
@@ -75,6 +76,7 @@ def recipe(check: Check, endpoint: Endpoint) -> Recipe:
         tls=tls,
         closed=check.closed,
         reset=check.close == "reset" or (check.close is None and not steps and not tls),
+        listens=bool(steps) and not steps[0].send and not tls,
         loops=address.is_loopback and port >= EPHEMERAL,
         command=_command(check.command, endpoint, port),
         user=check.user,

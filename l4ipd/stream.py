@@ -62,8 +62,8 @@ class Stream:
         self._fd = sock.fileno()
         if not NONBLOCK:
             sock.setblocking(False)
-        if QUICKACK is not None:
-            sock.setsockopt(TCP, QUICKACK, 0)       # the handshake's last ACK waits for our first bytes, or our RST
+        if QUICKACK is not None and not recipe.listens:     # else Linux would let the member wait for 200 ms
+            sock.setsockopt(TCP, QUICKACK, 0)       # the handshake's last ACK goes with our first bytes, or our RST
         failure = sock.connect_ex(recipe.target)
         if failure == IN_PROGRESS:
             loop.watch(self._fd, WRITE, self._connected)
@@ -161,32 +161,35 @@ class Stream:
     # -- the dialog
 
     def _judge(self, chunk: bytes, eof: bool) -> None:
-        data = self._data = self._data + chunk if self._data else chunk
-        reader = self._reader
-        assert reader is not None
-        verdict = reader(data, eof)
-        if verdict is None:
-            if len(data) > LIMIT:
-                self._finish(reader.overlong(data))
-        elif self._at + 1 < len(self._recipe.steps) and verdict.passed:
+        self._data = data = self._data + chunk if self._data else chunk
+        while True:
+            reader = self._reader
+            assert reader is not None
+            verdict = reader(data, eof)
+            if verdict is None:
+                if len(data) > LIMIT:
+                    self._finish(reader.overlong(data))
+                return
+            if self._at + 1 == len(self._recipe.steps) or not verdict.passed:
+                self._finish(verdict)
+                return
             self._next(data)
-        else:
-            self._finish(verdict)
+            data = self._data
+            if not data:
+                return
 
     def _next(self, data: bytes) -> None:
-        """Begin the next exchange. ``data`` is what the one before has received."""
+        """Begin the next exchange. ``data`` is what the one before has received; what of it is left stays in _data."""
         self._at += 1
         exchange = self._recipe.steps[self._at]
-        rest = b"" if exchange.send or self._reader is None else self._reader.rest(data)
-        self._reader = None if exchange.expect is None else exchange.expect.reader(data[:len(data) - len(rest)])
-        self._data = b""
+        self._data = b"" if exchange.send or self._reader is None else self._reader.rest(data)
+        self._reader = (None if exchange.expect is None else
+                        exchange.expect.reader(data[:len(data) - len(self._data)]))
         self._unsent += exchange.send if self._tls is None else self._tls.seal(exchange.send)
         if self._unsent:
             self._flush()
         else:
             self._loop.watch(self._fd, READ, self._receive)
-        if rest:
-            self._judge(rest, False)
 
     def _begin_tls(self, tls: Tls) -> None:
         try:
