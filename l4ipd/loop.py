@@ -23,14 +23,18 @@ import os
 import select
 import selectors
 import signal
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 READ, WRITE = 1, 2
 RATE = 200                      # ticks a second; timers are rounded up to a tick, so that one wake-up serves a batch
 STALL = 0.5                     # seconds that the first timer must be late for a turn to count as stalled
 Callback = Callable[[], object]
+Result = TypeVar("Result")
+BSD: Any = select               # type checkers elsewhere do not know its kqueue
 log = logging.getLogger("l4ipd.loop")
 
 
@@ -64,6 +68,7 @@ class Loop:
         self._hooks: list[Callback] = []
         self._signals: dict[int, Callback] = {}
         self._wake: tuple[int, int] | None = None
+        self._finished: deque[Callback] = deque()   # what threads have to tell
         self._stopped = False
 
     # -- descriptors
@@ -124,12 +129,19 @@ class Loop:
     def handles(self, signum: int) -> bool:
         return signum in self._signals
 
-    def wake(self) -> None:
-        """End the sleep of a loop that another thread runs: the hooks are called. May be called from any thread."""
+    def aside(self, work: Callable[[], Result], done: Callable[[Result], object]) -> None:
+        """Let a thread do ``work``, which must not raise nor touch the loop, and call ``done`` with its result here."""
         self._wakeup()
         assert self._wake is not None
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake[1], b"\0")
+        writer = self._wake[1]
+
+        def thread() -> None:
+            result = work()
+            self._finished.append(lambda: done(result))
+            with contextlib.suppress(OSError):      # full: the loop wakes anyway; closed: nobody waits any more
+                os.write(writer, b"\0")
+
+        threading.Thread(target=thread, daemon=True).start()
 
     def _wakeup(self) -> None:
         if self._wake is None:
@@ -145,6 +157,8 @@ class Loop:
             for signum in dict.fromkeys(os.read(self._wake[0], 4096)):
                 if signum in self._signals:
                     self._call(self._signals[signum])
+        while self._finished:
+            self._call(self._finished.popleft())
 
     # -- running
 
@@ -254,7 +268,7 @@ class Kqueue:
     """FreeBSD, NetBSD, macOS. Reading and writing are two filters; ``_events`` remembers which are on."""
 
     def __init__(self) -> None:
-        self._kqueue = select.kqueue()
+        self._kqueue = BSD.kqueue()
         self._events: dict[int, int] = {}
         self.close = self._kqueue.close
 
@@ -276,8 +290,8 @@ class Kqueue:
         return list(dict.fromkeys(event.ident for event in self._kqueue.control(None, 1024, timeout)))
 
     def _change(self, fd: int, old: int, new: int) -> None:
-        changes = [select.kevent(fd, kind, select.KQ_EV_ADD if new & bit else select.KQ_EV_DELETE)
-                   for bit, kind in ((READ, select.KQ_FILTER_READ), (WRITE, select.KQ_FILTER_WRITE))
+        changes = [BSD.kevent(fd, kind, BSD.KQ_EV_ADD if new & bit else BSD.KQ_EV_DELETE)
+                   for bit, kind in ((READ, BSD.KQ_FILTER_READ), (WRITE, BSD.KQ_FILTER_WRITE))
                    if (old ^ new) & bit]
         if changes:
             self._kqueue.control(changes, 0)

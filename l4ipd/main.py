@@ -15,11 +15,13 @@ from typing import Protocol
 
 import daemon as python_daemon
 
-from l4ipd import __version__, logs, pidfile, plan, probe, status
-from l4ipd.child import Child, Exit, find_program
-from l4ipd.config import ConfigError, parse, warnings
+from l4ipd import __version__, logs, pidfile, plan, status
+from l4ipd.child import Child, Exit
+from l4ipd.config import warnings
 from l4ipd.daemon import Daemon
+from l4ipd.desk import Desk
 from l4ipd.ipfilter import REMEDIES, explain
+from l4ipd.load import Refused, Reloader, load
 from l4ipd.loop import Loop
 from l4ipd.model import Config, Ipfilter
 from l4ipd.rehearsal import Rehearsal
@@ -52,10 +54,6 @@ class Guide(Protocol):
     def stop(self) -> None: ...
 
 
-class Refused(Exception):
-    """The start is refused; the lines say why."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0: fine; 1: configuration or start-up error; 2: usage."""
     options = parser().parse_args(argv)
@@ -77,41 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 # -- the configuration
 
-def load(path: str) -> Config:
-    """Read and check a configuration, files and programs that it names included. Raises :class:`Refused`."""
-    try:
-        with open(path, "rb") as file:
-            text = file.read()
-        config = parse(text, path)
-    except OSError as error:
-        raise Refused(f"{path}: {error.strerror}") from None
-    except ConfigError as error:
-        raise Refused("\n".join(error.errors)) from None
-    problems = [f"{path}: {problem}" for problem in surroundings(config)]
-    if problems:
-        raise Refused("\n".join(problems))
-    return config
-
-
-def surroundings(config: Config) -> list[str]:
-    """What the configuration needs of this machine and does not find: programs, CA files, users."""
-    problems = []
-    for cluster in config.clusters:
-        for service in cluster.services:
-            for each in service.checks:
-                try:
-                    probe.prepare(each)
-                except ValueError as error:
-                    problems.append(f"clusters.{cluster.name}.services.{service.name}.check: {error}")
-    if config.notify and find_program(config.notify[0]) is None:
-        problems.append(f"notify: {config.notify[0]}: no such program, or it cannot be executed")
-    return problems
-
-
 def not_yet(config: Config) -> list[str]:
     """Keys that stand in the file and that nothing serves yet."""
-    given = {"control": True, "notify": config.notify, "resets": config.resets, "state": True}
-    return [f"not supported yet: {key}" for key, value in given.items() if value and key in config.given]
+    return ["not supported yet: resets"] if config.resets else []
 
 
 def check(config: Config) -> int:
@@ -162,6 +128,7 @@ def serve(options: argparse.Namespace, config: Config, stack: ExitStack) -> int:
     path = os.path.abspath(options.pidfile or config.pidfile)
     left_behind = look_first(path)
     options.config = os.path.abspath(options.config)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)    # who reads the pid file may send one before the loop is there
     if options.foreground:
         logs.to_stderr(config.log)
     else:
@@ -199,13 +166,15 @@ def run(options: argparse.Namespace, config: Config, rehearsal: Rehearsal | None
     daemon.rounds.verbose = options.verbose
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.on_signal(signum, lambda: stop(daemon))
-    loop.on_signal(signal.SIGHUP, lambda: reload(daemon, options.config, rehearsal))
+    reloader = Reloader(daemon, options.config, rehearsal)
+    loop.on_signal(signal.SIGHUP, reloader)
     for name in ("SIGUSR1", "SIGINFO"):
         if hasattr(signal, name):
             loop.on_signal(getattr(signal, name), lambda: show(daemon))
     log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()), options.config)
     for warning in (*warnings(config), *not_yet(config)):
         log.warning("%s", warning)
+    desk = Desk(loop, daemon, config, reloader)
     site = Web(loop, daemon)
 
     def begin() -> None:
@@ -221,6 +190,7 @@ def run(options: argparse.Namespace, config: Config, rehearsal: Rehearsal | None
     gc.freeze()
     loop.run()
     site.stop()
+    desk.close()
     if companion is not None:
         companion.stop()
     if rehearsal is not None:
@@ -232,18 +202,6 @@ def run(options: argparse.Namespace, config: Config, rehearsal: Rehearsal | None
 def stop(daemon: Daemon) -> None:
     log.info("stopping; the rules %s", "stay" if daemon.config.ipfilter.on_stop == "keep" else "are removed")
     daemon.stop()
-
-
-def reload(daemon: Daemon, path: str, rehearsal: Rehearsal | None) -> str:
-    """SIGHUP. A bad configuration changes nothing. Returns what changed, or raises :class:`Refused`."""
-    try:
-        config = load(path)
-    except Refused as refusal:
-        for line in str(refusal).splitlines():
-            log.error("%s", line)
-        log.error("the configuration was not reloaded: the old one goes on")
-        return ""
-    return daemon.reload(rehearsal.adapt(config) if rehearsal is not None else config)
 
 
 def show(daemon: Daemon) -> None:

@@ -30,15 +30,21 @@ def serving(members: Iterable[Endpoint], up: Collection[str], last: Collection[s
 
 def rules(members: Sequence[Endpoint], ipfilter: Ipfilter) -> list[str]:
     """The canonical lines for the serving members of one service, in the order in which they are to be loaded."""
+    return arrange(members, [every_rule(member, ipfilter) for member in members])
+
+
+def arrange(members: Sequence[Endpoint], lines: Sequence[Sequence[str]]) -> list[str]:
+    """The same from lines that are rendered already: ``lines[n]`` is :func:`every_rule` of ``members[n]``."""
     if not members:
         return []
     turns = interleave([member.weight for member in members])
-    return [rule(members[place], vip, nth, ipfilter).line() for vip in members[0].vips for place, nth in turns]
+    return [lines[place][nth - 1 + vip * members[place].weight]
+            for vip in range(len(members[0].vips)) for place, nth in turns]
 
 
 def every_rule(member: Endpoint, ipfilter: Ipfilter) -> list[str]:
-    """All the lines that ``member`` has while it serves."""
-    return rules([member], ipfilter)
+    """All the lines that ``member`` has while it serves, address by address."""
+    return [rule(member, vip, nth, ipfilter).line() for vip in member.vips for nth in range(1, member.weight + 1)]
 
 
 def rule(member: Endpoint, vip: str, nth: int, ipfilter: Ipfilter) -> Rdr:

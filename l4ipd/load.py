@@ -1,0 +1,104 @@
+"""Configuration files: read whole, checked against this machine, and committed only if flawless."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from l4ipd import probe
+from l4ipd.child import find_program
+from l4ipd.config import ConfigError, parse
+from l4ipd.daemon import Daemon, Event
+from l4ipd.model import Config
+from l4ipd.rehearsal import Rehearsal
+
+Done = Callable[[bool, list[str]], object]          # whether it was reloaded, and what changed or what is wrong
+log = logging.getLogger("l4ipd")
+
+
+class Refused(Exception):
+    """The start, or the reload, is refused; the lines say why."""
+
+
+def load(path: str) -> Config:
+    """Read and check a configuration, files and programs that it names included. Raises :class:`Refused`."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+        config = parse(text, path)
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}") from None
+    except ConfigError as error:
+        raise Refused("\n".join(error.errors)) from None
+    problems = [f"{path}: {problem}" for problem in surroundings(config)]
+    if problems:
+        raise Refused("\n".join(problems))
+    return config
+
+
+def surroundings(config: Config) -> list[str]:
+    """What the configuration needs of this machine and does not find: programs, CA files, users."""
+    problems = []
+    for cluster in config.clusters:
+        for service in cluster.services:
+            for each in service.checks:
+                try:
+                    probe.prepare(each)
+                except ValueError as error:
+                    problems.append(f"clusters.{cluster.name}.services.{service.name}.check: {error}")
+    if config.notify and find_program(config.notify[0]) is None:
+        problems.append(f"notify: {config.notify[0]}: no such program, or it cannot be executed")
+    return problems
+
+
+class Reloader:
+    """SIGHUP and `l4ipctl reload`. The file is read by a thread, so that the loop goes on meanwhile.
+
+    A bad configuration changes nothing. Requests that come while a file is being read are served together by one more
+    reading, since the file may have changed.
+    """
+
+    def __init__(self, daemon: Daemon, path: str, rehearsal: Rehearsal | None) -> None:
+        self.daemon, self.path, self.rehearsal = daemon, path, rehearsal
+        self._asked: list[Done] = []
+        self._served: list[Done] = []
+
+    def __call__(self, done: Done = lambda good, lines: None) -> None:
+        self._asked.append(done)
+        if not self._served:
+            self._read()
+
+    def _read(self) -> None:
+        self._served, self._asked = self._asked, []
+        self.daemon.loop.aside(self._load, self._take)
+
+    def _load(self) -> Config | Refused:
+        try:
+            return load(self.path)
+        except Refused as refusal:
+            return refusal
+
+    def _take(self, result: Config | Refused) -> None:
+        if isinstance(result, Refused):
+            lines = str(result).splitlines()
+            for line in lines:
+                log.error("%s", line)
+            self.daemon.tell(Event("reload-failed", "", "the configuration was not reloaded: the old one goes on",
+                                   logging.ERROR))
+        else:
+            lines = self._commit(result)
+        for done in self._served:
+            done(not isinstance(result, Refused), lines)
+        self._served = []
+        if self._asked:
+            self._read()
+
+    def _commit(self, config: Config) -> list[str]:
+        if self.rehearsal is not None:
+            config = self.rehearsal.adapt(config)
+        before = self.daemon.config
+        later = [key for key in ("pidfile", "log") if getattr(before, key) != getattr(config, key)]
+        lines = [self.daemon.reload(config), *(f"{key}: the change takes effect at the next start" for key in later)]
+        for line in lines[1:]:
+            log.warning("%s", line)
+        return lines
