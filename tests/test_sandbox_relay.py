@@ -175,7 +175,7 @@ def test_a_rude_tool_harms_nobody(box: Sandbox) -> None:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(box.path)
             client.sendall(junk)
-    words = b"ipnat\0/\0\0-f\0-"
+    words = b"ipnat\0/\0\0001\0-f\0-"
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(box.path)
         client.sendall(b"a" + len(words).to_bytes(4, "big") + words)

@@ -4,24 +4,17 @@ This file is run as a plain script for every change of a rule, so it must start 
 SOCKET ipnat -f -`` imports nothing that the bare interpreter has not already, except the built-in socket type. When no
 sandbox answers, each command behaves as the real one does without its device (FACTS.md 2b-2, ipnat-input-misc.txt).
 
-Frames, both ways: one letter, four bytes of length, the payload. To the process: ``a`` the words, joined by NUL, after
-the working directory and TZ; ``i`` standard input, empty at its end. From it: ``o`` and ``e`` for standard output and
-error, ``i`` a wish for standard input, ``x`` the exit status.
+Frames, both ways: one letter, four bytes of length, the payload. To the process: ``a`` the tool, the working directory,
+TZ, the process id and the words, joined by NUL; ``i`` standard input, empty at its end. From it: ``o`` and ``e`` for
+standard output and error, ``i`` a wish for standard input, ``x`` the exit status.
 """
 
 from __future__ import annotations
 
-import _socket  # the module socket costs five milliseconds
+import _signal  # type: ignore[import-not-found]
+import _socket  # the module socket costs five milliseconds, signal two
+import posix as os
 import sys
-
-try:
-    import posix as os
-except ImportError:
-    import os  # type: ignore[no-redef]
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 NOT_THERE = "open: No such file or directory\n"
 
@@ -42,8 +35,10 @@ def main(words: list[str]) -> int:
     except OSError:
         return no_device(tool, arguments)
     try:
+        if tool == "ipmon":
+            _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)
         send(server, b"a", b"\0".join([tool.encode(), os.getcwd().encode("utf-8", "surrogateescape"),
-                                       os.environ.get(b"TZ", b""),
+                                       os.environ.get(b"TZ", b""), b"%d" % os.getpid(),
                                        *(word.encode("utf-8", "surrogateescape") for word in arguments)]))
         return converse(server, tool)
     except BrokenPipeError:
@@ -91,7 +86,7 @@ def write(fd: int, data: bytes) -> None:
 def gone(tool: str) -> int:
     """The sandbox process ended meanwhile."""
     if tool == "ipmon":
-        sys.stderr.write("0:read")
+        sys.stderr.write("0:read\n")
         return 0
     sys.stderr.write(f"{tool}: the sandbox has gone\n")
     return 1
@@ -122,10 +117,8 @@ def run_here(tool: str, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    flush: Callable[[], None] = sys.stderr.flush
-    try:
-        code = main(sys.argv[1:])
-    except KeyboardInterrupt:
-        code = 130
-    flush()
-    os._exit(code)
+    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)            # a reader who has gone ends a tool, as it does in C
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    status = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(status)

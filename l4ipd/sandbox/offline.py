@@ -6,13 +6,15 @@ import os
 import sys
 from collections.abc import Sequence
 
+from l4ipd.sandbox.ipf import ipf
 from l4ipd.sandbox.ipnat import ipnat
 from l4ipd.sandbox.kernel import STDIN, STDOUT
 
 
 def run(tool: str, arguments: Sequence[str], directory: str) -> int:
     """Run ``tool`` without a kernel; returns its exit status."""
-    running = ipnat(None, arguments, directory, old=os.environ.get("L4IP_SANDBOX_VERSION") == "4.1")
+    command = ipf if tool == "ipf" else ipnat
+    running = command(None, arguments, directory, old=os.environ.get("L4IP_SANDBOX_VERSION") == "4.1")
     answer: bytes | None = None
     try:
         while True:

@@ -7,13 +7,14 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
 
 from l4ipd.loop import READ, Loop
+from l4ipd.sandbox.ipf import ipf, ipfstat
+from l4ipd.sandbox.ipmon import ipmon
 from l4ipd.sandbox.ipnat import ipnat
 from l4ipd.sandbox.kernel import STDERR, Kernel, Run
 from l4ipd.sandbox.relay import Relay
-from l4ipd.sandbox.server import Server
+from l4ipd.sandbox.server import Call, Server
 
 WARNING = "sandbox: this is no production balancer: it relays connections in user space, to try things out\n"
 
@@ -24,7 +25,7 @@ def serve(path: str, old: bool, until_eof: bool) -> int:
     kernel = Kernel(old)
     _raise_limit()
     try:
-        server = Server(loop, path, lambda tool, arguments, directory, zone: start(kernel, tool, arguments, directory))
+        server = Server(loop, path, lambda call: start(kernel, call), kernel.log.wait)
     except OSError as error:
         sys.stderr.write(f"sandbox: {path}: cannot listen there: {error.strerror}\n")
         return 1
@@ -46,10 +47,16 @@ def serve(path: str, old: bool, until_eof: bool) -> int:
     return 0
 
 
-def start(kernel: Kernel, tool: str, arguments: Sequence[str], directory: str) -> Run:
-    if tool == "ipnat":
-        return ipnat(kernel, arguments, directory)
-    return _unknown(tool)
+def start(kernel: Kernel, call: Call) -> Run:
+    if call.tool == "ipnat":
+        return ipnat(kernel, call.arguments, call.directory)
+    if call.tool == "ipf":
+        return ipf(kernel, call.arguments, call.directory)
+    if call.tool == "ipfstat":
+        return ipfstat(kernel, call.arguments)
+    if call.tool == "ipmon":
+        return ipmon(kernel, call.arguments, call.directory, call.zone, call.pid)
+    return _unknown(call.tool)
 
 
 def _unknown(tool: str) -> Run:

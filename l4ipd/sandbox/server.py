@@ -12,22 +12,37 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from l4ipd.loop import READ, WRITE, Loop
-from l4ipd.sandbox.kernel import STDERR, STDIN, STDOUT, Run
+from l4ipd.sandbox.kernel import STDERR, STDIN, STDOUT, WAIT, Run
 
 LETTERS = {STDIN: b"i", STDOUT: b"o", STDERR: b"e"}
 HIGH_WATER = 1 << 18                    # bytes that may wait for a slow reader
 SLICE = 0.01                            # seconds that one tool may run per turn
 LONGEST = 1 << 28
-Start = Callable[[str, Sequence[str], str, str], Run]           # tool, arguments, working directory, TZ
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a tool was started with: its name, working directory, TZ, process id and arguments."""
+
+    tool: str
+    directory: str
+    zone: str
+    pid: str
+    arguments: Sequence[str]
+
+
+Start = Callable[[Call], Run]
+Wait = Callable[[Callable[[], bool]], object]           # asks to be called when there is log to read
 
 
 class Server:
     """Listens on ``path``, for the owner only. ``start`` makes the generator that runs a tool."""
 
-    def __init__(self, loop: Loop, path: str, start: Start) -> None:
-        self.loop, self.path, self.start = loop, path, start
+    def __init__(self, loop: Loop, path: str, start: Start, wait: Wait) -> None:
+        self.loop, self.path, self.start, self.wait = loop, path, start, wait
         self._clear_stale()
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         before = os.umask(0o177)
@@ -62,15 +77,16 @@ class Server:
         except OSError:
             return
         client.setblocking(False)
-        _Tool(self.loop, client, self.start)
+        _Tool(self.loop, client, self.start, self.wait)
 
 
 class _Tool:
     """One tool that is connected."""
 
-    def __init__(self, loop: Loop, client: socket.socket, start: Start) -> None:
-        self.loop, self.socket, self.start = loop, client, start
+    def __init__(self, loop: Loop, client: socket.socket, start: Start, wait: Wait) -> None:
+        self.loop, self.socket, self.start, self.wait = loop, client, start, wait
         self.run: Run | None = None
+        self._waiting = False                   # until there is log to read
         self._received = bytearray()
         self._input: bytearray | None = None    # while it sends standard input
         self._out = bytearray()
@@ -84,20 +100,30 @@ class _Tool:
         self.loop.closing(self.socket.fileno())
         self.socket.close()
 
+    def _woken(self) -> bool:
+        if self.socket.fileno() < 0:
+            return False
+        self._waiting = False
+        self._ready()
+        return True
+
+    @property
+    def _can_run(self) -> bool:
+        return self.run is not None and self._input is None and self._status is None and not self._waiting
+
     def _ready(self) -> None:
         try:
             alive = self._receive()
-            if alive and self.run is not None and self._input is None:
-                self._advance()
             if alive:
+                if self._can_run:
+                    self._advance()
                 self._flush()
         except (BrokenPipeError, ConnectionResetError):
             alive = False
         if not alive or (self._status is not None and not self._out):
             self._close()
         else:
-            busy = self._out or (self.run is not None and self._input is None and self._status is None)
-            self.loop.watch(self.socket.fileno(), READ | WRITE if busy else READ, self._ready)
+            self.loop.watch(self.socket.fileno(), READ | WRITE if self._out or self._can_run else READ, self._ready)
 
     def _receive(self) -> bool:
         """False at the end of the connection."""
@@ -119,8 +145,8 @@ class _Tool:
 
     def _frame(self, kind: bytes, payload: bytes) -> None:
         if kind == b"a" and self.run is None:
-            tool, directory, zone, *arguments = (os.fsdecode(word) for word in payload.split(b"\0"))
-            self.run = self.start(tool, arguments, directory, zone)
+            tool, directory, zone, pid, *arguments = (os.fsdecode(word) for word in payload.split(b"\0"))
+            self.run = self.start(Call(tool, directory, zone, pid, arguments))
         elif kind == b"i" and self._input is not None:
             self._input += payload
             if not payload:
@@ -134,6 +160,10 @@ class _Tool:
             while self._status is None and len(self._out) < HIGH_WATER and time.monotonic() < until:
                 answer, self._answer = self._answer, None
                 kind, text = self.run.send(answer)
+                if kind == WAIT:
+                    self._waiting = True
+                    self.wait(self._woken)
+                    return
                 if kind == STDIN:
                     self._input = bytearray()
                 if kind == STDIN or text:

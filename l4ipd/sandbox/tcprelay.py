@@ -223,6 +223,8 @@ class Connection:
 
     def _purged(self) -> None:
         """The session is gone from the table."""
+        if self.session is not None:
+            self.kernel.closed(self.session)
         self.session = None
         if self.connected or self.member is None:
             self._reset()
@@ -236,6 +238,7 @@ class Connection:
         session, self.session = self.session, None
         if session is not None:
             session.busy, session.ended = False, None
+            self.kernel.closed(session)
             self.kernel.nat.touch(session, state)
 
     def _reset(self) -> None:

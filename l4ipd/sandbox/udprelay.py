@@ -77,27 +77,26 @@ class _Peer:
             self.socket.close()
             raise
         session.ended = self.close
+        self._last = 0                  # the size of the last datagram
         listener.loop.watch(self.socket.fileno(), READ, self._receive)
 
     def close(self) -> None:
         self.session.ended = None
+        self.listener.kernel.closed(self.session)
         self.listener.forget(self.session)
         self.listener.loop.closing(self.socket.fileno())
         self.socket.close()
 
     def send(self, data: bytes) -> None:
-        try:
-            self.socket.send(data)
-        except OSError as error:
-            self._error(error, len(data))
-            if error.errno == errno.ECONNREFUSED:
-                self._again(data)       # the error was that of an earlier datagram
-
-    def _again(self, data: bytes) -> None:
-        try:
-            self.socket.send(data)
-        except OSError as error:
-            self._error(error, len(data))
+        """The error that comes first may be that of an earlier datagram."""
+        for _ in range(2):
+            try:
+                self.socket.send(data)
+            except OSError as error:
+                self._error(error)
+            else:
+                self._last = len(data)
+                return
 
     def _receive(self) -> None:
         listener = self.listener
@@ -105,7 +104,7 @@ class _Peer:
             try:
                 data = self.socket.recv(LARGEST)
             except OSError as error:
-                self._error(error, 0)
+                self._error(error)
                 return
             self.session.packets[1] += 1
             self.session.bytes[1] += len(data) + 28
@@ -115,6 +114,6 @@ class _Peer:
             except OSError:
                 return                  # as on any network
 
-    def _error(self, error: OSError, size: int) -> None:
+    def _error(self, error: OSError) -> None:
         if error.errno == errno.ECONNREFUSED:
-            self.listener.kernel.from_member(self.session, UNREACHABLE)
+            self.listener.kernel.from_member(self.session, UNREACHABLE, self._last)

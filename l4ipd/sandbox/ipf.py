@@ -1,0 +1,192 @@
+"""The commands ipf and ipfstat: load, remove, flush, swap and list filter rules.
+
+Like the real one, ipf does what its options say in their order, so ``-r`` counts only before ``-f``. Unlike ipnat it
+loads all the other rules when one fails (FACTS.md 2d-4).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from l4ipd.sandbox.filtergrammar import FilterParser
+from l4ipd.sandbox.filterrule import FilterRule, show
+from l4ipd.sandbox.filtertable import Loaded
+from l4ipd.sandbox.kernel import STDERR, STDOUT, Kernel, Output, Run, read_file
+from l4ipd.sandbox.lexer import RuleError
+from l4ipd.sandbox.options import BadOption, getopt
+
+LETTERS = "46Ac:dDEf:F:Il:m:noPrRsT:vVyzZ"
+USAGE = ("usage: ipf [-6AdDEInoPrRsvVyzZ] [-l block|pass|nomatch|state|nat] [-cc] [-F i|o|a|s|S|u] [-f filename] "
+         "[-T <tuneopts>]\n")
+STAT_LETTERS = "46aACdfghIilnostvD:m:M:N:O:P:RS:T:"
+STAT_USAGE = ("Usage: ipfstat [-6aAdfghIilnoRsv]\n       ipfstat [-M corefile] [-N symbol-list]\n"
+              "       ipfstat -t [-6C] [-D destination address] [-P protocol] [-S source address] [-T refresh time]\n")
+EXISTS = "32:{}:ioctl(add/insert rule) rule already exists\n"
+ABSENT = "29:{}:ioctl(delete rule) rule not found for removing\n"
+OLD_EXISTS = "{}:ioctl(add/insert rule): File exists\n"
+NO_DEVICE = "open device: No such file or directory\nUser/kernel version check failed\n"
+TOGGLES = "dInrRvz"                     # each time it is given it is the other way round
+
+
+def ipf(kernel: Kernel | None, arguments: Sequence[str], directory: str, old: bool = False) -> Run:
+    """Run ipf. ``kernel`` None: there is no device."""
+    old = kernel.old if kernel is not None else old
+    try:
+        given, _ = getopt("ipf", arguments, LETTERS)
+    except BadOption as error:
+        yield STDERR, str(error) + USAGE
+        return 1
+    if not given:
+        yield STDERR, USAGE
+        return 1
+    status, on = 0, set[str]()
+    for letter, value in given:
+        if letter in TOGGLES:
+            on ^= {letter}
+        elif letter == "f":
+            status = (yield from _load(kernel, value, directory, on, old)) or status
+        elif letter in "46A":
+            on |= {letter}
+            on -= {"I"} if letter == "A" else set()
+        elif letter == "V":
+            yield STDOUT, _version(kernel, old)
+            if kernel is None:
+                yield STDERR, "open device: No such file or directory\n"
+                return 1
+        elif letter in "FDEsl" and "n" not in on:
+            if kernel is None:
+                yield STDERR, NO_DEVICE
+                return 1
+            for output in _switch(kernel, letter, value, on):
+                yield output
+                if output[0] == STDERR:
+                    return 1
+    return status
+
+
+def _switch(kernel: Kernel, letter: str, value: str, on: set[str]) -> Iterator[Output]:
+    """The options that change something without a file."""
+    table = kernel.filter
+    if letter in "DE":
+        kernel.enabled = letter == "E"
+    elif letter == "s":
+        table.active = 1 - table.active
+        yield STDOUT, f"Set {1 - table.active} now inactive\n"
+    elif letter == "l":
+        kernel.log_flags = [flag for flag in ("pass", "block", "nomatch") if flag in value]
+    elif value in ("s", "S") or value.isdigit():
+        kernel.forget_states()
+    elif directions := tuple(name for name, letters in (("in", "iIaA"), ("out", "oOaA")) if set(letters) & set(value)):
+        count = table.flush(1 - table.active if "I" in on else table.active, directions)
+        if "v" in on:
+            yield STDOUT, f"{count} filter rules removed\n"
+    else:
+        yield STDERR, f"Incorrect flush argument: {value}\n{USAGE}"
+
+
+def _load(kernel: Kernel | None, name: str, directory: str, on: set[str], old: bool) -> Run:
+    if kernel is None and "n" not in on:
+        yield STDERR, NO_DEVICE
+    text = yield from read_file(name, directory)
+    if isinstance(text, OSError):
+        yield STDERR, f"fopen({name}) failed: {os.strerror(text.errno or 0)}\n"
+        return 1
+    said: list[str] = []
+    status = 0
+    parser = FilterParser(text, said.append, inet6="6" in on, old=old)
+    try:
+        for rule in parser:
+            if "v" in on:
+                yield STDOUT, show(rule, old=old) + "\n"
+            complaint = "" if "n" in on else _apply(kernel, rule, on, old, parser)
+            if complaint:
+                said.append(complaint)
+            if complaint and not old:
+                status = 1
+            yield STDERR, "".join(said)
+            said.clear()
+    except RuleError as error:
+        said.append(f"{error}\n")
+        status = 1
+    yield STDERR, "".join(said)
+    return status
+
+
+def _apply(kernel: Kernel | None, rule: FilterRule, on: set[str], old: bool, parser: FilterParser) -> str:
+    """Tell the kernel about one rule; returns its complaint."""
+    if kernel is None:
+        return f"{rule.line}:ioctl(add/insert rule): Bad file descriptor\n"
+    table = kernel.filter
+    which = 1 - table.active if "I" in on else table.active
+    if "z" in on:
+        return ""
+    if "r" in on:
+        return "" if table.remove(rule, which) or old else ABSENT.format(rule.line)
+    if table.add(rule, which):
+        return ""
+    return OLD_EXISTS.format(parser.lexer.line) if old else EXISTS.format(rule.line)
+
+
+def _version(kernel: Kernel | None, old: bool) -> str:
+    version = Kernel(old).version if kernel is None else kernel.version
+    text = f"ipf: IP Filter: {version}\n"
+    if kernel is None:
+        return text
+    flags = sum(bit for name, bit in (("pass", 0x10000000), ("block", 0x20000000), ("nomatch", 0x40000000))
+                if name in kernel.log_flags)
+    short = f"IP Filter: {version.split(' ')[0]}"
+    return (f"{text}Kernel: {short:<32}\nRunning: {'yes' if kernel.enabled else 'no'}\n"
+            f"Log Flags: {flags:#x} = {', '.join(kernel.log_flags) or 'none set'}\n"
+            f"Default: pass all, Logging: available\nActive list: {kernel.filter.active}\n"
+            + ("" if old else "Feature mask: 0x166\n")).replace("Log Flags: 0x0", "Log Flags: 0")
+
+
+# -- ipfstat
+
+
+def ipfstat(kernel: Kernel, arguments: Sequence[str]) -> Run:
+    """Run ipfstat."""
+    try:
+        given, _ = getopt("ipfstat", arguments, STAT_LETTERS)
+    except BadOption as error:
+        yield STDERR, str(error) + STAT_USAGE
+        return 1
+    on = {letter for letter, _ in given}
+    if not on & set("ioa"):
+        yield STDOUT, _statistics(kernel)
+        return 0
+    for letter, direction in (("o", "out"), ("i", "in")):
+        if letter in on:
+            yield from _list(kernel, direction, on)
+    return 0
+
+
+def _list(kernel: Kernel, direction: str, on: set[str]) -> Iterator[Output]:
+    table, counting = kernel.filter, "a" in on
+    which = 1 - table.active if "I" in on else table.active
+    rules = table.listed(which, direction, counting, inet6="6" in on)
+    for number, loaded in enumerate(rules, 1):
+        yield STDOUT, _line(loaded, number, on, kernel.old)
+    if not rules:
+        inactive = "inactive " if "I" in on else ""
+        yield STDERR, f"# empty list for {inactive}{'ipacct' if counting else 'ipfilter'}({direction})\n"
+
+
+def _line(loaded: Loaded, number: int, on: set[str], old: bool) -> str:
+    prefix = f"{loaded.hits} " if "h" in on else ""
+    if "a" in on:
+        prefix += f"{loaded.bytes} "
+    if "n" in on:
+        prefix += f"@{number} "
+    return f"{prefix}{show(loaded.rule, numeric='R' in on, old=old)}\n"
+
+
+def _statistics(kernel: Kernel) -> str:
+    return ("bad packets:\t\tin 0\tout 0\n"
+            " IPv6 packets:\t\tin 0 out 0\n"
+            " input packets:\t\tblocked 0 passed 0 nomatch 0 counted 0 short 0\n"
+            "output packets:\t\tblocked 0 passed 0 nomatch 0 counted 0 short 0\n"
+            f" input packets logged:\tblocked 0 passed {kernel.log.number}\n"
+            "output packets logged:\tblocked 0 passed 0\n"
+            f" log failures:\t\tinput {kernel.log.failures} output 0\n")
