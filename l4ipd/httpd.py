@@ -17,6 +17,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from urllib.parse import parse_qsl, urlsplit
 
 import h11
@@ -206,7 +207,8 @@ class Client:
         headers = {"Content-Type": answer.kind, "Connection": "close", **self.server.headers, **answer.headers}
         if isinstance(answer.body, bytes):
             headers["Content-Length"] = str(len(answer.body))
-        self._say(h11.Response(status_code=answer.status, headers=list(headers.items())))
+        self._say(h11.Response(status_code=answer.status, headers=list(headers.items()),
+                               reason=HTTPStatus(answer.status).phrase.encode()))
         body: Iterable[bytes] = (answer.body,) if isinstance(answer.body, bytes) else answer.body
         self._body = iter(() if self._head_only else body)
         self.server.wanting(self)

@@ -113,7 +113,7 @@ def _hero(seen: Survey, tone: str, headline: str) -> str:
     if more > 0:
         links += f'<li class="s">and {more} more</li>'
     return (f'<div class="card hero {tone}"><h1 role="status">{shape(tone)}<span>{esc(headline)}</span></h1>'
-            f"{links and f'<ul>{links}</ul>'}</div>\n")
+            f"{links and f'<ul>{links}</ul>'}<p class=s>as of {time.strftime('%T')}</p></div>\n")
 
 
 def _figures(daemon: Daemon, seen: Survey) -> str:
@@ -249,6 +249,6 @@ def _change(happening: Happening, today: str) -> str:
 def _closing() -> str:
     return ('</main>\n<footer>'
             f"<span>l4ipd {esc(__version__)}, process {os.getpid()}</span>"
-            f'<span>at {time.strftime("%F %T %Z")}</span><a href="/status.json">status.json</a>'
+            '<a href="/status.json">status.json</a>'
             '<a href="/metrics">metrics</a><a href="/healthz">healthz</a></footer>\n'
             f"<script>{page_style.SCRIPT}</script></body></html>\n")

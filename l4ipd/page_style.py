@@ -41,10 +41,11 @@ border-radius:7px;padding:.3em .6em;min-width:0}input{width:14em}button{cursor:p
 .hero h1{font-size:1.4em;line-height:1.25;display:flex;gap:.45em;align-items:flex-start}.hero h1 svg{color:var(--c)}
 .hero h1 svg.i{width:1.25em;height:1.25em;vertical-align:0}
 .hero ul{display:flex;flex-wrap:wrap;gap:6px 8px;margin-top:10px}
-.hero ul a{color:inherit}
+.hero ul a{color:inherit;white-space:normal;overflow-wrap:anywhere;border-radius:12px}.hero ul a svg{color:var(--c)}
+.hero .s{margin-top:8px;font-size:.84em}
 .alert{margin-top:10px;padding:9px 14px;border-radius:9px;background:var(--b);color:var(--c);overflow-wrap:anywhere;
 display:flex;gap:.5em;align-items:flex-start}.alert svg{margin-top:.15em}
-dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin-top:10px}
+dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(128px,1fr));gap:10px;margin-top:10px}
 dl div{padding:9px 14px}dt{color:var(--soft);font-size:.84em}dd{font-size:1.15em;font-weight:600;white-space:nowrap}
 dd small{font-weight:400;font-size:.76em;color:var(--soft)}
 h2{font-size:1.15em;margin:26px 2px 8px;display:flex;flex-wrap:wrap;gap:.1em .6em;align-items:baseline}
@@ -59,6 +60,7 @@ thead th{border-top:1px solid var(--faint)}
 th:first-child,td:first-child{padding-left:16px}th:last-child,td:last-child{padding-right:16px}
 .cs{width:142px}.cm{width:21%}.cr{width:104px}.ct{width:72px}.ch{width:206px}
 tr:target td{background:var(--warn-bg)}tbody tr:hover td{background:var(--bg)}
+tr.bad td:first-child,tr.warn td:first-child{box-shadow:inset 3px 0 var(--c)}
 td .who{font-weight:600}td .n{color:var(--soft);display:block}td .tag{margin-left:.35em;vertical-align:.1em}
 td .why{display:block;font-size:.93em}td .why code{font-weight:600;color:var(--c)}
 .rule{font-size:.93em;white-space:nowrap;color:var(--soft)}.rule.warn{color:var(--c);font-weight:600}
@@ -78,11 +80,12 @@ dl{grid-template-columns:1fr 1fr}.hero h1{font-size:1.2em}
 table,tbody{display:block}thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 tr{display:grid;grid-template-columns:1fr max-content;gap:4px 12px;padding:10px 16px;border-top:1px solid var(--faint)}
 tbody tr:hover td,tr:target td{background:none}
-td,td:first-child,td:last-child{display:block;border:0;padding:0;width:auto}
+tr[class] td[class]{display:block;border:0;padding:0;width:auto;box-shadow:none}
+tr.bad,tr.warn{box-shadow:inset 3px 0 var(--c)}dl div:last-child:nth-child(odd){grid-column:1/-1}
 td.cm{grid-column:1;grid-row:1}td.cs{grid-column:2;grid-row:1;text-align:right}
 td.cw,td.ch{grid-column:1/-1}td.ch{display:block}.strip{width:100%;height:16px}
 td.cr{grid-column:1;grid-row:4}td.ct{grid-column:2;grid-row:4;text-align:right}
-td.ct:before{content:"since ";color:var(--soft)}td.ct:after{content:" ago";color:var(--soft)}
+td.ct:before{content:"for ";color:var(--soft)}
 .log li{grid-template-columns:max-content 1fr;}.log li span{grid-column:1/-1}}
 """
 
