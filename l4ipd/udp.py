@@ -69,13 +69,18 @@ class Datagram:
             self._close()
 
     def _receive(self) -> None:
-        try:
-            data = self._socket.recv(LIMIT)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._failed(error.errno or 0, blame.later(error.errno or 0))
-            return
+        """Take all that has come: it beats a deadline that passes now."""
+        while self._fd >= 0:
+            try:
+                data = self._socket.recv(LIMIT)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._failed(error.errno or 0, blame.later(error.errno or 0))
+                return
+            self._judge(data)
+
+    def _judge(self, data: bytes) -> None:
         expect = self._recipe.steps[0].expect
         if self._recipe.closed:
             self._finish(OPEN)

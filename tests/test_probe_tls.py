@@ -1,0 +1,254 @@
+"""Probes inside TLS: certificates of a test CA, members that speak no TLS, and trouble at every step."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+from certs import Authority
+from members import Member, answers, dialog, endless, probe, reset, send, silent
+
+from l4ipd.model import Check
+from l4ipd.probe import prepare
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\nConnection: close\r\n\r\nall is well"
+PING = dialog(("send", b"PING\r\n\r\n"), ("expect", b"+PONG"))
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("stranger"), "another CA")
+
+
+@pytest.fixture(scope="module")
+def good(authority: Authority) -> ssl.SSLContext:
+    return authority.server("www.example.org", "127.0.0.1")
+
+
+def test_handshake_alone(good: ssl.SSLContext) -> None:
+    with Member(silent, good) as member:
+        assert probe(Check("tls"), member.port) == ("L6OK", "handshake complete")
+
+
+@pytest.mark.parametrize("piece", [0, 1])
+@pytest.mark.parametrize(("check", "verdict"), [
+    (Check("https"), "L7OK 200"),
+    (Check("https", body=b"is well"), "L7OK 200"),
+    (Check("https", status=((500, 599),)), "L7STS 200 OK"),
+    (Check("tls", dialog=PING), f'L7RSP step 2: connection closed after {len(OK)} bytes: "HTTP/1.1 200'),
+])
+def test_answers_inside(good: ssl.SSLContext, check: Check, verdict: str, piece: int) -> None:
+    with Member(answers(OK, piece), good) as member:
+        assert str(probe(check, member.port)).startswith(verdict)
+
+
+def test_a_dialog_inside(good: ssl.SSLContext) -> None:
+    def behaviour(member: Member, client: socket.socket) -> None:
+        send(client, b"220 hello\r\n", 1)
+        member.read(client, b"\r\n")
+        send(client, b"221 bye\r\n", 1)
+
+    check = Check("tls", dialog=dialog(("expect", b"220 *"), ("send", b"QUIT\r\n"), ("expect", b"221*")))
+    with Member(behaviour, good) as member:
+        assert probe(check, member.port).code == "L7OK"
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_versions(authority: Authority, newest: ssl.TLSVersion) -> None:
+    context = authority.server("www.example.org")
+    context.maximum_version = newest
+    with Member(answers(OK), context) as member:
+        for verify in (None, str(authority.path)):
+            assert probe(Check("https", verify=verify), member.port) == ("L7OK", "200")
+
+
+def test_the_name_is_sent(authority: Authority) -> None:
+    names = []
+    context = authority.server("www.example.org")
+    context.sni_callback = lambda tunnel, name, _: names.append(name)
+    with Member(answers(OK), context) as member:
+        for check in (Check("tls"), Check("https", host="www.example.org:8443"), Check("tls", sni="other.example.org")):
+            assert probe(check, member.port).passed
+    assert names == [None, "www.example.org", "other.example.org"]
+
+
+# -- verification
+
+def test_verified(authority: Authority, good: ssl.SSLContext) -> None:
+    verify = str(authority.path)
+    with Member(answers(OK), good) as member:
+        for check in (Check("tls", verify=verify), Check("tls", verify=verify, sni="www.example.org"),
+                      Check("https", verify=verify, host="www.example.org"),
+                      Check("https", verify=verify, sni="127.0.0.1")):
+            prepare(check)
+            assert probe(check, member.port).passed, check
+
+
+@pytest.mark.parametrize(("names", "days", "sni", "words"), [
+    (("www.example.org",), (-30, -1), "www.example.org", "certificate has expired"),
+    (("www.example.org",), (1, 30), None, "certificate is not yet valid"),
+    (("other.example.org",), (-1, 30), "www.example.org", "certificate is not for name www.example.org"),
+    (("www.example.org",), (-1, 30), "192.0.2.7", "certificate is not for address 192.0.2.7"),
+])
+def test_bad_certificates(authority: Authority, names: tuple[str, ...], days: tuple[int, int], sni: str | None,
+                          words: str) -> None:
+    with Member(answers(OK), authority.server(*names, days=days)) as member:
+        for kind in ("tls", "https"):
+            check = Check(kind, verify=str(authority.path), sni=sni)
+            assert probe(check, member.port) == ("L6RSP", words)
+            assert probe(Check(kind, sni=sni), member.port).passed       # it was not to be verified
+
+
+def test_unknown_authority(authority: Authority, stranger: Authority) -> None:
+    with Member(answers(OK), stranger.server("www.example.org")) as member:
+        for verify in (str(authority.path), ""):
+            verdict = probe(Check("https", verify=verify, sni="www.example.org"), member.port)
+            assert verdict == ("L6RSP", "unknown authority")
+
+
+def test_a_certificate_that_is_its_own_ca(authority: Authority, tmp_path: Path) -> None:
+    context = authority.server("www.example.org")
+    pem = max(authority.directory.glob("server-*.pem"), key=lambda path: path.stat().st_mtime_ns).read_text()
+    pinned = tmp_path / "pinned.pem"
+    pinned.write_text(pem[pem.index("-----BEGIN CERT"):])
+    with Member(answers(OK), context) as member:
+        assert probe(Check("https", verify=str(pinned)), member.port).passed
+
+
+def test_a_ca_file_that_changes(authority: Authority, stranger: Authority, tmp_path: Path) -> None:
+    """It is read again when checks are prepared, not while they run."""
+    path = tmp_path / "ca.pem"
+    check = Check("tls", verify=str(path))
+    with Member(silent, authority.server("x")) as member:
+        path.write_bytes(stranger.path.read_bytes())
+        prepare(check)
+        assert not probe(check, member.port).passed
+        path.write_bytes(authority.path.read_bytes() + b"\n")
+        prepare(check)
+        assert probe(check, member.port).passed
+        path.unlink()
+        assert probe(check, member.port).passed
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "cannot be read: no such file"), (b"", "is no file of CA"),
+                                                (b"rubbish", "is no file of CA")])
+def test_bad_ca_files(tmp_path: Path, content: bytes | None, words: str) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    check = Check("https", verify=str(path))
+    with pytest.raises(ValueError, match=f"^{path}: {words}"):
+        prepare(check)
+    with Member(answers(OK)) as member:             # nobody has prepared it: not the member's fault
+        verdict = probe(check, member.port)
+        assert verdict.code == "LOCAL" and words in verdict.text
+
+
+def test_bad_names() -> None:
+    with pytest.raises(ValueError, match="is no name"):
+        prepare(Check("tls", sni=".example.org"))
+
+
+# -- trouble
+
+@pytest.mark.parametrize(("said", "words"), [
+    (b"220 mail ready\r\n", 'not TLS: "220 mail ready"'),
+    (b"HTTP/1.1 400 Bad Request\r\n\r\n", 'not TLS: "HTTP/1.1 400 Bad Request"'),
+    (b"\0", r'not TLS: "\x00"'),
+    (b"\x16\x03\x01\0\x05hello", "handshake failed"),
+    (b"\x16rubbish that goes on", "handshake failed: wrong version number"),
+    (b"\x15\x03\x03\0\x02\x02\x28", "the member refused the handshake: handshake failure"),
+])
+def test_not_tls(said: bytes, words: str) -> None:
+    def behaviour(member: Member, client: socket.socket) -> None:
+        client.sendall(said)
+        member.hang()
+
+    with Member(behaviour) as member:
+        for check in (Check("tls"), Check("https", verify="")):
+            assert str(probe(check, member.port)).startswith(f"L6RSP {words}")
+
+
+def test_silence_in_the_handshake() -> None:
+    with Member(silent) as member:
+        verdict = probe(Check("https"), member.port, expire_when=member.busy.is_set)
+        assert verdict == ("L6TOUT", "no answer to the TLS handshake")
+
+
+def test_endless_garbage_in_the_handshake() -> None:
+    with Member(endless) as member:
+        assert probe(Check("tls"), member.port).code == "L6RSP"
+
+
+class Middle:
+    """A member that passes a real handshake on, but only ``count`` bytes of the answer; then ``after`` happens."""
+
+    def __init__(self, context: ssl.SSLContext, count: int, after: str, piece: int = 0) -> None:
+        self.context, self.count, self.after, self.piece = context, count, after, piece
+
+    def __call__(self, member: Member, client: socket.socket) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tunnel = self.context.wrap_bio(incoming, outgoing, server_side=True)
+        left = self.count
+        while left:
+            incoming.write(client.recv(4096))
+            try:
+                tunnel.do_handshake()
+                tunnel.read(4096)
+                tunnel.write(OK)
+            except ssl.SSLWantReadError:
+                pass
+            said = outgoing.read()[:left]
+            send(client, said, self.piece)
+            left -= len(said)
+        if self.after == "reset":
+            reset(client)
+        elif self.after == "hang":
+            member.hang()
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 5, 60, 200, 500])
+def test_cut_in_the_handshake(good: ssl.SSLContext, count: int) -> None:
+    with Member(Middle(good, count, "close")) as member:
+        assert probe(Check("https"), member.port).code == "L6RSP"
+    with Member(Middle(good, count, "reset")) as member:
+        assert probe(Check("https"), member.port).text.endswith(("connection reset", "closed by the member"))
+    with Member(Middle(good, count, "hang")) as member:
+        assert probe(Check("https"), member.port, expire_when=member.busy.is_set).code == "L6TOUT"
+
+
+def test_a_handshake_byte_by_byte(good: ssl.SSLContext) -> None:
+    with Member(Middle(good, 1 << 20, "close", 7)) as member:
+        assert probe(Check("https"), member.port) == ("L7OK", "200")
+
+
+def test_garbage_after_the_handshake(good: ssl.SSLContext) -> None:
+    def behaviour(member: Member, client: socket.socket) -> None:
+        member.read(client)
+        raw = socket.socket(fileno=client.detach())
+        raw.sendall(b"\x17\x03\x03\0\x20" + b"x" * 32)
+        raw.close()
+
+    with Member(behaviour, good) as member:
+        assert probe(Check("https"), member.port).code in ("L6RSP", "L7RSP")
+
+
+def test_endless_inside(good: ssl.SSLContext) -> None:
+    with Member(endless, good) as member:
+        assert probe(Check("tls", dialog=PING), member.port) == ("L7RSP", 'step 2: more than 16 KiB without "+PONG"')
+
+
+def test_a_client_certificate_is_demanded(authority: Authority) -> None:
+    context = authority.server("www.example.org")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(authority.path)
+    with Member(answers(OK), context) as member:
+        verdict = probe(Check("https"), member.port)
+        assert verdict.code in ("L6RSP", "L7RSP") and not verdict.passed
