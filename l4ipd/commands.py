@@ -24,7 +24,7 @@ from l4ipd.table import printable
 SETTLE = 3.0                                        # seconds that a disable waits for the rules to be gone
 GLANCE = 0.02                                       # seconds between two looks whether they are
 CANDIDATES = 2000                                   # names that are searched for near matches
-Reload = Callable[[Callable[[bool, Sequence[str]], object]], object]
+Reload = Callable[[Callable[[bool, list[str]], object]], object]
 log = logging.getLogger("l4ipd.control")
 
 
@@ -175,10 +175,12 @@ class Commands:
 
     def reload(self, session: Session, request: Request) -> None:
         """Like SIGHUP, and says what has changed, or every error."""
-        def done(ok: bool, lines: Sequence[str]) -> None:
+        def done(ok: bool, lines: list[str]) -> None:
             if ok:
-                session.send({"text": "; ".join(lines)})
-            session.end(0 if ok else 1, error=[] if ok else [*lines, "nothing was changed"])
+                session.send({"text": f"configuration reloaded: {lines[0]}"})
+                session.end(0, warnings=list(lines[1:]))
+            else:
+                session.end(1, error=[*lines, "the configuration was not reloaded: the old one goes on"])
 
         self._reload(done)
 

@@ -1,0 +1,206 @@
+"""l4ipctl: asks a running l4ipd, and prints what it answers. See l4ipctl(8), and ``control`` for the protocol.
+
+Plain blocking sockets, and few imports: it is run by hand and by scripts that poll.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from l4ipd import __version__
+from l4ipd.table import printable, table
+
+DEFAULT_SOCKET = "/var/run/l4ip.sock"
+SILENCE = 30.0                                      # seconds; a daemon that lives says something every 10
+LINE_LIMIT = 1 << 20                                # bytes
+OK, SOME_NOT, USAGE, UNREACHABLE = 0, 1, 2, 3
+COLOURS = {"up": "32", "yes": "32", "ok": "32", "down": "31", "missing": "31", "leaving": "33", "unknown": "33",
+           "foreign": "31", "disabled": "33", "enabling": "33"}
+MARKS = {"ok": " ", "missing": "+", "leaving": "-", "foreign": "!"}
+Answer = dict[str, Any]
+
+
+class Unreachable(Exception):
+    """There is no daemon to talk to: says why, and what to do."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; the manual is held against it by a test."""
+    words = argparse.ArgumentParser(prog="l4ipctl", allow_abbrev=False, description=(
+        "See what l4ipd sees, and take servers out. PATTERN is matched with the names of endpoints, cluster/service/"
+        "member; one without a slash also matches any one part."))
+    words.add_argument("-s", metavar="SOCKET", dest="socket", help="the daemon's socket (default: $L4IP_SOCKET, or "
+                       f"{DEFAULT_SOCKET})")
+    words.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    words.add_argument("-V", action="version", version=f"l4ipctl {__version__}", help="print the version and exit")
+    also = argparse.ArgumentParser(add_help=False)
+    also.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, one object a line")
+    commands = words.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, pattern, text in (
+            ("show", "?", "what is up, since when, why not, and whether its rule is in the kernel"),
+            ("disable", None, "take endpoints out, until they are enabled"),
+            ("enable", None, "put them back: checked first, then added"),
+            ("check", None, "probe now, print the verdicts"),
+            ("monitor", "", "print events as they happen"),
+            ("reload", "", "read the configuration again, say what has changed"),
+            ("rules", "", "wanted rules and rules in the kernel, with what differs")):
+        command = commands.add_parser(name, help=text, description=text, parents=[also], allow_abbrev=False)
+        if pattern != "":
+            command.add_argument("pattern", metavar="PATTERN", nargs=pattern, help="which endpoints")
+        if name == "disable":
+            command.add_argument("--now", action="store_true", help="cut their sessions off")
+    return words
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: see l4ipctl(8)."""
+    options = parser().parse_args(argv)
+    path = options.socket or os.environ.get("L4IP_SOCKET") or DEFAULT_SOCKET
+    try:
+        return run(options, path)
+    except Unreachable as problem:
+        print(f"l4ipctl: {problem}", file=sys.stderr)
+        return UNREACHABLE
+    except KeyboardInterrupt:
+        return OK if options.command == "monitor" else 130
+    except BrokenPipeError:                         # `| head`: whoever read us has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def run(options: argparse.Namespace, path: str) -> int:
+    """Ask, print, and return the exit status."""
+    request = {"command": options.command}
+    for name in ("pattern", "now"):
+        if getattr(options, name, None):
+            request[name] = getattr(options, name)
+    printer = Printer(options.command, options.json)
+    for answer in ask(path, request):
+        if "end" in answer:
+            printer.end(answer)
+            return int(answer.get("exit", 0))
+        printer.line(answer)
+    raise Unreachable(f"{path}: l4ipd hung up in the middle of its answer: see its log")
+
+
+# -- talking
+
+def ask(path: str, request: dict[str, Any]) -> Iterator[Answer]:
+    """The answers to a request, as they come. Raises :class:`Unreachable`."""
+    with connect(path) as connection:
+        try:
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            for line in lines(connection):
+                if line.strip():
+                    yield json.loads(line)
+        except TimeoutError:
+            raise Unreachable(f"{path}: l4ipd says nothing for {SILENCE:.0f} s: it is stopped, or very busy") from None
+        except BrokenPipeError:
+            raise Unreachable(f"{path}: l4ipd hung up: see its log") from None
+        except OSError as error:
+            raise Unreachable(f"{path}: {error.strerror}") from None
+        except ValueError:
+            raise Unreachable(f"{path}: this is no l4ipd, or one of another version") from None
+
+
+def lines(connection: socket.socket) -> Iterator[bytes]:
+    """What comes, line by line. Raises OSError; ValueError for a line without end."""
+    rest = b""
+    while data := connection.recv(65536):
+        *whole, rest = (rest + data).split(b"\n")
+        yield from whole
+        if len(rest) > LINE_LIMIT:
+            raise ValueError("no end of line")
+
+
+def connect(path: str) -> socket.socket:
+    """A connection to the daemon. Raises :class:`Unreachable`."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(SILENCE)
+    try:
+        connection.connect(path)
+    except FileNotFoundError:
+        words = "there is no such socket: is l4ipd running? (its log names its control socket; another: -s SOCKET)"
+    except ConnectionRefusedError:
+        words = "nobody listens: l4ipd was killed or has crashed; start it again"
+    except PermissionError:
+        words = "permission denied: only root may use it, or the group that control.group in l4ip.conf names"
+    except (TimeoutError, BlockingIOError):
+        words = "l4ipd does not answer: it is stopped, or very busy"
+    except OSError as error:
+        words = error.strerror or str(error)
+    else:
+        return connection
+    connection.close()
+    raise Unreachable(f"{path}: {words}")
+
+
+# -- printing
+
+class Printer:
+    """Prints the lines of one answer, as JSON or for people."""
+
+    def __init__(self, command: str, as_json: bool) -> None:
+        self.command, self.as_json = command, as_json
+        self.colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self._rows: list[Answer] = []
+
+    def line(self, answer: Answer) -> None:
+        if self.as_json:
+            put(json.dumps(answer))
+        elif self.command == "show":
+            self._rows.append(answer)               # the columns have to fit the longest
+        else:
+            put(printable(self._text(answer)))
+
+    def end(self, answer: Answer) -> None:
+        if self.command == "show" and self._rows:
+            for line in table(self._rows, width(), self._paint if self.colour else None):
+                put(line)
+        if answer.get("summary") and not self.as_json:
+            put(printable(str(answer["summary"])))
+        sys.stdout.flush()
+        for kind, prefix in (("warnings", "warning: "), ("error", "")):
+            for line in answer.get(kind) or ():
+                print(f"l4ipctl: {prefix}{printable(str(line))}", file=sys.stderr)
+
+    def _text(self, answer: Answer) -> str:
+        if self.command == "check":
+            return (f"{answer['endpoint']} {answer['address']} {answer['verdict']} ({answer['milliseconds']:.0f} ms); "
+                    f"{answer['state']}")
+        if self.command == "monitor":
+            return f"{answer['time'][:19].replace('T', ' ')} {answer['event']} {answer['text']}"
+        if self.command == "rules":
+            why = f"    # {answer['state']}: {answer['why']}" if answer["why"] else ""
+            return f"{MARKS.get(answer['state'], '?')} {answer['rule']}{why}"
+        return str(answer.get("text", ""))
+
+    def _paint(self, key: str, value: str, cell: str) -> str:
+        colour = COLOURS.get(value.partition(" ")[0]) if key in ("state", "rule") else None
+        return f"\x1b[{colour}m{cell}\x1b[0m" if colour else cell
+
+
+def put(line: str) -> None:
+    """One line, at once: whoever reads us may be waiting for it."""
+    encoding = sys.stdout.encoding or "ascii"
+    print(line.encode(encoding, "replace").decode(encoding), flush=True)
+
+
+def width() -> int:
+    """The columns of the terminal; 0 if standard output is none, for then nothing is cut."""
+    if os.environ.get("COLUMNS", "").isdigit():
+        return int(os.environ["COLUMNS"])
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError):
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
