@@ -103,7 +103,7 @@ class Command:
             return Verdict("PROCOK", self._line() or "exit status 0")
         said = self._err.decode(errors="replace")
         if end.status == become.STATUS and said.startswith(become.FAILURE):
-            return local(printable(self._err[len(become.FAILURE):].partition(b"\n")[0]))
+            return local(printable(self._err[len(become.FAILURE):].partition(b"\n")[0], 1024))
         if end.status < 0:
             return Verdict("PROCERR", self._words(f"killed by {_signal_name(-end.status)}"))
         return Verdict("PROCERR", self._words(f"exit status {end.status}"))

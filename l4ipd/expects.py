@@ -286,10 +286,10 @@ SAFE = [chr(byte) if 32 <= byte < 127 else {9: "\\t", 10: "\\n", 13: "\\r"}.get(
         for byte in range(256)]
 
 
-def printable(data: bytes) -> str:
-    """``data`` in printable ASCII, without the white space around it, cut to EXCERPT characters."""
-    text = "".join(SAFE[byte] for byte in data[:EXCERPT + 9].strip())
-    return text if len(text) <= EXCERPT else text[:EXCERPT - 3] + "..."
+def printable(data: bytes, limit: int = EXCERPT) -> str:
+    """``data`` in printable ASCII, without the white space around it, cut to ``limit`` characters."""
+    text = "".join(SAFE[byte] for byte in data[:limit + 9].strip())
+    return text if len(text) <= limit else text[:limit - 3] + "..."
 
 
 
