@@ -79,7 +79,7 @@ class Commands:
             yield {"rule": printable(line), "state": "foreign", "endpoint": None, "connections": None,
                    "why": f"not ours, and {how}: it meets {rule.line()}"}
         words = f"{differ} differ" if differ else "nothing differs"
-        yield end(1 if differ or foreign else 0, summary=f"{len(want)} rules wanted, {len(seen.ours)} in the kernel: "
+        yield end(1 if differ or foreign else 0, summary=f"rules: {len(want)} wanted, {len(seen.ours)} in the kernel; "
                   f"{words}" + (f"; {len(foreign)} rules of others are in the way" if foreign else ""))
 
     def _why(self, line: str, wanted: bool) -> str:
@@ -109,9 +109,11 @@ class Commands:
         """Take endpoints out; answers when their rules are gone, or says that they are not."""
         chosen, now = self._chosen(request), request.get("now") is True
         fresh = [monitor for monitor in chosen if not monitor.disabled]
-        late = [monitor for monitor in chosen if monitor.disabled and now and not self._loaded([monitor])]
+        loaded = self._with_rules()
+        late = [monitor for monitor in chosen if monitor.disabled and now and monitor.endpoint.name not in loaded]
         had = {monitor.endpoint.group for monitor in chosen if self._anybody(monitor.endpoint.group)}
-        self.daemon.disable(chosen if now else fresh, now)
+        self.daemon.disable([monitor for monitor in chosen if not monitor.disabled or
+                             (now and monitor.endpoint.name in loaded)], now)
         warnings = [f"{group}: no member is left" for group in sorted(had) if not self._anybody(group)]
         warnings += [f"{monitor.endpoint.name}: its rules were gone already: the sessions from before cannot be cut "
                      "off any more" for monitor in late]
@@ -140,9 +142,10 @@ class Commands:
                    then: Callable[[bool], object]) -> None:
         """Call ``then`` as soon as no rule of ``chosen`` is in the kernel any more, or not in time."""
         rules = self.daemon.rules
+        names = {monitor.endpoint.name for monitor in chosen}
 
         def glance() -> None:
-            gone = not rules.stale and not self._loaded(chosen)
+            gone = not rules.stale and names.isdisjoint(self._with_rules())
             if session.over:
                 return
             if self.loop.now > until or (gone and not rules.busy):   # what runs at present may be adding one
@@ -200,10 +203,10 @@ class Commands:
         table = self.daemon.rules.table
         return table.purging != table.removing
 
-    def _loaded(self, chosen: Sequence[Monitor]) -> bool:
-        """Whether a rule of theirs is in the kernel, as far as we know."""
-        theirs = set(map(id, chosen))
-        return any(id(self.daemon.owner.get(line)) in theirs for line in self.daemon.rules.have)
+    def _with_rules(self) -> set[str]:
+        """The endpoints that have a rule in the kernel, as far as we know."""
+        owner = self.daemon.owner
+        return {owner[line].endpoint.name for line in self.daemon.rules.have if line in owner}
 
 
 def match(pattern: str, names: Sequence[str]) -> list[str]:

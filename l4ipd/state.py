@@ -99,7 +99,7 @@ def _finite(value: float) -> float:
 def encode(saved: Saved, now: float) -> bytes:
     """The text of the file."""
     return json.dumps({"version": VERSION, "written": now, "disabled": dict(saved.disabled),
-                       "endpoints": dict(saved.states), "rules": sorted(saved.rules)}, indent=0).encode()
+                       "endpoints": dict(saved.states), "rules": sorted(saved.rules)}).encode() + b"\n"
 
 
 def write(path: str, text: bytes) -> None:

@@ -116,7 +116,7 @@ def summary(daemon: Daemon) -> str:
     up = sum(monitor.eligible for monitor in daemon.monitors.values())
     disabled = sum(monitor.disabled for monitor in daemon.monitors.values())
     parts = [f"{up} of {len(daemon.monitors)} endpoints up" + (f" ({disabled} disabled)" if disabled else ""),
-             f"{len(daemon.rules.want)} rules wanted, {len(daemon.rules.have)} in the kernel",
+             f"rules: {len(daemon.rules.want)} wanted, {len(daemon.rules.have)} in the kernel",
              *trouble.troubles(daemon),
              f"running since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(daemon.started))}"]
     return printable("; ".join(parts))
