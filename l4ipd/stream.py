@@ -96,6 +96,7 @@ class Stream:
         if failure:
             self._refused(failure, blame.later(failure))
         elif recipe.loops and sock.getsockname()[:2] == recipe.target:      # nobody listens: it met itself
+            sock.setsockopt(SOCKET, LINGER, RESET)
             self._refused(errno.ECONNREFUSED, blame.later(errno.ECONNREFUSED))
         elif recipe.tls is not None:
             self._begin_tls(recipe.tls)
