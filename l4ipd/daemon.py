@@ -7,6 +7,7 @@ the reconciler as one wanted set. Nobody adds or removes a rule because a member
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,7 @@ from l4ipd.monitor import Monitor, Rounds
 from l4ipd.nat import Dialect, NatTable, find_dialect
 from l4ipd.probe import Prober
 from l4ipd.reconcile import Reconciler
+from l4ipd.resets import Sensing
 from l4ipd.state import Saved
 
 STOP_WAIT = 2.0                                     # seconds that a stop waits for rules to be as they should
@@ -69,6 +71,8 @@ class Daemon:
         self.rules = Reconciler(loop, self.nat.table, config.ipfilter.timeout, config.ipfilter.resync,
                                 removal=self._removal, listed=self._listed, repaired=self._repaired)
         self.rules.pause = True                     # until we know the dialect
+        self.sensing = Sensing(loop, lambda kind, text, level: self.tell(Event(kind, "", text, level)))
+        self.rounds.refused = self.sensing.probe_refused
 
     # -- life
 
@@ -89,6 +93,7 @@ class Daemon:
 
     def _speak(self, dialect: Dialect) -> None:
         self.dialect = dialect
+        self.sensing.modern = dialect.modern
         if dialect.version:
             log.info("IPFilter %s; ipnat %s", dialect.version, "ends the sessions of failed members (-p)"
                      if dialect.purge else "cannot end sessions (no -p): those of failed members end in their own time")
@@ -141,6 +146,8 @@ class Daemon:
             if before.ipfilter.tag and before.ipfilter.tag != config.ipfilter.tag:
                 self._old_tags.add(before.ipfilter.tag)
             self._use_table()
+        self.sensing.apply(config.resets, config.ipfilter, self.monitors.values(),
+                           f"{os.path.splitext(config.pidfile)[0]}.ipmon.pid")
         return f"{len(self.monitors)} endpoints: {fresh} new, {changed} changed, {len(old)} gone"
 
     def _regroup(self) -> None:
@@ -170,6 +177,7 @@ class Daemon:
         self.stopping = True
         for monitor in self.monitors.values():
             monitor.stop()
+        self.sensing.stop(self.config.ipfilter.on_stop == "remove")
         if self.config.ipfilter.on_stop == "remove":
             self.owner = {}
             self.rules.want = {}
@@ -179,7 +187,7 @@ class Daemon:
         self.loop.hook(self._stop_when_settled)
 
     def _stop_when_settled(self) -> None:
-        if self.rules.settled or (self.rules.problem and not self.rules.busy):
+        if (self.rules.settled or (self.rules.problem and not self.rules.busy)) and self.sensing.settled:
             self.loop.stop()
 
     # -- the operator
@@ -294,6 +302,8 @@ class Daemon:
     def _transition(self, monitor: Monitor, states: str) -> str:
         endpoint, count = monitor.endpoint, abs(monitor.streak)
         what = "passed" if monitor.up else "failed"
+        if monitor.verdict and monitor.verdict.code == "RST":
+            return f"{endpoint.name} {endpoint.where} {states}: {monitor.verdict}; {self._count(endpoint.group)}"
         return (f"{endpoint.name} {endpoint.where} {states}: {monitor.verdict} ({count} of {count} {what}, "
                 f"{monitor.took * 1000:.0f} ms); {self._count(endpoint.group)}")
 

@@ -22,7 +22,7 @@ HEAD = (rb"(?:(?P<day>\d\d)/(?P<month>\d\d)/(?P<year>\d{4}) |" + SYSLOG_OLD + rb
 TCP = (rb"(?P<from>[^ ,]+),(?P<port>\S+) -> (?P<to>[^ ,]+),\S+ PR tcp len \d+ \d+ -(?P<flags>[A-Z]*)"
        rb"(?: (?P<seq>\d+) \d+ \d+)?")
 ICMP = (rb"(?P<sender>\S+) -> (?P<receiver>\S+) PR (?:icmp len \d+ \d+ icmp unreach/port for (?P<client>[^ ,]+),\S+ - "
-        rb"(?P<member>[^ ,]+),(?P<service>\S+) PR udp len \d+ \d+|icmpv6 len \d+ \d+ icmpv6 unreach/noport)")
+        rb"(?P<member>[^ ,]+),(?P<service>\S+) PR udp len \d+ \d+|icmpv6 len \d+ \d+ icmpv6 unreach/(?:no)?port)")
 TAIL = rb"(?: K-[SF])* IN(?P<rest>(?: .*)?)"
 RECORD = re.compile(HEAD + rb"(?:" + TCP + rb"|" + ICMP + rb")" + TAIL)
 MISSED = re.compile(rb"missed (\d+) ipf log entries: (\d+) \d+")

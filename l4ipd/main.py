@@ -75,11 +75,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 # -- the configuration
 
-def not_yet(config: Config) -> list[str]:
-    """Keys that stand in the file and that nothing serves yet."""
-    return ["not supported yet: resets"] if config.resets else []
-
-
 def check(config: Config) -> int:
     """-n: print the rules that would be loaded if every endpoint were up."""
     lines = []
@@ -89,7 +84,7 @@ def check(config: Config) -> int:
             names = {member.name for member in members}
             lines += plan.rules(plan.serving(members, names, (), cluster.keep), config.ipfilter)
     print("".join(f"{line}\n" for line in lines), end="", flush=True)
-    for warning in (*warnings(config), *not_yet(config)):
+    for warning in warnings(config):
         print(f"warning: {warning}", file=sys.stderr)
     refusal = rehearse(config.ipfilter, lines)
     if refusal:
@@ -172,7 +167,7 @@ def run(options: argparse.Namespace, config: Config, rehearsal: Rehearsal | None
         if hasattr(signal, name):
             loop.on_signal(getattr(signal, name), lambda: show(daemon))
     log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()), options.config)
-    for warning in (*warnings(config), *not_yet(config)):
+    for warning in warnings(config):
         log.warning("%s", warning)
     desk = Desk(loop, daemon, config, reloader)
     site = Web(loop, daemon)

@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from l4ipd import health
 from l4ipd.checks import Recipe
 from l4ipd.health import Verdict
+from l4ipd.holddown import Hold
 from l4ipd.loop import Loop, Timer
 from l4ipd.model import Endpoint
 from l4ipd.probe import Probe
@@ -45,6 +46,7 @@ class Rounds:
                  changed: Callable[[Monitor, bool], object], decided: Callable[[Monitor], object]) -> None:
         self.loop, self.limit, self.start = loop, limit, start
         self.changed, self.decided = changed, decided
+        self.refused: Callable[[Monitor, Verdict], object] = lambda monitor, verdict: None     # a probe found no way in
         self.verbose = False
         self.flying = 0
         self.started = self.late = self.skipped = 0
@@ -102,8 +104,8 @@ class Monitor:
     """An endpoint under watch."""
 
     __slots__ = ("rounds", "endpoint", "recipes", "health", "streak", "verdict", "since", "took", "tried", "disabled",
-                 "unconfirmed", "queued", "trouble", "passes", "failures", "changes", "trail", "_timing", "_timer",
-                 "_probe", "_place", "_due", "_begun", "_asked", "_phase", "_starting")
+                 "unconfirmed", "queued", "trouble", "passes", "failures", "changes", "trail", "hold", "hurried",
+                 "_timing", "_timer", "_probe", "_place", "_due", "_begun", "_asked", "_phase", "_starting")
 
     def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.rounds, self.endpoint, self.recipes = rounds, endpoint, recipes
@@ -119,6 +121,8 @@ class Monitor:
         self.trouble = ""                           # why the last probe could not be run
         self.passes = self.failures = self.changes = 0
         self.trail = 0                              # the last TRAIL outcomes, a bit each: 1 passed; the last is bit 0
+        self.hold: Hold | None = None               # since a client of it was refused
+        self.hurried = False                        # taken down by such a refusal: probed at the fast pace
         self._timing = rounds.timing("+".join(check.type for check in endpoint.checks))
         self._timer = Timer(self._fire)
         self._probe: Probe | None = None
@@ -155,7 +159,7 @@ class Monitor:
         """Take over from a monitor whose endpoint was checked in another way, or elsewhere."""
         self.disabled, self.unconfirmed = old.disabled, old.unconfirmed
         if (old.endpoint.address, old.endpoint.member_port) == (self.endpoint.address, self.endpoint.member_port):
-            self.since = old.since
+            self.since, self.hold = old.since, old.hold
             if old.up:
                 self.adopt()
 
@@ -165,12 +169,30 @@ class Monitor:
             self._due = self.rounds.loop.now
             self.rounds.loop.set(self._timer, self._due)
 
+    def refuse(self, verdict: Verdict) -> None:
+        """A client of it was refused: down at once. Probes bring it up again, and the first of them is due now."""
+        self._abandon()                             # it may have begun before
+        self.hold = self.hold or Hold()
+        self.hold.refused(self.rounds.loop.now)
+        self.hurried = True
+        self.verdict, self.took = verdict, 0.0
+        self.health = 0
+        self.streak = -1
+        self.since = self.rounds.loop.now
+        self.changes += 1
+        self.unconfirmed = False
+        self.rounds.changed(self, True)
+        self.hasten()
+
     def stop(self) -> None:
         """No more probes; the one in flight is abandoned."""
         self.rounds.loop.clear(self._timer)
         if self.queued:
             self.queued = False
-        elif self._probe is not None:
+        self._abandon()
+
+    def _abandon(self) -> None:
+        if self._probe is not None:
             self._probe.cancel()
             self._probe = None
             self.rounds.landed()
@@ -219,6 +241,8 @@ class Monitor:
         if verdict.code == "LOCAL":
             self._local(verdict)
         else:
+            if verdict.code == "L4CON" and self.endpoint.checks[self._place].port in (None, self.endpoint.member_port):
+                self.rounds.refused(self, verdict)
             self.score(verdict)
         self._reschedule()
         if not self.tried:
@@ -239,6 +263,8 @@ class Monitor:
         self.trouble = ""
         self.health = health.step(before, check.rise, check.fall, passed)
         self.trail = (self.trail << 1 | passed) & TRAIL_MASK
+        if self.hold is not None:
+            self._hold_down(self.hold, before, passed)
         if passed:
             self.passes += 1
             self.streak = self.streak + 1 if self.streak > 0 else 1
@@ -254,6 +280,19 @@ class Monitor:
             self.unconfirmed = False
             self.rounds.changed(self, False)
 
+    def _hold_down(self, hold: Hold, before: int, passed: bool) -> None:
+        """Probes that pass do not bring it up while it is held down for refusing clients all the same."""
+        rise = self.endpoint.checks[0].rise
+        seconds = hold.judged(passed)
+        if seconds:
+            log.warning("%s %s: refused clients although its probes pass (%d in a row): held down for %.0f s",
+                        self.endpoint.name, self.endpoint.where, hold.level, seconds)
+        if before < rise <= self.health:
+            if self.rounds.loop.now < hold.until:
+                self.health = before
+            else:
+                self.hurried = False
+
     def _local(self, verdict: Verdict) -> None:
         if verdict.text != self.trouble:
             self.trouble = verdict.text
@@ -266,7 +305,7 @@ class Monitor:
         check = self.endpoint.checks[0]
         if self.health == health.top(check.rise, check.fall):
             return check.interval
-        return check.fast_interval if self.health else check.down_interval
+        return check.fast_interval if self.health or self.hurried else check.down_interval
 
     def _reschedule(self) -> None:
         """The next probe: one pace after this one was due, on the phase; never in the past."""

@@ -49,6 +49,7 @@ class Table:
     read: Callable[[str], str | None]               # a listed line -> its canonical line if the rule is ours
     feed: Callable[[str], str]                      # a canonical line -> the words for this version
     end: str | None = None                          # the line that ends a listing; None: its end does
+    bare: Callable[[str], str] = str                # a listed line -> the words that remove its rule
 
 
 @dataclass
@@ -316,5 +317,5 @@ class Listing:
                 continue
             canonical = self.table.read(line)
             if canonical is not None:
-                self.rules[canonical] = line
+                self.rules[canonical] = self.table.bare(line)
         return False

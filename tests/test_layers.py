@@ -9,11 +9,11 @@ import l4ipd
 
 HERE = Path(l4ipd.__file__).parent
 LAYERS = {
-    0: {"__init__", "model", "health", "checks", "expects", "patterns", "ipfilter", "ipmon", "logrules", "plan", "config", "yamltree",
-        "config_section", "config_words"},
+    0: {"__init__", "model", "health", "checks", "expects", "patterns", "ipfilter", "ipmon", "logrules", "plan",
+        "config", "yamltree", "config_section", "config_words", "holddown"},
     1: {"loop"},
     2: {"child"},
-    3: {"probe", "reconcile", "nat"},
+    3: {"probe", "reconcile", "nat", "filters", "sources", "hearing", "resets"},
     4: {"monitor", "daemon", "status"},
     5: {"main", "ctl", "rehearsal", "demo", "logs", "pidfile"},
 }

@@ -1,0 +1,51 @@
+"""The ipf rules of one family and kind as the reconciler sees them: how they are listed and changed, which are ours.
+
+IPFilter keeps log rules and count rules in two lists, and IPv4 and IPv6 apart in what its tools show and take
+(FACTS.md 2c-4, 2f). So there is a table for each that is in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from l4ipd import logrules
+from l4ipd.model import Ipfilter
+from l4ipd.reconcile import Table
+
+
+class FilterTable:
+    """Reads listings. Log rules of ours bear one of ``tags``; ``known`` says which count rules are ours."""
+
+    def __init__(self, settings: Ipfilter, action: str, inet6: bool, tags: Collection[int],
+                 known: Callable[[str], bool]) -> None:
+        self.action, self.inet6, self.tags, self.known = action, inet6, frozenset(tags), known
+        self.settings = settings
+        self.hits: dict[str, int] = {}              # of the last complete listing, by canonical line
+        self._counted: dict[str, int] = {}          # of the one that is being read
+        family = ("-6",) if inet6 else ()
+        kind = "-iR" if action == "log" else "-aihR"
+        self.table = Table("ipf", "ipfilter.ipf and ipfilter.ipfstat", (*settings.ipfstat, *family, kind),
+                           (*settings.ipf, *family, "-f", "-"), (*settings.ipf, *family, "-r", "-f", "-"),
+                           (*settings.ipf, *family, "-r", "-f", "-"), self._read, logrules.feed,
+                           bare=logrules.bare)
+
+    def speaks_as(self, other: FilterTable) -> bool:
+        """Whether both run the same commands and take the same log rules for ours."""
+        return (self.settings, self.action, self.inet6, self.tags) == (other.settings, other.action, other.inet6,
+                                                                       other.tags)
+
+    def listed(self) -> None:
+        """A listing is complete."""
+        self.hits, self._counted = self._counted, {}
+
+    def _read(self, line: str) -> str | None:
+        rule = logrules.parse(line)
+        if rule is None or rule.action != self.action or rule.inet6 != self.inet6:
+            return None
+        canonical = rule.line()
+        if self.action == "log":
+            return canonical if rule.tag in self.tags else None
+        if rule.tag is not None or not self.known(canonical):
+            return None
+        self._counted[canonical] = logrules.hits(line)
+        return canonical

@@ -1,0 +1,187 @@
+"""Where ipmon's lines come from: an ipmon of our own, or the file into which the system's own ipmon writes.
+
+Both take care of themselves: what dies is started again with a back-off, what is rotated is opened again. Bytes go to
+``take(bytes)`` as they come, never much at a time; ``told(problem)`` hears why nothing can come, and "" when it can.
+
+Nobody but one process may read /dev/ipl, so none of ours may outlive us, not even after a kill -9. No two systems agree
+on how a process learns that its parent died, so a shell of four lines stands between: it holds the reading end of a
+pipe whose other end only we have, and ends ipmon when that pipe does. That needs nothing but POSIX.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+
+from l4ipd.child import Child, Exit, find_program
+from l4ipd.ipfilter import explain
+from l4ipd.loop import Loop, Timer
+from l4ipd.model import Words
+
+KEEPER = """exec 3<&0
+"$@" </dev/null 3<&- & child=$!
+{ while read -r line; do :; done; kill "$child"; } <&3 3<&- >/dev/null 2>&1 & watcher=$!
+exec 3<&-
+wait "$child"; status=$?
+kill "$watcher" 2>/dev/null; wait "$watcher" 2>/dev/null
+exit "$status"
+"""
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0                # seconds between two starts of ipmon
+SETTLED = 0.3                                       # seconds after which a child that is still there works
+STEADY = 60.0                                       # seconds after which a death is no longer one in a row
+CHUNK = 65536
+POLL = 0.1                                          # seconds between two looks at a log file
+PATIENCE = 5.0                                      # seconds that a rotated file may be absent
+Take = Callable[[bytes], object]
+Told = Callable[[str], object]
+
+
+class Ipmon:
+    """Keeps an ipmon running. ``began()`` is called before each start."""
+
+    def __init__(self, loop: Loop, words: Words, pidfile: str, take: Take, told: Told,
+                 began: Callable[[], object] = lambda: None) -> None:
+        self.loop, self.words, self.pidfile, self.take, self.told, self.began = loop, words, pidfile, take, told, began
+        self.starts = 0
+        self._child: Child | None = None
+        self._wait = FIRST_WAIT
+        self._since = 0.0
+        self._stopped = False
+        self._works = Timer(self._is_well)
+        self._again = Timer(self.start)
+
+    def start(self) -> None:
+        if find_program(self.words[0]) is None:
+            self._retry(f"{self.words[0]}: no such program: name it in the configuration, ipfilter.ipmon")
+            return
+        self.began()
+        self.starts += 1
+        self._since = self.loop.clock()
+        # 4.1 always writes a pid file: not over that of the system's ipmon (FACTS.md 2f)
+        self._child = Child(self.loop, ("/bin/sh", "-c", KEEPER, "l4ipd", *self.words, "-v", "-P", self.pidfile),
+                            timeout=None, done=self._ended, output=self._took, hold_stdin=True)
+        self.loop.set(self._works, self._since + SETTLED)
+
+    def stop(self) -> None:
+        self._stopped = True
+        self.loop.clear(self._works)
+        self.loop.clear(self._again)
+        if self._child is not None:
+            self._child.kill()
+        with contextlib.suppress(OSError):
+            os.unlink(self.pidfile)
+
+    def _took(self, chunk: bytes) -> bool:
+        if not self._stopped:
+            self.take(chunk)
+        return self._stopped
+
+    def _is_well(self) -> None:
+        self.told("")
+
+    def _ended(self, end: Exit) -> None:
+        self._child = None
+        if self._stopped:
+            return
+        self.loop.clear(self._works)
+        if self.loop.clock() - self._since > STEADY:
+            self._wait = FIRST_WAIT
+        status = end.status if end.status is None or end.status <= 128 else 128 - end.status     # as shells tell it
+        words = end.error or explain(status, end.stderr.decode(errors="replace"), end.timed_out)
+        self._retry(words if words.startswith("ipmon") else f"ipmon: {words}")
+
+    def _retry(self, words: str) -> None:
+        self.told(words)
+        self.loop.set(self._again, self.loop.clock() + self._wait)
+        self._wait = min(LONGEST_WAIT, self._wait * 2)
+
+
+class LogFile:
+    """Follows a file that somebody else writes, over rotation and truncation. What it holds at the start is old."""
+
+    def __init__(self, loop: Loop, path: str, take: Take, told: Told) -> None:
+        self.loop, self.path, self.take, self.told = loop, path, take, told
+        self._fd = -1
+        self._known: tuple[int, int] | None = None  # device and inode of what we read
+        self._position = 0
+        self._absent = 0.0                          # since when, 0: it is there
+        self._timer = Timer(self._look)
+
+    def start(self) -> None:
+        self._open(at_end=True)
+        self.loop.set(self._timer, self.loop.clock() + POLL)
+
+    def stop(self) -> None:
+        self.loop.clear(self._timer)
+        self._close()
+
+    def _look(self) -> None:
+        """One bounded step: read a piece, or at the end see whether the file is still the one it was."""
+        more = False
+        try:
+            more = self._fd >= 0 and self._read()
+            if not more:
+                self._compare()
+        except OSError as error:
+            self._close()
+            self.told(f"{self.path}: {error.strerror}")
+        self.loop.set(self._timer, self.loop.clock() + (0 if more else POLL))
+
+    def _read(self) -> bool:
+        try:
+            chunk = os.read(self._fd, CHUNK)
+        except BlockingIOError:                     # a named pipe with nothing in it
+            return False
+        self._position += len(chunk)
+        if chunk:
+            self.take(chunk)
+        return len(chunk) == CHUNK
+
+    def _compare(self) -> None:
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            now = self.loop.clock()
+            self._absent = self._absent or now
+            if now - self._absent > PATIENCE:
+                self.told(f"{self.path}: no such file")
+            return
+        self._absent = 0.0
+        if (status.st_dev, status.st_ino) != self._known:
+            self._close()
+            self._open(at_end=False)
+        elif status.st_size < self._position and os.path.isfile(self.path):
+            self._position = os.lseek(self._fd, 0, os.SEEK_SET)
+            self.take(b"\n")                        # the rest of a line that was cut off
+
+    def _open(self, at_end: bool) -> None:
+        try:
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            self.told(f"{self.path}: {error.strerror}")
+            return
+        status = os.fstat(self._fd)
+        self._known = status.st_dev, status.st_ino
+        self._position = 0
+        self.take(b"\n")
+        if at_end:
+            with contextlib.suppress(OSError):      # a named pipe has no end
+                self._position = os.lseek(self._fd, 0, os.SEEK_END)
+        self.told("")
+
+    def _close(self) -> None:
+        self._known = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def others(loop: Loop, done: Callable[[list[int]], object]) -> None:
+    """Find out which processes are ipmons, as far as ps tells: a record goes to one reader only (FACTS.md 2e-11)."""
+    def read(end: Exit) -> None:
+        rows = [line.split(None, 1) for line in end.stdout.decode(errors="replace").splitlines()]
+        done([int(row[0]) for row in rows if len(row) == 2 and row[0].isdigit()
+              and row[1].split()[0].rpartition("/")[2].rstrip(":") == "ipmon"])
+
+    Child(loop, ("ps", "-A", "-o", "pid=", "-o", "args="), timeout=5.0, done=read)
