@@ -21,6 +21,7 @@ from l4ipd.config import warnings
 from l4ipd.daemon import Daemon
 from l4ipd.desk import Desk
 from l4ipd.ipfilter import REMEDIES, explain
+from l4ipd.kernel import Look, look
 from l4ipd.load import Refused, Reloader, load
 from l4ipd.loop import Loop
 from l4ipd.model import Config, Ipfilter
@@ -200,10 +201,13 @@ def stop(daemon: Daemon) -> None:
 
 
 def show(daemon: Daemon) -> None:
-    """SIGUSR1: the status, to the log."""
-    log.info("%s", status.summary(daemon))
-    for line in status.table(status.rows(daemon)):
-        log.info("%s", line)
+    """SIGUSR1: what `l4ipctl show` prints, to the log."""
+    def seen(kernel: Look) -> None:
+        for line in status.table(status.rows(daemon, kernel=None if kernel.problem else kernel.ours)):
+            log.info("%s", line)
+        log.info("%s", status.summary(daemon))
+
+    look(daemon.loop, daemon.nat, seen)
 
 
 def descriptors(reserve: int) -> int:
