@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from l4ipd import checks, ipfilter, plan
 from l4ipd.loop import Loop
-from l4ipd.model import Config, Endpoint
+from l4ipd.model import Config
 from l4ipd.monitor import Monitor, Rounds
 from l4ipd.nat import Dialect, NatTable, find_dialect
 from l4ipd.probe import Prober
@@ -194,6 +194,7 @@ class Daemon:
 
     def disable(self, monitors: Sequence[Monitor], now: bool) -> None:
         """Take endpoints out, whatever their probes say. Sessions are left to finish or, with ``now``, cut off."""
+        had = {monitor.endpoint.group: None for monitor in monitors if monitor.eligible}
         for monitor in monitors:
             endpoint = monitor.endpoint
             monitor.disabled, monitor.unconfirmed = True, False
@@ -207,8 +208,8 @@ class Daemon:
                             f"{endpoint.name} {endpoint.where} {'up' if monitor.up else 'down'} -> disabled: by the "
                             f"operator, its sessions {'are cut off' if now else 'may finish'}; "
                             f"{self._count(endpoint.group)}"))
-        for monitor in monitors:
-            self._tell_if_none(monitor.endpoint)
+        for group in had:
+            self._tell_if_none(group)
 
     def enable(self, monitors: Sequence[Monitor]) -> None:
         """Put endpoints back: each is checked first, then added."""
@@ -293,11 +294,14 @@ class Daemon:
     def _changed(self, monitor: Monitor, flipped: bool) -> None:
         endpoint = monitor.endpoint
         self._dirty.add(endpoint.group)
-        if endpoint.group in self._counts and not monitor.disabled:
+        if endpoint.group in self._counts and not monitor.disabled and not monitor.unconfirmed:
             self._counts[endpoint.group] += 1 if monitor.up else -1
         states = "down -> up" if flipped and monitor.up else "up -> down" if flipped else "enabled -> up"
         self.tell(Event("up" if monitor.up else "down", endpoint.name, self._transition(monitor, states)))
-        self._tell_if_none(endpoint)
+        if monitor.eligible:
+            self._none_told.discard(endpoint.group)
+        elif not monitor.up and not monitor.disabled:
+            self._tell_if_none(endpoint.group)
 
     def _transition(self, monitor: Monitor, states: str) -> str:
         endpoint, count = monitor.endpoint, abs(monitor.streak)
@@ -323,11 +327,9 @@ class Daemon:
             self._counts[group] = sum(monitor.eligible for monitor in self.groups[group])
         return self._counts[group]
 
-    def _tell_if_none(self, endpoint: Endpoint) -> None:
-        group = endpoint.group
-        if self._eligible(group):
-            self._none_told.discard(group)
-        elif group not in self._none_told:
+    def _tell_if_none(self, group: str) -> None:
+        """Say it once, when the last one goes."""
+        if not self._eligible(group) and group not in self._none_told:
             self._none_told.add(group)
             kept = self._keep[group] and self._serving.get(group)
             self.tell(Event("all-down", group, f"{group}: no member is up" +

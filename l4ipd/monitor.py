@@ -274,7 +274,7 @@ class Monitor:
         if (before >= check.rise) != (self.health >= check.rise):
             self.since = self.rounds.loop.now
             self.changes += 1
-            self.unconfirmed = False
+            self.unconfirmed = self.unconfirmed and not self.up
             self.rounds.changed(self, True)
         elif self.unconfirmed and passed:
             self.unconfirmed = False
