@@ -1,7 +1,7 @@
 """What each command of l4ipctl does to the daemon; see l4ipctl(8), and ``control`` for how it is asked and answered.
 
-Every answer's lines have stable keys. The last one may have ``error`` and ``warnings``, lists of lines for people, and
-``summary``, one line.
+Every answer's lines have stable keys. The last one may have ``error``, ``warnings`` and ``summary``: lists of lines for
+people.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Commands:
             row = status.row(self.daemon, monitor, kernel)
             all_up = all_up and row.serving
             yield row.data()
-        yield end(0 if all_up else 1, summary=status.summary(self.daemon),
+        yield end(0 if all_up else 1, summary=status.summaries(self.daemon),
                   warnings=[f"no connections are shown: {printable(seen.problem)}"] if seen.problem else [])
 
     def rules(self, session: Session, request: Request) -> None:
@@ -79,8 +79,8 @@ class Commands:
             yield {"rule": printable(line), "state": "foreign", "endpoint": None, "connections": None,
                    "why": f"not ours, and {how}: it meets {rule.line()}"}
         words = f"{differ} differ" if differ else "nothing differs"
-        yield end(1 if differ or foreign else 0, summary=f"rules: {len(want)} wanted, {len(seen.ours)} in the kernel; "
-                  f"{words}" + (f"; {len(foreign)} rules of others are in the way" if foreign else ""))
+        yield end(1 if differ or foreign else 0, summary=[f"rules: {len(want)} wanted, {len(seen.ours)} in the kernel; "
+                  f"{words}" + (f"; {len(foreign)} rules of others are in the way" if foreign else "")])
 
     def _why(self, line: str, wanted: bool) -> str:
         rules = self.daemon.rules

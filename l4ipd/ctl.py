@@ -163,8 +163,9 @@ class Printer:
         if self.command == "show" and self._rows:
             for line in table(self._rows, width(), self._paint if self.colour else None):
                 put(line)
-        if answer.get("summary") and not self.as_json:
-            put(printable(str(answer["summary"])))
+        if not self.as_json:
+            for line in answer.get("summary") or ():
+                put(printable(str(line)))
         sys.stdout.flush()
         for kind, prefix in (("warnings", "warning: "), ("error", "")):
             for line in answer.get(kind) or ():

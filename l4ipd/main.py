@@ -205,7 +205,8 @@ def show(daemon: Daemon) -> None:
     def seen(kernel: Look) -> None:
         for line in status.table(status.rows(daemon, kernel=None if kernel.problem else kernel.ours)):
             log.info("%s", line)
-        log.info("%s", status.summary(daemon))
+        for line in status.summaries(daemon):
+            log.info("%s", line)
 
     look(daemon.loop, daemon.nat, seen)
 

@@ -120,3 +120,9 @@ def summary(daemon: Daemon) -> str:
              *trouble.troubles(daemon),
              f"running since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(daemon.started))}"]
     return printable("; ".join(parts))
+
+
+def summaries(daemon: Daemon) -> list[str]:
+    """What stands below the table: the line on the whole and, where resets are sensed, how that goes."""
+    sensing = daemon.sensing.summary()
+    return [summary(daemon), *([printable(sensing)] if sensing else [])]
