@@ -129,7 +129,7 @@ class Gateway:
         """Start it in the foreground; its standard error is the log."""
         self._log = self.log.open("ab")
         self.process = subprocess.Popen(self.command("-d", *options), stderr=self._log, stdin=subprocess.DEVNULL,
-                                        env=self.environment(), cwd=self.directory, preexec_fn=preexec)  # noqa: PLW1509
+                                        env=self.environment(), cwd=self.directory, preexec_fn=preexec)
         wait("start", lambda: "started" in self.text() or self.ended())
 
     def ended(self) -> bool:

@@ -1,0 +1,37 @@
+"""The steering part of test_daemon once more, on IPFilter 4.1: no ``-p``, no exit status, other spelling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from gateway import Gateway, free_port
+from sandbox_tools import Sandbox, sandbox
+from test_daemon import (  # noqa: F401
+    A,
+    gateway,
+    test_a_client_that_retries_gets_through_a_failover,
+    test_fallback_and_keep_over_a_restart,
+    test_kill_9_and_start_again_leave_no_gap_and_no_duplicate,
+    test_on_stop_remove,
+    test_reload,
+    test_somebody_flushes_the_table,
+    test_the_main_job,
+    test_what_the_configuration_no_longer_has_is_removed_after_the_new_is_there,
+    www,
+)
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Sandbox]:
+    with sandbox("--version-4.1") as process:
+        yield process
+
+
+def test_the_dialect_is_found_out_and_said(gateway: Gateway) -> None:  # noqa: F811
+    inside = free_port()
+    gateway.web(A, inside)
+    gateway.configure(www(free_port(), inside, f"web1: {A}"))
+    gateway.start()
+    gateway.wait_log(r"^IPFilter 4\.1[\d.]*; ipnat cannot end sessions \(no -p\)")
+    gateway.wait_targets(A)
