@@ -5,9 +5,10 @@
     READING --request or garbage--> ANSWERING --all sent--> DRAINING --end of file--> closed
        any of them: too slow, or the connection breaks --> closed
 
-Bounded in every direction: the head of a request, connections, time, and what is buffered for a slow reader. An answer
-is produced piece by piece, and only one piece of one answer a tick, and not more than half of the time: whoever asks,
-and however often, the loop never stands for longer than a piece takes. What the words mean to HTTP is left to h11.
+Bounded in every direction: the head of a request, connections, time, and what is buffered for a slow reader, in the
+kernel too. An answer is produced piece by piece, and only one piece of one answer a tick, and not more than half of the
+time: whoever asks, and however often, the loop never stands for longer than a piece takes. What the words of HTTP mean
+is left to h11.
 """
 
 from __future__ import annotations
@@ -66,8 +67,9 @@ class Server:
         self._listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         try:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PIECE)     # what accept gives has it too
             self._listener.bind((address, port))
-            self._listener.listen(CLIENTS)
+            self._listener.listen(4 * CLIENTS)
         except OSError:
             self._listener.close()
             raise
@@ -116,18 +118,16 @@ class Server:
             self.loop.unwatch(self._listener.fileno())
             self.loop.set(self._accept_again, self.loop.now + 1.0)
             return
-        if len(self.clients) < CLIENTS or self._make_room():
-            self.clients[Client(self, connection)] = None
-        else:
-            connection.close()
+        if len(self.clients) >= CLIENTS:
+            self._make_room()
+        self.clients[Client(self, connection)] = None
 
-    def _make_room(self) -> bool:
-        """Let go who has been pondering over a request for longest, if anybody is."""
-        for client in self.clients:
-            if client.reading:
-                client.close()
-                return True
-        return False
+    def _make_room(self) -> None:
+        """Let one go: who has got everything, else who ponders over a request, else who reads slowly; the oldest."""
+        min(self.clients, key=lambda client: client.stage).close()
+
+
+DRAINING, READING, ANSWERING = range(3)             # stages, in the order in which they are given up
 
 
 class Client:
@@ -137,7 +137,7 @@ class Client:
         self.server, self.loop, self.socket = server, server.loop, connection
         self.fd = connection.fileno()
         connection.setblocking(False)
-        self.reading = True
+        self.stage = READING
         self._head_only = False
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         self._out = bytearray()
@@ -201,7 +201,7 @@ class Client:
     # -- the answer
 
     def _begin(self, answer: Answer) -> None:
-        self.reading = False
+        self.stage = ANSWERING
         self.loop.unwatch(self.fd)
         self.loop.set(self._timer, self.loop.now + ANSWER_TIME)
         headers = {"Content-Type": answer.kind, "Connection": "close", **self.server.headers, **answer.headers}
@@ -262,6 +262,7 @@ class Client:
         except OSError:
             self.close()
             return
+        self.stage = DRAINING
         self.loop.set(self._timer, self.loop.now + DRAIN_TIME)
         self.loop.watch(self.fd, READ, self._overhear)
 

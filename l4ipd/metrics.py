@@ -21,10 +21,12 @@ from l4ipd import __version__, monitor, trouble
 from l4ipd.history import History
 from l4ipd.lateness import BOUNDS as LATENESS_BOUNDS
 from l4ipd.lateness import Lateness
+from l4ipd.resets import WORDS
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
     from l4ipd.monitor import Monitor
+    from l4ipd.reconcile import Reconciler
 
 __all__ = ["CONTENT_TYPE", "render"]
 SLICE = 200                                         # endpoints a piece
@@ -72,29 +74,47 @@ def whole(daemon: Daemon, history: History, lateness: Lateness) -> Iterator[Metr
                   {(state,): history.counts[state] for state in ("up", "down")})
     yield counter("l4ip_events", "Events other than transitions, by their kind.", ("kind",),
                   {(kind,): count for kind, count in history.counts.items() if kind not in ("up", "down")})
+    yield from resets(daemon)
     yield from tables(daemon)
     yield histogram("l4ip_loop_lateness_seconds", "How late the first timer of a turn of the loop was.", (),
                     LATENESS_BOUNDS, {(): lateness.counts})
 
 
+def resets(daemon: Daemon) -> Iterator[Metric]:
+    """Resets of clients' connections; all zero while sensing is off."""
+    sensing = daemon.sensing
+    yield counter("l4ip_resets", "Resets seen, by what became of them: used, or the reason why not.", ("use",),
+                  {("used",): sensing.used, **{(why,): sensing.ignored[why] for why in WORDS}})
+    yield counter("l4ip_resets_missed", "Records that ipmon says it has missed.", (), {(): sensing.missed})
+    if sensing.settings is not None:
+        yield gauge("l4ip_resets_sensed", "Whether resets would be seen, as far as we know.", (),
+                    {(): sensing.is_alive})
+
+
 def tables(daemon: Daemon) -> Iterator[Metric]:
-    """Rules and the tools that write them."""
-    rules = {(table.table.name,): table for table in trouble.tables(daemon)}
+    """Rules and the tools that write them: ipnat, and ipf for sensing, whose lists are added up."""
+    known: dict[tuple[str, ...], list[Reconciler]] = {}
+    for table in trouble.tables(daemon):
+        known.setdefault((table.table.name,), []).append(table)
+
+    def each(value: Callable[[Reconciler], int]) -> dict[tuple[str, ...], float]:
+        return {name: sum(map(value, tables)) for name, tables in known.items()}
+
     tool = ("tool",)
     yield gauge("l4ip_rules_wanted", "Rules that ought to be in the kernel.", tool,
-                {name: len(table.want) for name, table in rules.items()})
+                each(lambda table: len(table.want)))
     yield gauge("l4ip_rules_loaded", "Rules of ours in the kernel, as far as we know.", tool,
-                {name: len(table.have) for name, table in rules.items()})
+                each(lambda table: len(table.have)))
     yield gauge("l4ip_rules_refused", "Rules that the tool does not load or remove, and that are tried again.", tool,
-                {name: len(table.held) for name, table in rules.items()})
+                each(lambda table: len(table.held)))
     yield gauge("l4ip_rules_known", "Whether the rules in the kernel are known, 0 after any failure.", tool,
-                {name: not table.stale for name, table in rules.items()})
+                {name: not any(table.stale and not table.pause for table in tables) for name, tables in known.items()})
     yield counter("l4ip_rules_repaired", "Rules of ours that others had removed and that were put back.", tool,
-                  {name: table.repairs for name, table in rules.items()})
+                  each(lambda table: table.repairs))
     yield counter("l4ip_tool_runs", "Runs of a tool, to read rules or to change them.", tool,
-                  {name: table.runs for name, table in rules.items()})
+                  each(lambda table: table.runs))
     yield counter("l4ip_tool_failures", "Runs of a tool that failed.", tool,
-                  {name: table.failed_runs for name, table in rules.items()})
+                  each(lambda table: table.failed_runs))
 
 
 def probe_seconds(timings: dict[str, list[float]]) -> Metric:

@@ -176,6 +176,8 @@ class Monitor:
         self.hold.refused(self.rounds.loop.now)
         self.hurried = True
         self.verdict, self.took = verdict, 0.0
+        self.failures += 1
+        self.trail = self.trail << 1 & TRAIL_MASK
         self.health = 0
         self.streak = -1
         self.since = self.rounds.loop.now

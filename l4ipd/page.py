@@ -124,6 +124,9 @@ def _figures(daemon: Daemon, seen: Survey) -> str:
                ("Rules in the kernel", "not known" if rules.stale else f"{len(rules.have)}<small>{agree}</small>"),
                ("Probes", f"{sum(rounds.codes.values()):,} <small>{rounds.late} late</small>".replace(",", "\u202f")),
                ("Running for", ago(time.time() - daemon.started))]
+    sensing = daemon.sensing
+    if sensing.settings is not None:
+        figures.insert(3, ("Resets used", f"{sensing.used} <small>of {sensing.seen} seen</small>"))
     cards = "".join(f'<div class="card"><dt>{name}</dt><dd>{value}</dd></div>' for name, value in figures)
     return f"<dl>{cards}</dl>\n"
 

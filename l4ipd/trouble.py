@@ -13,23 +13,29 @@ NAMED = 3                                           # rules that are named one b
 
 
 def unfit(daemon: Daemon) -> str:
-    """Why the daemon cannot vouch for the kernel's rules at present; empty if it can."""
+    """Why the daemon cannot vouch for the rules that steer traffic at present; empty if it can."""
     if daemon.stopping:
         return "stopping"
-    for rules in tables(daemon):
-        name = rules.table.name
-        if rules.problem or rules.complaint:
-            return f"{name}: {rules.problem or rules.complaint}"
-        if rules.held:
-            return f"{name}: {_refused(rules)[0]}"
-        if rules.stale:
-            return f"{name}: the kernel's rules have not been read yet"
+    rules = daemon.rules
+    name = rules.table.name
+    if rules.problem or rules.complaint:
+        return f"{name}: {rules.problem or rules.complaint}"
+    if rules.held:
+        return f"{name}: {_refused(rules)[0]}"
+    if rules.stale:
+        return f"{name}: the kernel's rules have not been read yet"
     return ""
 
 
 def troubles(daemon: Daemon) -> list[str]:
     """Everything that is wrong with us, one thing a line."""
     found = [line for rules in tables(daemon) for line in _of_table(rules)]
+    sensing = daemon.sensing
+    if sensing.settings is not None and sensing.problem:
+        found.append(f"sensing of resets is lost: {sensing.problem}")
+    elif sensing.settings is not None and sensing.hearing.deaf:
+        found.append("sensing of resets seems deaf: probes were refused while clients were forwarded, and no reset "
+                     "was seen; see l4ip.conf(5), resets")
     waiting = daemon.rounds.waiting
     if waiting:
         found.append(f"probes are late: {waiting} wait for a free descriptor; raise the limit of open files, "
@@ -45,7 +51,7 @@ def troubles(daemon: Daemon) -> list[str]:
 
 def tables(daemon: Daemon) -> list[Reconciler]:
     """The tables of the kernel that we look after."""
-    return [daemon.rules]
+    return [daemon.rules, *daemon.sensing.rules.values()]
 
 
 def _of_table(rules: Reconciler) -> Iterator[str]:

@@ -1,0 +1,245 @@
+"""The HTTP server: bounded in every direction, whoever talks to it; and which names it answers to."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from l4ipd import httpd
+from l4ipd.httpd import Answer, Request, Server
+from l4ipd.loop import Loop
+from l4ipd.web import trusted
+
+PATIENCE = 20.0
+
+
+class Site:
+    """A server whose loop turns in a thread; ``handler`` may be replaced."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self.handler: Callable[[Request], Answer] = lambda request: Answer(200, f"hello {request.path}\n".encode())
+        self.server = Server(self.loop, "127.0.0.1", 0, lambda request: self.handler(request), {"X-Common": "yes"})
+        self._ending = False
+        self._tick()
+        self._thread = threading.Thread(target=self.loop.run)
+        self._thread.start()
+
+    def _tick(self) -> None:
+        if self._ending:
+            self.server.close()
+            self.loop.stop()
+        self.loop.later(0.02, self._tick)
+
+    def close(self) -> None:
+        self._ending = True
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        self.loop.close()
+
+    def connect(self) -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", self.server.port), PATIENCE)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return client
+
+    def ask(self, *pieces: bytes, hang_up: bool = False) -> bytes:
+        """Send ``pieces``; everything that comes back."""
+        with self.connect() as client:
+            with contextlib.suppress(ConnectionError):
+                for piece in pieces:
+                    client.sendall(piece)
+                if hang_up:
+                    client.shutdown(socket.SHUT_WR)
+            return read_all(client)
+
+
+def read_all(client: socket.socket) -> bytes:
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        while chunk := client.recv(65536):
+            answer += chunk
+    return answer
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split()[1])
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Site]:
+    site = Site()
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    it = Site()
+    yield it
+    it.close()
+
+
+REQUESTS = [
+    (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+    (b"GET /x?y=1&z HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", 200),
+    (b"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+    (b"GET / HTTP/1.0\r\n\r\n", 200),
+    (b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 200),
+    (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi", 405),
+    (b"DELETE /status.json HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+    (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+    (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+    (b"GET / HTTP/1.1\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+    (b"GET http://[/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    (b"GET /?" + b"&".join(b"a%d=1" % n for n in range(40)) + b" HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+    (b"GET /\r\n\r\n", 400),
+    (b"what?\r\n\r\n", 400),
+    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+    (b"\x00" * 20 + b"\r\n\r\n", 400),
+]
+
+
+@pytest.mark.parametrize(("request_bytes", "expected"), REQUESTS, ids=lambda value: str(value)[:30])
+def test_requests(shared: Site, request_bytes: bytes, expected: int) -> None:
+    for pieces in ([request_bytes], [request_bytes[place:place + 1] for place in range(len(request_bytes))]):
+        answer = shared.ask(*pieces)
+        assert status(answer) == expected
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b"connection: close" in head.lower() and b"x-common: yes" in head.lower()
+        assert bool(body) == (not request_bytes.startswith(b"HEAD"))
+        assert (b"allow: get, head" in head.lower()) == (expected == 405)
+
+
+def test_a_request_cut_short_at_any_position_gets_no_page(shared: Site) -> None:
+    whole = REQUESTS[0][0]
+    for place in range(len(whole)):
+        answer = shared.ask(whole[:place], hang_up=True)
+        assert not answer or status(answer) == 400
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.binary(max_size=300) | st.sampled_from([b"GET / HTTP/1.1\r\n", b"Host: a\r\n", b"\r\n\r\n"]),
+                max_size=6))
+def test_garbage_does_no_harm(shared: Site, pieces: list[bytes]) -> None:
+    answer = shared.ask(*pieces, hang_up=True)
+    assert not answer or status(answer) in (200, 400, 405, 431)
+    assert status(shared.ask(REQUESTS[0][0])) == 200
+
+
+def test_an_endless_head_is_refused(shared: Site) -> None:
+    for endless in (b"G" * 20000, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 20000):
+        assert status(shared.ask(endless)) in (400, 431)
+
+
+def test_head_has_the_headers_of_get(shared: Site) -> None:
+    got, head = (shared.ask(method + b" / HTTP/1.1\r\nHost: a\r\n\r\n") for method in (b"GET", b"HEAD"))
+    assert got.partition(b"\r\n\r\n")[0] == head.partition(b"\r\n\r\n")[0]
+
+
+def test_what_the_handler_is_told(site: Site) -> None:
+    asked: list[Request] = []
+
+    def handler(request: Request) -> Answer:
+        asked.append(request)
+        return Answer(200, b"")
+
+    site.handler = handler
+    site.ask(b"GET /a/b?match=www%2F*&x=+1 HTTP/1.1\r\nHost: Some.Where:81\r\n\r\n")
+    assert asked == [Request("/a/b", {"match": "www/*", "x": " 1"}, "Some.Where:81", "127.0.0.1")]
+
+
+def test_a_body_that_is_produced_arrives_whole_and_its_end_is_marked(site: Site) -> None:
+    pieces = [b"%06d" % number * 100 for number in range(1000)]
+    site.handler = lambda request: Answer(200, iter(pieces))
+    old = site.ask(b"GET / HTTP/1.0\r\n\r\n")
+    assert old.partition(b"\r\n\r\n")[2] == b"".join(pieces)
+    new = site.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert b"transfer-encoding: chunked" in new.lower() and new.endswith(b"\r\n0\r\n\r\n")
+
+
+def test_a_handler_that_breaks(site: Site) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"x" * 100_000
+        raise RuntimeError("on purpose")
+
+    site.handler = lambda request: Answer(200, broken())
+    answer = site.ask(REQUESTS[0][0])
+    assert not answer.endswith(b"\r\n0\r\n\r\n"), "the reader can tell that something is missing"
+    site.handler = lambda request: 1 / 0            # type: ignore[assignment, return-value]
+    assert status(site.ask(REQUESTS[0][0])) == 500
+
+
+def test_a_reader_who_does_not_read_costs_little_and_holds_nobody_up(site: Site) -> None:
+    produced = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal produced
+        while True:
+            produced += 1000
+            yield b"z" * 1000
+
+    site.handler = lambda request: Answer(200, endless() if request.path == "/endless" else b"quick")
+    with contextlib.ExitStack() as stack:
+        for _ in range(httpd.CLIENTS):
+            rude = stack.enter_context(site.connect())
+            rude.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            rude.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+        before = -1
+        while produced != before:                   # until the kernel's buffers are full
+            before = produced
+            for _ in range(20):
+                assert site.ask(REQUESTS[0][0]).endswith(b"quick")
+            assert len(site.server.clients) <= httpd.CLIENTS
+        assert all(len(client._out) <= 2 * httpd.PIECE for client in list(site.server.clients))
+
+
+def test_when_all_places_are_taken_the_one_who_ponders_longest_goes(site: Site) -> None:
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(site.connect()) for _ in range(httpd.CLIENTS + 3)]
+        for client in idle:
+            client.sendall(b"GET / HT")
+        assert status(site.ask(REQUESTS[0][0])) == 200
+        assert read_all(idle[0]) == b"", "hung up on"
+        idle[-1].sendall(b"TP/1.1\r\nHost: a\r\n\r\n")
+        assert status(read_all(idle[-1])) == 200, "the youngest was not"
+
+
+def test_time_is_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(httpd, "REQUEST_TIME", 0.05)
+    monkeypatch.setattr(httpd, "ANSWER_TIME", 0.05)
+    monkeypatch.setattr(httpd, "DRAIN_TIME", 0.05)
+    with site.connect() as silent:
+        assert silent.recv(1) == b""
+    site.handler = lambda request: Answer(200, iter(lambda: b"for ever" * 1000, b""))
+    assert status(site.ask(REQUESTS[0][0])) == 200, "and then it was cut"
+    site.handler = lambda request: Answer(200, b"all")
+    with site.connect() as lingering:
+        lingering.sendall(REQUESTS[0][0])
+        assert read_all(lingering).endswith(b"all")
+        while site.server.clients:                  # although the client does not close
+            pass
+
+
+NAMES = [
+    ("", True), ("localhost", True), ("LOCALHOST:8089", True), ("localhost.", True), ("a.localhost", True),
+    ("127.0.0.1", True), ("127.0.0.1:8089", True), ("[::1]", True), ("[::1]:8089", True), ("10.1.2.3", True),
+    (socket.gethostname(), True), ("evil.example", False), ("evil.example:8089", False), ("8089", False),
+    ("localhost.evil.example", False), ("127.0.0.1.evil.example", False), ("evil@127.0.0.1", False), ("a:b:c", False),
+    ("[evil]", False),
+]
+
+
+@pytest.mark.parametrize(("host", "expected"), NAMES)
+def test_a_page_on_loopback_answers_to_names_that_nobody_can_have_given_us(host: str, expected: bool) -> None:
+    for local in ("127.0.0.1", "127.0.0.5", "::1", "::ffff:127.0.0.1"):
+        assert trusted(host, local) == expected
+    for local in ("192.0.2.1", "2001:db8::1"):
+        assert trusted(host, local) == (host not in ("a:b:c",))
