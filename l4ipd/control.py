@@ -35,6 +35,7 @@ PIECE = 16384                                       # bytes that are produced an
 REQUEST_TIME, READER_TIME = 10.0, 30.0              # seconds: for a request to come, for a reader to take something
 SIGN_OF_LIFE = 10.0                                 # seconds of silence until an empty line is sent
 PAUSE = 1.0                                         # seconds without accepting, when there are no descriptors left
+CROWDED = f"{CLIENTS} clients are being served already: try again"
 Answer = Mapping[str, object]
 Request = dict[str, Any]
 log = logging.getLogger("l4ipd.control")
@@ -289,7 +290,7 @@ class Control:
         connection.setblocking(False)
         if len(self.sessions) >= CLIENTS and not self._make_room():
             with contextlib.suppress(OSError), connection:
-                connection.send(_line(end(3, error=[f"{CLIENTS} clients are being served already: try again"])))
+                connection.send(_line(end(3, error=[CROWDED])))
             return
         self.sessions[Session(self, connection)] = None
 
@@ -297,7 +298,7 @@ class Control:
         """Hang up on whoever has been silent the longest."""
         for session in self.sessions:
             if not session.asked:
-                session.close()
+                session.farewell(CROWDED)
                 return True
         return False
 

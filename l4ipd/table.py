@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 #: the columns of ``l4ipctl show``: heading, key of the row
 COLUMNS = (("ENDPOINT", "endpoint"), ("ADDRESS", "address"), ("STATE", "state"), ("RULE", "rule"),
            ("CONNS", "connections"), ("SINCE", "seconds"), ("LAST VERDICT", "verdict"))
-DISPENSABLE = ("address", "connections", "seconds")   # go in this order when the terminal is too narrow
-READABLE = 30                                       # characters of the verdict below which other columns go first
+#: what goes first when the terminal is too narrow, and how many characters of the verdict are worth it
+DISPENSABLE = (("address", 30), ("connections", 30), ("seconds", 12))
 Row = Mapping[str, object]
 Paint = Callable[[str, str, str], str]              # key, value, the cell as it is to be printed -> the cell, coloured
 
@@ -46,15 +46,13 @@ def table(rows: Sequence[Row], width: int = 0, paint: Paint | None = None) -> li
 
 
 def _fit(sizes: dict[str, int], width: int) -> None:
-    """Make columns narrower or drop them: the verdict keeps what can be read, then columns go, then it gives way."""
+    """Drop columns or make them narrower; the verdict comes last, and is cut to what remains."""
     *others, last = sizes
-    for dispensable in (*DISPENSABLE, None):
-        room = width - sum(sizes[key] + 2 for key in others)
-        if room >= min(sizes[last], READABLE) or dispensable is None:
-            break
-        del sizes[dispensable]
-        others.remove(dispensable)
-    sizes[last] = max(0, min(sizes[last], room))
+    for dispensable, worth in DISPENSABLE:
+        if width - sum(sizes[key] + 2 for key in others) < min(sizes[last], worth):
+            del sizes[dispensable]
+            others.remove(dispensable)
+    sizes[last] = max(0, min(sizes[last], width - sum(sizes[key] + 2 for key in others)))
     for key in reversed(others):                    # narrower still: whatever is on the left matters most
         excess = sum(sizes.values()) + 2 * (len(sizes) - 1) - width
         sizes[key] = max(0, sizes[key] - max(0, excess))

@@ -1,0 +1,465 @@
+"""The control socket with toy commands: real sockets, and clients that are rude, slow, many, or gone."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import random
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from l4ipd import control
+from l4ipd.control import Answer, Control, Refusal, Request, Session, Unusable, end, listen, make_way
+from l4ipd.loop import Loop
+
+PATIENCE = 20.0
+
+
+class Toy:
+    """A control socket on a loop; ``kept`` are the sessions of streams."""
+
+    def __init__(self, path: str) -> None:
+        self.loop = Loop()
+        self.kept: list[Session] = []
+        self.left = 0
+        self.produced = 0
+        self.control = Control(self.loop, path, None, {
+            "echo": self.echo,
+            "many": lambda session, request: session.answer(self.many(request["count"])),
+            "keep": self.keep, "refuse": self.refuse, "break": lambda session, request: 1 // 0,
+            "snap": lambda session, request: session.answer(self.snap()), "wait": lambda session, request: None})
+        self.control.open()
+        self._tick()
+
+    def _tick(self) -> None:
+        self.loop.later(0.005, self._tick)          # keeps turns from lasting
+
+    def many(self, count: int) -> Iterator[Answer]:
+        for number in range(count):
+            self.produced += 1
+            yield {"number": number, "text": "x" * 100}
+        yield end(0)
+
+    def snap(self) -> Iterator[Answer]:
+        yield {"number": 1}
+        raise RuntimeError("in the middle")
+
+    def echo(self, session: Session, request: Request) -> None:
+        session.send(request)
+        session.end(7)
+
+    def keep(self, session: Session, request: Request) -> None:
+        session.lasting = True
+        session.left = self._left
+        self.kept.append(session)
+        session.greet()
+
+    def _left(self) -> None:
+        self.left += 1
+
+    def refuse(self, session: Session, request: Request) -> None:
+        raise Refusal("first line", "second line")
+
+    def until(self, condition: Callable[[], object]) -> None:
+        end = self.loop.clock() + PATIENCE
+        while not condition():
+            assert self.loop.clock() < end, "it never happened"
+            self.loop.turn()
+
+    def talk(self, conversation: Callable[[], Any]) -> Any:
+        """Run a conversation in a thread, and the loop until it is over."""
+        result: list[Any] = []
+
+        def run() -> None:
+            try:
+                result.append(conversation())
+            except BaseException as error:
+                result.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        self.until(lambda: not thread.is_alive())
+        if isinstance(result[0], BaseException):
+            raise result[0]
+        return result[0]
+
+    def say(self, data: bytes, shut: bool = False) -> list[Any]:
+        """Connect, send, and read to the end: the lines of the answer."""
+        def conversation() -> list[Any]:
+            with connect(self.control.path) as client:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    client.sendall(data)
+                if shut:
+                    client.shutdown(socket.SHUT_WR)
+                return [json.loads(line) for line in read_all(client).splitlines() if line]
+        answers: list[Any] = self.talk(conversation)
+        return answers
+
+    def ask(self, **request: Any) -> list[Any]:
+        return self.say(json.dumps(request).encode() + b"\n")
+
+    def close(self) -> None:
+        self.control.close()
+        self.loop.close()
+
+
+def connect(path: str) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(PATIENCE)
+    client.connect(path)
+    return client
+
+
+def read_all(client: socket.socket) -> bytes:
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := client.recv(1 << 16):
+            data += chunk
+    return data
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Iterator[Toy]:
+    it = Toy(str(tmp_path / "sock"))
+    yield it
+    it.close()
+
+
+# -- the socket
+
+def test_nobody_else_can_connect(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "sock"
+    umask = os.umask(0)
+    try:
+        listener = listen(str(path), None)
+        assert os.umask(0) == 0, "the umask is as it was"
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    listener.close()
+
+
+def test_a_group_may_be_let_in(tmp_path: Path) -> None:
+    import grp
+    name = grp.getgrgid(os.getgid()).gr_name
+    listen(str(tmp_path / "sock"), name).close()
+    assert stat.S_IMODE((tmp_path / "sock").stat().st_mode) == 0o660
+    assert (tmp_path / "sock").stat().st_gid == os.getgid()
+
+
+def test_without_its_group_it_stays_ours(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    listen(str(tmp_path / "sock"), "no-such-group").close()
+    assert stat.S_IMODE((tmp_path / "sock").stat().st_mode) == 0o600
+    assert "there is no group no-such-group" in caplog.text
+
+
+def test_what_a_dead_daemon_left_is_replaced(tmp_path: Path) -> None:
+    path = str(tmp_path / "sock")
+    listen(path, None).close()                      # as a kill -9 does: closed, not removed
+    make_way(path)
+    assert not os.path.exists(path)
+
+
+def test_a_living_daemon_keeps_its_socket(toy: Toy) -> None:
+    with pytest.raises(Unusable, match="another program listens there"):
+        listen(toy.control.path, None)
+    assert toy.ask(command="echo")[-1]["exit"] == 7
+
+
+def test_a_daemon_that_is_busy_is_alive(tmp_path: Path) -> None:
+    path = str(tmp_path / "sock")
+    with listen(path, None), contextlib.ExitStack() as stack:
+        for _ in range(control.CLIENTS + 5):        # nobody accepts: the backlog is full
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            client.connect_ex(path)
+        with pytest.raises(Unusable):
+            make_way(path)
+
+
+def test_a_file_in_the_way_is_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(Unusable, match="is no socket"):
+        listen(str(tmp_path / "file"), None)
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize("path", ["/proc/nowhere/sock", "/dev/null/sock", "/tmp/" + "x" * 200])
+def test_where_no_socket_can_be(path: str) -> None:
+    with pytest.raises(Unusable):
+        listen(path, None)
+
+
+def test_closing_removes_only_our_own_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "sock")
+    first = Toy(path)
+    os.unlink(path)
+    assert not first.control.reachable
+    second = Toy(path)
+    first.close()
+    assert second.control.reachable
+    second.close()
+    assert not os.path.exists(path)
+
+
+# -- one client
+
+def test_a_request_and_its_answer(toy: Toy) -> None:
+    assert toy.ask(command="echo", pattern="é") == [{"command": "echo", "pattern": "é"}, {"end": True, "exit": 7}]
+
+
+def test_a_refusal(toy: Toy) -> None:
+    assert toy.ask(command="refuse") == [{"end": True, "exit": 2, "error": ["first line", "second line"]}]
+
+
+def test_an_error_of_ours_ends_the_answer(toy: Toy, caplog: pytest.LogCaptureFixture) -> None:
+    for command in ("break", "snap"):
+        assert toy.ask(command=command)[-1] == {"end": True, "exit": 1,
+                                                "error": ["internal error: see the log of l4ipd"]}
+    assert "ZeroDivisionError" in caplog.text and "in the middle" in caplog.text
+
+
+def test_a_long_answer_comes_whole(toy: Toy) -> None:
+    answers = toy.ask(command="many", count=20000)
+    assert [answer["number"] for answer in answers[:-1]] == list(range(20000))
+
+
+def test_a_client_may_close_its_sending_half(toy: Toy) -> None:
+    assert toy.say(b'{"command": "echo"}\n', shut=True)[-1] == {"end": True, "exit": 7}
+
+
+@pytest.mark.parametrize("request_, words", [
+    (b"\n", "JSON object"), (b"[]\n", "JSON object"), (b"show\n", "JSON object"), (b"\xff\xfe\n", "JSON object"),
+    (b"[" * 4000 + b"\n", "JSON object"), (b"{}\n", "no such command: None"), (b'{"command": {}}\n', "no such command"),
+    (b'{"command": "' + b"x" * 3000 + b'"}\n', "no such command"), (b"x" * 5000 + b"\n", "longer than 4096"),
+    (b"x" * 10_000_000, "longer than 4096"), (b'{"command": "echo"}\n{"command": "echo"}\n', "one request"),
+])
+def test_bad_requests(toy: Toy, request_: bytes, words: str) -> None:
+    answers = toy.say(request_)
+    assert answers[-1]["end"] and answers[-1]["exit"] == 2 and words in answers[-1]["error"][0]
+
+
+def test_a_request_in_pieces(toy: Toy) -> None:
+    def conversation() -> bytes:
+        with connect(toy.control.path) as client:
+            for byte in b'{"command": "echo", "pattern": "web1"}\r\n':
+                client.sendall(bytes([byte]))
+            return read_all(client)
+    assert b"web1" in toy.talk(conversation)
+
+
+@pytest.mark.parametrize("length", range(0, 20, 3))
+def test_a_client_that_leaves_in_the_middle_of_its_request(toy: Toy, length: int) -> None:
+    connect_and_leave(toy, b'{"command": "echo"}\n'[:length])
+    toy.until(lambda: not toy.control.sessions)
+
+
+def test_a_client_that_leaves_in_the_middle_of_the_answer(toy: Toy) -> None:
+    connect_and_leave(toy, b'{"command": "many", "count": 1000000}\n', take=1000)
+    toy.until(lambda: not toy.control.sessions)
+    assert toy.produced < 100_000
+
+
+def connect_and_leave(toy: Toy, data: bytes, take: int = 0) -> None:
+    def conversation() -> None:
+        with connect(toy.control.path) as client:
+            client.sendall(data)
+            if take:
+                client.recv(take)
+    toy.talk(conversation)
+
+
+def test_garbage(toy: Toy) -> None:
+    generator = random.Random(6)
+    for _ in range(100):
+        answers = toy.say(generator.randbytes(generator.randrange(200)) + b"\n")
+        assert answers[-1]["end"]
+    assert toy.ask(command="echo")[-1]["exit"] == 7
+
+
+# -- slow and silent clients
+
+def test_a_long_answer_is_produced_as_it_is_read(toy: Toy) -> None:
+    with connect(toy.control.path) as client:
+        client.sendall(b'{"command": "many", "count": 1000000}\n')
+        toy.until(lambda: toy.produced)
+        before = -1
+        while toy.produced != before:               # until the kernel's buffer is full
+            before = toy.produced
+            for _ in range(5):
+                toy.loop.turn()
+        assert toy.produced < 100_000
+
+
+def test_who_takes_nothing_is_hung_up_on(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "READER_TIME", 0.1)
+    with connect(toy.control.path) as client:
+        client.sendall(b'{"command": "many", "count": 1000000}\n')
+        toy.until(lambda: toy.produced)
+        toy.until(lambda: not toy.control.sessions)
+
+
+def test_who_asks_nothing_is_hung_up_on(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "REQUEST_TIME", 0.1)
+    assert "no request within" in toy.say(b'{"command": "ec')[-1]["error"][0]
+
+
+def test_a_slow_reader_of_a_stream_gets_a_last_line(toy: Toy) -> None:
+    with connect(toy.control.path) as client:
+        client.sendall(b'{"command": "keep"}\n')
+        toy.until(lambda: toy.kept)
+        number = 0
+        while not toy.kept[0].ending:
+            toy.kept[0].send({"number": number, "text": "x" * 1000})
+            number += 1
+            if not number % 100:
+                toy.loop.turn()
+        toy.kept[0].send({"number": "too late"})
+        data = toy.talk(lambda: read_all(client))
+    lines = [json.loads(line) for line in data.splitlines() if line]
+    assert [line["number"] for line in lines[:-1]] == list(range(len(lines) - 1))
+    assert lines[-1]["exit"] == 1 and "too slow" in lines[-1]["error"][0]
+    toy.until(lambda: toy.left)
+
+
+def test_a_stream_shows_that_we_live(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "SIGN_OF_LIFE", 0.05)
+    with connect(toy.control.path) as client:
+        client.sendall(b'{"command": "keep"}\n')
+        data = toy.talk(lambda: [client.recv(100) for _ in range(4)])
+    assert data == [b"\n"] * 4
+    toy.until(lambda: not toy.control.sessions)
+
+
+def test_hanging_up_ends_a_stream(toy: Toy) -> None:
+    connect_and_leave(toy, b'{"command": "keep"}\n', take=1)
+    toy.until(lambda: toy.left == 1 and not toy.control.sessions)
+    toy.kept[0].send({"number": 1})                 # does nothing
+    toy.kept[0].end()
+
+
+def test_a_command_that_takes_its_time_outlives_a_half_close(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "SIGN_OF_LIFE", 0.02)
+    with connect(toy.control.path) as client:
+        client.sendall(b'{"command": "wait"}\n')
+        client.shutdown(socket.SHUT_WR)
+        toy.until(lambda: toy.control.sessions)
+        session = next(iter(toy.control.sessions))
+        toy.until(lambda: session.asked)
+        assert toy.talk(lambda: client.recv(10))[:1] == b"\n"
+        session.end(4)
+        assert json.loads(toy.talk(lambda: read_all(client)))["exit"] == 4
+
+
+def test_who_talks_while_listening_is_hung_up_on(toy: Toy) -> None:
+    with connect(toy.control.path) as client:
+        client.sendall(b'{"command": "keep"}\n')
+        toy.until(lambda: toy.kept)
+        client.sendall(b"blah")
+        toy.until(lambda: toy.left)
+
+
+# -- many clients
+
+def test_200_clients_that_say_nothing_keep_nobody_out(toy: Toy) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            while client.connect_ex(toy.control.path) == errno.EAGAIN:
+                toy.loop.turn()
+        assert toy.ask(command="echo")[-1]["exit"] == 7
+        assert len(toy.control.sessions) <= control.CLIENTS
+
+
+def test_200_clients_at_once_are_all_answered(toy: Toy) -> None:
+    def conversation() -> list[Any]:
+        ends: list[Any] = []
+
+        def one() -> None:
+            with connect(toy.control.path) as client:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    client.sendall(b'{"command": "many", "count": 50}\n')
+                lines = read_all(client).splitlines()
+                ends.append(json.loads(lines[-1]) if lines else None)
+
+        threads = [threading.Thread(target=one) for _ in range(200)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        return ends
+    ends = toy.talk(conversation)
+    assert len(ends) == 200
+    assert {"end": True, "exit": 0} in ends
+    assert all(end is not None and end["exit"] in (0, 3) for end in ends), "each is served, or told to try again"
+    assert toy.ask(command="echo")[-1]["exit"] == 7
+
+
+def test_when_all_places_are_taken_one_is_told_so(toy: Toy) -> None:
+    with contextlib.ExitStack() as stack:
+        for number in range(control.CLIENTS):
+            client = stack.enter_context(connect(toy.control.path))
+            client.sendall(b'{"command": "keep"}\n')
+            toy.until(lambda number=number: len(toy.kept) > number)     # type: ignore[misc]
+        answer = toy.say(b"")
+        assert answer[0]["exit"] == 3 and "try again" in answer[0]["error"][0]
+    toy.until(lambda: toy.left == control.CLIENTS)
+
+
+def test_without_descriptors_the_loop_does_not_spin(toy: Toy, monkeypatch: pytest.MonkeyPatch,
+                                                    caplog: pytest.LogCaptureFixture) -> None:
+    import resource
+    monkeypatch.setattr(control, "PAUSE", 0.05)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    client = connect(toy.control.path)
+    used = max(int(name) for name in os.listdir("/dev/fd")) + 1
+    fillers: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used, limits[1]))
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.dup(0))
+        for _ in range(20):
+            toy.loop.turn()
+        assert not toy.control.sessions
+    finally:
+        for fd in fillers:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert "a client cannot be served: Too many open files" in caplog.text
+    client.sendall(b'{"command": "echo"}\n')
+    assert b'"exit": 7' in toy.talk(lambda: read_all(client))
+    client.close()
+
+
+# -- the end
+
+def test_the_end_says_goodbye(tmp_path: Path) -> None:
+    toy = Toy(str(tmp_path / "sock"))
+    with connect(toy.control.path) as client:
+        client.sendall(b'{"command": "keep"}\n')
+        toy.until(lambda: toy.kept)
+        toy.close()
+        last = json.loads(read_all(client).splitlines()[-1])
+    assert last == {"end": True, "exit": 3, "error": ["l4ipd is stopping"]}
+    assert toy.left == 1
+
+
+def test_a_retired_socket_still_answers_whom_it_serves(toy: Toy) -> None:
+    with connect(toy.control.path) as client:
+        client.sendall(b'{"command": "wait"}\n')
+        toy.until(lambda: any(session.asked for session in toy.control.sessions))
+        session = next(iter(toy.control.sessions))
+        toy.control.retire()
+        assert not os.path.exists(toy.control.path)
+        session.end(5)
+        assert json.loads(toy.talk(lambda: read_all(client)))["exit"] == 5
