@@ -6,7 +6,7 @@ import fnmatch
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from l4ipd.patterns import CLASSES, Pattern, pattern
@@ -62,6 +62,8 @@ DATA = st.text("ab]*?[!-\n\0", max_size=20)
 @given(PATTERNS, DATA)
 @settings(max_examples=2000, deadline=None)
 def test_as_the_standard_library(text: str, data: str) -> None:
+    backwards = any(text[at] == "-" and text[at - 1] > text[at + 1] for at in range(1, len(text) - 1))
+    assume(not backwards)                           # of [b-a!] fnmatch.translate makes [!], which is "not nothing"
     compiled = pattern(text.encode())
     whole = text if compiled.anchored else f"*{text}*"
     assert (compiled.search(data.encode()) >= 0) == fnmatch.fnmatchcase(data, whole)
