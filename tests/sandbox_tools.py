@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from l4ipd.sandbox import serve_words, tool_words
+from l4ipd.sandbox.ipf import ipf, ipfstat
+from l4ipd.sandbox.ipnat import ipnat
 from l4ipd.sandbox.kernel import STDIN, STDOUT, Kernel, Run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,8 +70,13 @@ class Lab:
         self._ports = itertools.count(5000)
 
     def ipnat(self, *words: str, stdin: str = "") -> Result:
-        from l4ipd.sandbox.ipnat import ipnat
         return drive(ipnat(self.kernel, words, "/"), stdin)
+
+    def ipf(self, *words: str, stdin: str = "") -> Result:
+        return drive(ipf(self.kernel, words, "/"), stdin)
+
+    def ipfstat(self, *words: str) -> Result:
+        return drive(ipfstat(self.kernel, words))
 
     def listed(self, *words: str) -> list[str]:
         return self.ipnat("-l", *words).rules

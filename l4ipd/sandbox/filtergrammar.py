@@ -276,6 +276,7 @@ class FilterParser:
     def _address(self) -> Address:
         tokens = self.tokens
         if tokens.accept("any"):
+            tokens.expect_address(False)
             return Address()
         if tokens.kind in ("pool", "hash"):
             word = tokens.take().kind
@@ -335,6 +336,7 @@ class FilterParser:
         while len(octets) < 4 and (self.tokens.kind == "." or len(octets) < 2):
             self.tokens.expect(".")
             octets.append(self.tokens.expect(NUMBER).number)
+        self.tokens.expect_address(False)
         if max(octets) > 255:
             raise self.tokens.error("Invalid octet string for IP address")
         return int.from_bytes(bytes([*octets, 0, 0])[:4], "big")
