@@ -10,7 +10,6 @@ be an answer to it; an ``expect`` right after another goes on where that one end
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -64,20 +63,20 @@ class Recipe:
 def recipe(check: Check, endpoint: Endpoint) -> Recipe:
     """How to probe ``endpoint`` as ``check`` says."""
     port = check.port or endpoint.member_port
-    address = ipaddress.ip_address(endpoint.address)
+    address = endpoint.address
     tls = tls_of(check)
-    steps = () if check.closed and check.type == "tcp" else _steps(check, endpoint.address, port)
+    steps = () if check.closed and check.type == "tcp" else _steps(check, address, port)
     return Recipe(
         transport=TRANSPORTS.get(check.type, "tcp"),
-        target=(endpoint.address, port),
-        inet6=address.version == 6,
+        target=(address, port),
+        inet6=":" in address,
         connected=OPEN if check.closed else SHAKEN if tls else CONNECTED,
         steps=steps,
         tls=tls,
         closed=check.closed,
         reset=check.close == "reset" or (check.close is None and not steps and not tls),
         listens=bool(steps) and not steps[0].send and not tls,
-        loops=address.is_loopback and port >= EPHEMERAL,
+        loops=(address.startswith("127.") or address == "::1") and port >= EPHEMERAL,
         command=_command(check.command, endpoint, port),
         user=check.user,
     )
