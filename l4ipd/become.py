@@ -1,6 +1,6 @@
 """Run a command as another user: ``python -I -S become.py USER COMMAND...``. Imports nothing of l4ip.
 
-posix_spawn(2) cannot change the user, and the daemon must not even for a moment; so this little process does, and then
+A spawn cannot change the user, and the daemon must not even for a moment; so this little process does, and then
 becomes the command. If it cannot, it ends with status 125 and a line on standard error that begins with FAILURE.
 """
 
