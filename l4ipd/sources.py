@@ -22,9 +22,9 @@ from l4ipd.model import Words
 KEEPER = """exec 3<&0
 "$@" </dev/null 3<&- & child=$!
 { while read -r line; do :; done; kill "$child"; } <&3 3<&- >/dev/null 2>&1 & watcher=$!
-exec 3<&-
+exec 3<&- 2>/dev/null
 wait "$child"; status=$?
-kill "$watcher" 2>/dev/null; wait "$watcher" 2>/dev/null
+kill "$watcher"; wait "$watcher"
 exit "$status"
 """
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0                # seconds between two starts of ipmon

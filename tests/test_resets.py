@@ -1,0 +1,600 @@
+"""What resets mean: which of them count, what they do, how long an endpoint is held down. And where lines come from.
+
+Lines come through real pipes and files; monitors are real, with probes that say what the test wants.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from gateway import wait
+from hypothesis import given
+from hypothesis import strategies as st
+
+from l4ipd import holddown, resets, sources
+from l4ipd.checks import Recipe, recipe
+from l4ipd.health import Verdict
+from l4ipd.holddown import Hold
+from l4ipd.loop import Loop
+from l4ipd.model import Check, Endpoint, Ipfilter, Resets
+from l4ipd.monitor import Monitor, Rounds
+from l4ipd.resets import Sensing
+
+OK, DEAD = Verdict("L4OK", ""), Verdict("L4CON", "connection refused")
+CLIENT = "198.51.100.7"
+PATIENCE = 30.0
+
+
+def line(address: str = "10.0.0.2", port: int = 8080, *, to: str = CLIENT, flags: str = "-AR 0 1001 0",
+         tag: str = " log-tag 4711", when: float | None = None, times: int = 1) -> bytes:
+    when = time.time() if when is None else when
+    stamp = time.strftime("%d/%m/%Y %H:%M:%S", time.localtime(when)) + f".{int(when % 1 * 1e6):06d}"
+    many = f"{times}x " if times > 1 else ""
+    return (f"{stamp} {many}em1 @-1:-1 L {address},{port} -> {to},5000 PR tcp len 20 40 {flags} IN{tag}\n").encode()
+
+
+def unreachable(port: int = 53, *, sender: str = "10.0.0.2", to: str = CLIENT) -> bytes:
+    return (f"22/11/2026 06:48:57.244962 em1 @-1:-1 L {sender} -> {to} PR icmp len 20 56 icmp unreach/port for "
+            f"{to},4000 - 10.0.0.2,{port} PR udp len 20 29 IN log-tag 4711\n").encode()
+
+
+class Silent:
+    """A probe in flight that nobody answers."""
+
+    def expire(self) -> None: ...
+    def cancel(self) -> None: ...
+
+
+class Bench:
+    """Monitors that are up, a sensing, and no IPFilter: the lines come from the test."""
+
+    def __init__(self, tmp: Path, action: str = "refused", source: str | None = None) -> None:
+        self.loop = Loop()
+        self.tmp = tmp
+        self.verdict: Verdict | None = OK           # what probes say from now on; None: nothing
+        self.probes = 0
+        self.flips: list[tuple[str, bool]] = []
+        self.told: list[tuple[str, str]] = []
+        self.rounds = Rounds(self.loop, 1000, self._probe, decided=lambda monitor: None,
+                             changed=lambda monitor, flipped: self.flips.append((monitor.endpoint.member, monitor.up)))
+        self.sensing = Sensing(self.loop, lambda kind, text, level: self.told.append((kind, text)))
+        self.rounds.refused = self.sensing.probe_refused
+        self.monitors: list[Monitor] = []
+        self.settings = Resets("em1", source or str(tmp / "no-such-log"), action)
+        none = (str(tmp / "no-tool"),)
+        self.tools = Ipfilter("em0", ipnat=none, ipf=none, ipfstat=none, ipmon=none)
+
+    def _probe(self, what: Recipe, done: Callable[[Verdict], object]) -> Silent:
+        self.probes += 1
+        if self.verdict is not None:
+            done(self.verdict)
+        return Silent()
+
+    def add(self, member: str = "web1", address: str = "10.0.0.2", port: int = 8080, protocol: str = "tcp",
+            cluster: str = "www", check: Check | None = None) -> Monitor:
+        check = check or Check("tcp", interval=3600, fast_interval=3600, down_interval=3600)
+        endpoint = Endpoint(f"{cluster}/x/{member}", cluster, "x", member, ("203.0.113.1",), 80, protocol, False,
+                            address, port, 1, False, (check,))
+        monitor = Monitor(self.rounds, endpoint, [recipe(Check("tcp"), endpoint)])
+        monitor.score(OK)
+        self.monitors.append(monitor)
+        self.flips.clear()
+        return monitor
+
+    def begin(self) -> Bench:
+        self.sensing.apply(self.settings, self.tools, self.monitors, str(self.tmp / "ipmon.pid"))
+        return self
+
+    def until(self, done: Callable[[], object]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not done():
+            assert time.monotonic() < end, "never happened"
+            self.loop.later(0.01, lambda: None)
+            self.loop.turn()
+
+    def turns(self, seconds: float = 0.05) -> None:
+        late = self.loop.later(seconds, lambda: None)
+        while late.is_set:
+            self.loop.turn()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    it = Bench(tmp_path)
+    yield it
+    it.sensing.stop(remove=False)
+    it.loop.close()
+
+
+# -- what a reset means
+
+#: action, line -> (taken down?, probed now?)
+ROWS = [
+    ("refused", line(), (True, True)),
+    ("refused", line(flags="-AR 77 1001 0"), (False, True)),        # an established connection
+    ("refused", line(flags="-R 77 0 0"), (False, True)),
+    ("refused", line(flags="-AR"), (False, True)),                  # without -v nobody can tell
+    ("refused", line(tag=" tag 4711"), (True, True)),
+    ("refused", line(times=5), (True, True)),
+    ("any", line(), (True, True)),
+    ("any", line(flags="-R 77 0 0"), (True, True)),
+    ("any", line(flags="-AR"), (True, True)),
+    ("check", line(), (False, True)),
+    ("check", line(flags="-R 77 0 0"), (False, True)),
+    *[(action, text, (False, False)) for action in ("refused", "any", "check") for text in (
+        line(port=8081), line("10.0.0.3"), line(tag=""), line(tag=" log-tag 4712"), line(flags="-AS 0 1 0"),
+        line(flags="-A 0 1 0"), b"missed 12 ipf log entries: 7 19\n", b"\x00\xff\n", b"x" * 5000 + b"\n")],
+]
+
+
+@pytest.mark.parametrize(("action", "text", "expected"), ROWS)
+def test_meaning(tmp_path: Path, action: str, text: bytes, expected: tuple[bool, bool]) -> None:
+    bench = Bench(tmp_path, action)
+    monitor = bench.add()
+    bench.begin().sensing.take(text)
+    down = not monitor.up
+    bench.turns()
+    assert (down, bench.probes > 0) == expected
+    assert bench.sensing.used == any(expected)
+    if down:
+        assert monitor.verdict is not None and bench.flips == [("web1", False)]
+    bench.loop.close()
+
+
+def test_the_verdict_says_who_saw_what(bench: Bench) -> None:
+    one, two = bench.add(), bench.add("dns", port=53, protocol="udp")
+    bench.verdict = None
+    bench.begin().sensing.take(line() + unreachable())
+    assert str(one.verdict) == "RST connection refused, seen by ipmon"
+    assert str(two.verdict) == "RST port unreachable, seen by ipmon"
+    assert not one.up and not two.up
+
+
+def test_udp_refusals_are_about_udp(bench: Bench) -> None:
+    tcp, udp = bench.add(port=53), bench.add("dns", port=53, protocol="udp")
+    bench.begin().sensing.take(unreachable(sender="10.0.0.99") + unreachable(54) + line(port=54))
+    assert tcp.up and udp.up
+    bench.sensing.take(unreachable())
+    assert tcp.up and not udp.up
+
+
+def test_an_icmpv6_refusal_has_every_udp_endpoint_of_the_member_probed(bench: Bench) -> None:
+    one, two = bench.add("a", "fd00::2", 53, "udp"), bench.add("b", "fd00::2", 54, "udp")
+    other, tcp = bench.add("c", "fd00::3", 53, "udp"), bench.add("d", "fd00::2", 53)
+    bench.begin().sensing.take(b"22/11/2026 06:48:57.244962 em1 @-1:-1 L fd00::2 -> 2001:db8::7 PR icmpv6 len 40 88 "
+                               b"icmpv6 unreach/noport IN log-tag 4711\n")
+    bench.turns()
+    assert all(monitor.up for monitor in (one, two, other, tcp)) and bench.probes == 2
+
+
+def test_every_endpoint_on_the_port_goes_down(bench: Bench) -> None:
+    one, two = bench.add(), bench.add(cluster="api")
+    bench.begin().sensing.take(line())
+    assert not one.up and not two.up and bench.sensing.used == 1
+
+
+def test_ipv6_in_any_spelling(bench: Bench) -> None:
+    monitor = bench.add(address="2001:db8::1:0:0:7")
+    bench.begin().sensing.take(line("2001:DB8:0:0:1::7", to="2001:db8::99"))
+    assert not monitor.up
+
+
+def test_disabled_and_down_endpoints_are_left_alone(bench: Bench) -> None:
+    down, disabled = bench.add(), bench.add("web2", "10.0.0.3")
+    down.health, disabled.disabled = 0, True
+    bench.begin().sensing.take(line() + line("10.0.0.3"))
+    bench.turns()
+    assert bench.probes == 0 and not bench.flips
+    assert bench.sensing.ignored == {"down": 2} and bench.sensing.seen == 2
+
+
+def test_answers_to_the_gateway_itself_do_not_count(bench: Bench) -> None:
+    """The destination is our own address towards the member: our probe, which tells by itself."""
+    ours = resets.own_address("198.51.100.1")
+    if not ours:
+        pytest.skip("this machine has no route")
+    monitor = bench.add(address="198.51.100.1")
+    bench.begin().sensing.take(line("198.51.100.1", to=ours))
+    assert monitor.up and bench.sensing.ignored == {"own": 1}
+    bench.sensing.take(line("198.51.100.1"))
+    assert not monitor.up
+
+
+def test_on_loopback_one_answer_is_ours_for_each_refused_probe(bench: Bench) -> None:
+    """Clients and probes have the same address there, as in the sandbox."""
+    monitor = bench.add(address="127.0.0.1")
+    bench.begin().rounds.refused(monitor, DEAD)
+    bench.sensing.take(line("127.0.0.1", to="127.0.0.1"))
+    assert monitor.up and bench.sensing.ignored == {"own": 1}
+    bench.sensing.take(line("127.0.0.1", to="127.0.0.1"))
+    assert not monitor.up
+
+
+def test_what_was_in_the_buffer_before_us_is_old(bench: Bench) -> None:
+    monitor = bench.add()
+    bench.begin().sensing._begin()
+    now = time.time()
+    bench.sensing.take(line(when=now - 3600) + line(when=now - 0.5))
+    assert monitor.up and bench.sensing.ignored == {"stale": 2}
+    bench.sensing.take(line(when=now + 0.5))
+    assert not monitor.up
+
+
+def test_once_a_line_was_fresh_the_clock_may_be_set_back(bench: Bench) -> None:
+    monitor = bench.add()
+    bench.begin().sensing._begin()
+    bench.sensing.take(line("10.0.0.99", when=time.time() + 1) + line(when=time.time() - 3600))
+    assert not monitor.up
+
+
+def test_haste_has_a_limit(bench: Bench) -> None:
+    """Clients that are reset by the thousand do not make for thousands of probes."""
+    bench.add()
+    bench.begin()
+    for _ in range(200):
+        bench.sensing.take(line(flags="-R 77 0 0") * 50)
+        bench.loop.later(0, lambda: None)
+        bench.loop.turn()
+    assert 1 <= bench.probes <= 1 + 30 and bench.sensing.seen == 10000
+
+
+def test_the_first_probe_after_a_refusal_is_now_and_the_next_at_the_fast_pace(bench: Bench) -> None:
+    monitor = bench.add(check=Check("tcp", interval=3600, fast_interval=0.05, down_interval=3600))
+    bench.verdict = DEAD
+    bench.begin().sensing.take(line())
+    bench.until(lambda: bench.probes >= 4)
+    assert not monitor.up
+    bench.verdict = OK
+    bench.until(lambda: monitor.up)
+    assert bench.flips == [("web1", False), ("web1", True)]
+
+
+def test_a_probe_in_flight_that_began_before_does_not_count(bench: Bench) -> None:
+    monitor = bench.add(check=Check("tcp", interval=3600, fast_interval=3600, rise=1))
+    bench.verdict = None
+    bench.begin()
+    monitor.hasten()
+    bench.until(lambda: monitor.in_flight)
+    bench.sensing.take(line())
+    bench.until(lambda: bench.probes == 2)
+    assert not monitor.up and bench.rounds.flying == 1
+
+
+# -- again and again
+
+def test_who_refuses_although_its_probes_pass_is_held_down_longer_each_time(
+        bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holddown, "FIRST", 0.1)
+    monitor = bench.add(check=Check("tcp", interval=0.02, fast_interval=0.02, down_interval=0.02, rise=1, fall=1))
+    bench.begin()
+    held = []
+    for _ in range(3):
+        bench.sensing.take(line())
+        before = bench.probes
+        bench.until(lambda: monitor.up)
+        assert monitor.hold is not None
+        held.append(monitor.hold.until - monitor.hold.last)
+        assert bench.probes - before >= 2, "the first probe passed, and it was held down all the same"
+    assert held == pytest.approx([0.1, 0.2, 0.4])
+    said = [record.getMessage() for record in caplog.records if "held down" in record.getMessage()]
+    assert len(said) == 3 and re.fullmatch(r"www/x/web1 10\.0\.0\.2:8080: refused clients although its probes pass "
+                                           r"\(1 in a row\): held down for \d+ s", said[0])
+
+
+def test_a_refusal_that_the_probes_confirm_costs_nothing() -> None:
+    hold = Hold()
+    for now in range(0, 500, 5):
+        hold.refused(float(now))
+        assert hold.judged(False) == 0 and hold.until < now
+
+
+def test_quiet_is_forgotten() -> None:
+    hold = Hold()
+    assert [_refusal(hold, now) for now in (0.0, 10.0, 20.0)] == [1.0, 2.0, 4.0]
+    assert _refusal(hold, 24.0 + holddown.QUIET - 1) == 8.0
+    assert _refusal(hold, 24.0 + 2 * holddown.QUIET + 8) == 1.0
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=60))
+def test_a_hold_grows_by_doubling_and_has_a_bound(steps: list[tuple[float, bool]]) -> None:
+    hold, now, last = Hold(), 0.0, 0.5
+    for pause, passed in steps:
+        now = max(now, hold.until) + pause
+        hold.refused(now)
+        seconds = hold.judged(passed)
+        assert hold.judged(True) == 0, "one refusal is judged once"
+        if passed:
+            assert seconds == min(holddown.LONGEST, last * 2)
+            last = seconds
+        else:
+            assert seconds == 0
+
+
+def _refusal(hold: Hold, now: float) -> float:
+    hold.refused(now)
+    return hold.judged(True)
+
+
+# -- a flood
+
+def test_a_flood_neither_blocks_the_loop_nor_flaps_an_endpoint(bench: Bench) -> None:
+    """100,000 lines through a real pipe; between any two pieces of it the loop serves others."""
+    monitor = bench.add(check=Check("tcp", interval=3600, fast_interval=0.01, rise=1, fall=1))
+    bench.verdict = DEAD                            # its service is gone
+    flood = bench.tmp / "flood"
+    flood.write_bytes(line(when=time.time() + 60) * 100_000)
+    bench.settings = Resets("em1", "ipmon")
+    bench.tools = Ipfilter("em0", ipnat=("no",), ipf=("no",), ipfstat=("no",),
+                           ipmon=("/bin/sh", "-c", f"cat {flood}; exec sleep 600"))
+    pieces: list[int] = []                          # how many lines had been seen at each turn
+    bench.loop.hook(lambda: pieces.append(bench.sensing.seen))
+    bench.begin()
+    bench.until(lambda: bench.sensing.seen == 100_000)
+    assert max(after - before for before, after in zip(pieces, pieces[1:], strict=False)) * len(line()) < 2 * 65536
+    assert bench.probes > 3, "probes went on"
+    assert bench.flips == [("web1", False)] and not monitor.up
+    assert bench.sensing.used == 1 and bench.sensing.ignored == {"down": 99_999}
+
+
+# -- ipmon as a child
+
+IPMON = 'echo "$$ $*" >>{0}/starts; exec cat <>{0}/device'
+
+
+class Device:
+    """Stands for /dev/ipl: what is written to it, the stand-in ipmon prints."""
+
+    def __init__(self, bench: Bench) -> None:
+        os.mkfifo(bench.tmp / "device")
+        self.fd = os.open(bench.tmp / "device", os.O_RDWR)
+        self.starts = bench.tmp / "starts"
+        bench.settings = Resets("em1", "ipmon")
+        bench.tools = Ipfilter("em0", ipnat=("no",), ipf=("no",), ipfstat=("no",),
+                               ipmon=("/bin/sh", "-c", IPMON.format(bench.tmp), "ipmon"))
+
+    def write(self, data: bytes) -> None:
+        os.write(self.fd, data)
+
+    @property
+    def pids(self) -> list[int]:
+        return [int(text.split()[0]) for text in self.starts.read_text().splitlines()] if self.starts.exists() else []
+
+
+def runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+@pytest.fixture
+def device(bench: Bench) -> Iterator[Device]:
+    it = Device(bench)
+    yield it
+    os.close(it.fd)
+    for pid in it.pids:
+        if runs(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_ipmon_is_verbose_and_numeric_and_has_a_pid_file_of_its_own(bench: Bench, device: Device) -> None:
+    bench.begin()
+    bench.until(lambda: device.pids)
+    assert device.starts.read_text().split()[1:] == ["-v", "-P", str(bench.tmp / "ipmon.pid")]
+
+
+def test_lines_in_pieces_through_the_pipe(bench: Bench, device: Device) -> None:
+    monitor = bench.add()
+    bench.begin()
+    bench.until(lambda: device.pids)
+    text = line(when=time.time() + 1)
+    for piece in (text[:20], text[20:90], text[90:-1]):
+        device.write(piece)
+        bench.turns(0.02)
+    assert monitor.up
+    device.write(b"\n")
+    bench.until(lambda: not monitor.up)
+
+
+def test_an_ipmon_that_dies_is_started_again(bench: Bench, device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "FIRST_WAIT", 0.02)
+    monitor = bench.add()
+    bench.begin()
+    bench.until(lambda: bench.sensing.alive)
+    os.kill(device.pids[0], signal.SIGKILL)
+    bench.until(lambda: [kind for kind, _ in bench.told] == ["sensing-lost", "sensing-back"])
+    assert bench.told[0][1] == "sensing of resets is lost: ipmon: was killed by signal 9; trying again"
+    device.write(line(when=time.time() + 1))
+    bench.until(lambda: not monitor.up)
+    assert len(device.pids) == 2
+
+
+def test_an_ipmon_without_its_device_is_tried_ever_less_often(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "FIRST_WAIT", 0.01)
+    bench.settings = Resets("em1", "ipmon")
+    bench.tools = Ipfilter(ipnat=("no",), ipf=("no",), ipfstat=("no",), ipmon=(
+        "/bin/sh", "-c", f"echo >>{bench.tmp}/starts; echo '/dev/ipl: open: No such file or directory' >&2; exit 1"))
+    bench.begin()
+    source = bench.sensing._source
+    assert isinstance(source, sources.Ipmon)
+    bench.until(lambda: source._wait >= 0.08)
+    assert (bench.tmp / "starts").stat().st_size == source.starts
+    assert [kind for kind, _ in bench.told] == ["sensing-lost"], "said once"
+    assert "kldload ipl" in bench.told[0][1] and not bench.sensing.is_alive
+
+
+def test_a_missing_ipmon_is_named(bench: Bench) -> None:
+    bench.settings = Resets("em1", "ipmon")
+    bench.begin()
+    bench.turns(0.01)
+    assert "no-tool: no such program: name it in the configuration, ipfilter.ipmon" in bench.told[0][1]
+    assert "lost" in bench.sensing.summary()
+
+
+def test_stop_ends_ipmon(bench: Bench, device: Device) -> None:
+    bench.begin()
+    bench.until(lambda: bench.sensing.alive)
+    (bench.tmp / "ipmon.pid").write_text("1")
+    bench.sensing.stop(remove=False)
+    bench.until(lambda: not runs(device.pids[0]))
+    bench.turns(0.1)
+    assert not bench.told and len(device.pids) == 1 and not (bench.tmp / "ipmon.pid").exists()
+
+
+def test_nothing_outlives_a_kill_9(bench: Bench, device: Device) -> None:
+    """In a process of its own, which is killed: the ipmon goes at once, not only at its next record."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            bench.begin()
+            bench.until(lambda: False)
+        finally:
+            os._exit(1)
+    try:
+        wait("ipmon starts", lambda: device.pids)
+        assert runs(device.pids[0])
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    wait("the orphan ends", lambda: not runs(device.pids[0]))
+
+
+SHELLS = (["sh"], ["dash"], ["bash", "--posix"], ["busybox", "sh"], ["mksh"], ["ksh93"])
+
+
+@pytest.mark.parametrize("shell", [words for words in SHELLS if shutil.which(words[0])], ids=" ".join)
+def test_the_keeper_in_every_shell(shell: list[str]) -> None:
+    """It passes words, output and status on, and ends what it keeps when its pipe ends."""
+    def keep(script: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*shell, "-c", sources.KEEPER, "l4ipd", "sh", "-c", script, "name", "a b"],
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    with keep('echo "$1"; echo oops >&2; exit 7') as one:
+        assert one.wait(PATIENCE) == 7
+        assert one.stdout and one.stderr and (one.stdout.read(), one.stderr.read()) == (b"a b\n", b"oops\n")
+    with keep('kill -9 $$') as two:
+        assert two.wait(PATIENCE) == 128 + signal.SIGKILL and two.stderr and two.stderr.read() == b""
+    with keep('echo $$; exec sleep 600') as three:
+        assert three.stdout and three.stdin
+        pid = int(three.stdout.readline())
+        three.stdin.close()
+        three.wait(PATIENCE)
+        assert not runs(pid)
+
+
+def test_a_reload_without_change_leaves_ipmon_alone(bench: Bench, device: Device) -> None:
+    bench.begin()
+    bench.until(lambda: bench.sensing.alive)
+    bench.begin()
+    bench.turns(0.05)
+    assert len(device.pids) == 1 and bench.sensing.alive
+    bench.sensing.apply(None, bench.tools, [], "")
+    bench.until(lambda: not runs(device.pids[0]))
+    assert bench.sensing.summary() == "" and not bench.sensing.is_alive
+
+
+# -- a log file
+
+@pytest.fixture
+def log_file(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(sources, "POLL", 0.01)
+    monkeypatch.setattr(sources, "PATIENCE", 0.1)
+    bench.settings = Resets("em1", str(bench.tmp / "ipf.log"))
+    return bench.tmp / "ipf.log"
+
+
+def append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
+
+
+def test_what_a_log_file_holds_already_is_old(bench: Bench, log_file: Path) -> None:
+    monitor = bench.add()
+    append(log_file, line())
+    bench.begin()
+    bench.turns()
+    assert monitor.up and bench.sensing.is_alive
+    append(log_file, line()[:40])
+    bench.turns()
+    append(log_file, line()[40:])
+    bench.until(lambda: not monitor.up)
+
+
+def test_a_log_file_that_comes_later(bench: Bench, log_file: Path) -> None:
+    monitor = bench.add()
+    bench.begin()
+    assert bench.told == [("sensing-lost", f"sensing of resets is lost: {log_file}: No such file or directory; "
+                           "trying again")]
+    append(log_file, b"Nov 22 06:48:57 gw ipmon[812]: 06:48:57.244962 em1 @-1:-1 L 10.0.0.2,8080 -> 198.51.100.7,5000 "
+           b"PR tcp len 20 40 -AR 0 1001 0 IN log-tag 4711\n")
+    bench.until(lambda: not monitor.up)
+    assert bench.told[-1][0] == "sensing-back"
+
+
+def test_a_log_file_that_is_rotated(bench: Bench, log_file: Path) -> None:
+    """What was written to the old file to the last is read, then the new one from its beginning."""
+    one, two, three = bench.add(), bench.add("web2", "10.0.0.3"), bench.add("web3", "10.0.0.4")
+    append(log_file, b"old\n")
+    bench.begin()
+    bench.turns(0.03)
+    with log_file.open("ab") as old:
+        log_file.rename(bench.tmp / "ipf.log.0")
+        old.write(line() + b"22/11/2026 cut o")
+    append(log_file, line("10.0.0.3"))
+    bench.until(lambda: not one.up and not two.up)
+    log_file.unlink()
+    bench.until(lambda: bench.told)
+    assert bench.told[0][0] == "sensing-lost"
+    append(log_file, line("10.0.0.4"))
+    bench.until(lambda: not three.up)
+
+
+def test_a_log_file_that_is_truncated(bench: Bench, log_file: Path) -> None:
+    monitor = bench.add()
+    append(log_file, b"x" * 3000 + b"\nhalf a li")
+    bench.begin()
+    bench.turns(0.03)
+    os.truncate(log_file, 0)
+    bench.turns(0.05)
+    append(log_file, line())
+    bench.until(lambda: not monitor.up)
+
+
+def test_a_log_that_may_not_be_read(bench: Bench, log_file: Path) -> None:
+    log_file.mkdir()
+    bench.begin()
+    bench.turns(0.1)
+    assert [kind for kind, _ in bench.told][:1] == ["sensing-lost"] and not bench.sensing.is_alive
+
+
+def test_an_ipmon_of_the_system_is_found(bench: Bench) -> None:
+    """Whoever is called ipmon in the list of processes: the name is what we have."""
+    copy = bench.tmp / "ipmon"
+    copy.symlink_to("/bin/sleep")
+    process = subprocess.Popen([str(copy), "60"])
+    found: list[list[int]] = []
+    try:
+        sources.others(bench.loop, found.append)
+        bench.until(lambda: found)
+        assert process.pid in found[0]
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_own_address() -> None:
+    assert resets.own_address("127.0.0.1").startswith("127.")
+    assert resets.own_address("not an address") == ""
+    if socket.has_ipv6 and resets.own_address("::1"):
+        assert resets.own_address("::1") == "::1"
