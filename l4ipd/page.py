@@ -6,7 +6,7 @@ import html
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -107,8 +107,9 @@ def _opening(seen: Survey, tone: str, headline: str, pattern: str) -> Iterator[s
 
 def _hero(seen: Survey, tone: str, headline: str) -> str:
     ailing = [(survey.tone(each), each.endpoint) for each in seen.ailing[:LINKS]]
-    links = "".join(f'<li><a class="pill {kind}" href="#{_anchor(endpoint)}">{shape(kind)}{esc(endpoint.name)}</a></li>'
-                    for kind, endpoint in ailing)
+    shown = {monitor.endpoint.name for group in seen.groups for monitor in group.shown}
+    links = "".join(f'<li><a class="pill {kind}" href="{_link(endpoint, shown)}">{shape(kind)}{esc(endpoint.name)}</a>'
+                    "</li>" for kind, endpoint in ailing)
     more = len(seen.ailing) - LINKS
     if more > 0:
         links += f'<li class="s">and {more} more</li>'
@@ -221,6 +222,10 @@ def strip(monitor: Monitor) -> str:
     bars = "".join(f'<path class="{name}" d="{paths[bit]}"/>' for bit, name in (("1", "p"), ("0", "f")) if paths[bit])
     return (f'<svg class="strip" viewBox="0 0 {3 * TRAIL} 20" preserveAspectRatio="none" role="img">'
             f"<title>{label}</title>{unknown}{bars}</svg>")
+
+
+def _link(endpoint: Endpoint, shown: Collection[str]) -> str:
+    return f"#{_anchor(endpoint)}" if endpoint.name in shown else f"/?match={quote(endpoint.name, safe='')}"
 
 
 def _anchor(endpoint: Endpoint) -> str:

@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,6 +18,13 @@ PROGRAM = next((path for name in ("chromium", "chromium-browser", "google-chrome
                 if (path := shutil.which(name))), None)
 OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
            "--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe")
+MOVE = """
+import fcntl, os, sys
+pipes = [fcntl.fcntl(int(word), fcntl.F_DUPFD, 10) for word in sys.argv[1:3]]
+os.dup2(pipes[0], 3)
+os.dup2(pipes[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 PATIENCE = 30.0                                     # seconds until a test gives up
 Message = dict[str, Any]
 
@@ -92,7 +100,7 @@ def tab() -> Iterator[Tab]:
     ours_in, theirs_out = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         words = [PROGRAM, *OPTIONS, f"--user-data-dir={home}", "about:blank"]
-        process = subprocess.Popen(["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", *words],
+        process = subprocess.Popen([sys.executable, "-c", MOVE, str(theirs_in), str(theirs_out), *words],
                                    pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL)
         os.close(theirs_in)
         os.close(theirs_out)
