@@ -29,6 +29,7 @@ from typing import Any
 from l4ipd.loop import READ, WRITE, Loop, Timer
 
 CLIENTS = 20                                        # connections at once
+BACKLOG = 64                                        # those that wait to be accepted
 REQUEST_LIMIT = 4096                                # bytes of a request
 BUFFER_LIMIT = 1 << 20                              # bytes that wait for one slow reader
 PIECE = 16384                                       # bytes that are produced and sent in one go
@@ -338,7 +339,7 @@ def listen(path: str, group: str | None) -> socket.socket:
         os.umask(umask)
     if group is not None:
         _share(path, group)
-    listener.listen(CLIENTS)
+    listener.listen(BACKLOG)
     return listener
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -124,7 +125,7 @@ def connect(path: str) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(SILENCE)
     try:
-        connection.connect(path)
+        _connect(connection, path)
     except FileNotFoundError:
         words = "there is no such socket: is l4ipd running? (its log names its control socket; another: -s SOCKET)"
     except ConnectionRefusedError:
@@ -139,6 +140,19 @@ def connect(path: str) -> socket.socket:
         return connection
     connection.close()
     raise Unreachable(f"{path}: {words}")
+
+
+def _connect(connection: socket.socket, path: str) -> None:
+    """Connect; while more clients wait than the daemon's queue holds, Linux says at once that it is full."""
+    give_up = time.monotonic() + SILENCE
+    while True:
+        try:
+            connection.connect(path)
+            return
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.05)
 
 
 # -- printing

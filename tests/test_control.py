@@ -10,6 +10,7 @@ import random
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,11 @@ class Toy:
 def connect(path: str) -> socket.socket:
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     client.settimeout(PATIENCE)
-    client.connect(path)
-    return client
+    while True:                                     # Linux says at once that the queue is full
+        with contextlib.suppress(BlockingIOError):
+            client.connect(path)
+            return client
+        time.sleep(0.01)
 
 
 def read_all(client: socket.socket) -> bytes:
@@ -177,7 +181,7 @@ def test_a_living_daemon_keeps_its_socket(toy: Toy) -> None:
 def test_a_daemon_that_is_busy_is_alive(tmp_path: Path) -> None:
     path = str(tmp_path / "sock")
     with listen(path, None), contextlib.ExitStack() as stack:
-        for _ in range(control.CLIENTS + 5):        # nobody accepts: the backlog is full
+        for _ in range(control.BACKLOG + 5):        # nobody accepts: the backlog is full
             client = stack.enter_context(socket.socket(socket.AF_UNIX))
             client.setblocking(False)
             client.connect_ex(path)
