@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from l4ipd.sandbox import words
+from l4ipd.sandbox import operands, words
 from l4ipd.sandbox.filterrule import ALL_FLAGS, ICMP_CODES, ICMP_TYPES, TCP_FLAGS, WITH, FilterRule, flag_bits
+from l4ipd.sandbox.filtertail import tail
 from l4ipd.sandbox.lexer import COMMENT, EOF, HEX, IPV6, NUMBER, STR, Lexer, Tokens
-from l4ipd.sandbox.natgrammar import FULL
 from l4ipd.sandbox.natrule import LOOKUP, Address, Ports
 
 ACTIONS = ("pass", "block", "log", "count", "nomatch", "auth", "preauth", "skip", "decapsulate", "call")
@@ -83,7 +83,7 @@ class FilterParser:
         while self._option():
             pass
         self._main()
-        self._tail()
+        tail(tokens, rule)
         if not tokens.accept(";") and tokens.kind not in FOLLOWS:
             raise tokens.error("syntax error")
         yield from self._copies()
@@ -291,11 +291,8 @@ class FilterParser:
             return Address(kind=LOOKUP, name=f"({name}){rest}")
         value, family = self._host()
         self._agree(family)
-        if not tokens.accept("/", "mask"):
-            return Address(value, FULL[family], family)
-        tokens.expect_address(False)
-        mask = self._mask(family)
-        return Address(value & mask, mask, family) if mask or value else Address()
+        found = operands.masked(tokens, value, family)
+        return found if found.mask or found.value else Address()
 
     def _agree(self, family: int) -> None:
         """An address of one family makes the rule one of it."""
@@ -317,29 +314,10 @@ class FilterParser:
                 self.say(f"Unknown host '{token.text}'\n")
             return address or 0, 4
         if token.kind == NUMBER and self.tokens.kind == ".":
-            return self._dots(token.number), 4
+            value = operands.dots(self.tokens, token.number, least=2)
+            self.tokens.expect_address(False)
+            return value, 4
         return token.number, 4
-
-    def _mask(self, family: int) -> int:
-        token = self.tokens.expect(NUMBER, HEX, IPV6)
-        if token.kind == HEX:
-            return token.number
-        if token.kind == IPV6:
-            return words.to_int(token.text)
-        if self.tokens.kind == ".":
-            return self._dots(token.number)
-        return words.mask_of(token.number, family)
-
-    def _dots(self, first: int) -> int:
-        """Two octets are enough: the others are 0."""
-        octets = [first]
-        while len(octets) < 4 and (self.tokens.kind == "." or len(octets) < 2):
-            self.tokens.expect(".")
-            octets.append(self.tokens.expect(NUMBER).number)
-        self.tokens.expect_address(False)
-        if max(octets) > 255:
-            raise self.tokens.error("Invalid octet string for IP address")
-        return int.from_bytes(bytes([*octets, 0, 0])[:4], "big")
 
     def _ports(self, name: str) -> None:
         tokens = self.tokens
@@ -362,14 +340,9 @@ class FilterParser:
 
     def _port(self) -> int:
         self.lexer.variable_next = True
-        token = self.tokens.expect(NUMBER, STR)
+        number = operands.port(self.tokens, unknown="service unknown")
         self.lexer.variable_next = False
-        port = token.number if token.kind == NUMBER else words.port_number(token.text)
-        if port is None:
-            raise self.tokens.error("service unknown")
-        if port > 65535:
-            raise self.tokens.error("invalid port number")
-        return port
+        return number
 
     def _flags(self) -> None:
         tokens, rule = self.tokens, self.rule
@@ -404,88 +377,3 @@ class FilterParser:
         if token.text not in names:
             raise self.tokens.error(complaint)
         return names[token.text]
-
-    # -- tail
-
-    def _tail(self) -> None:
-        tokens, rule = self.tokens, self.rule
-        if tokens.accept("with", "and"):
-            self._with()
-        while tokens.accept("keep"):
-            self._keep()
-        for word in ("head", "group"):
-            if tokens.accept(word):
-                setattr(rule, word, tokens.expect(STR, NUMBER).text)
-        if tokens.accept("set-tag"):
-            self._tags()
-        if tokens.accept("match-tag"):
-            tokens.expect("(")
-            kind = tokens.expect("log", "nat").kind
-            tokens.expect("=")
-            rule.match_tag = f"{kind}={tokens.expect(STR, NUMBER).text}"
-            tokens.expect(")")
-        if tokens.accept("pps"):
-            rule.pps = tokens.expect(NUMBER).number
-        if tokens.accept("age"):
-            rule.age = self._age()
-        if tokens.accept("rule-ttl"):
-            rule.die = tokens.expect(NUMBER).number
-        if tokens.accept("comment"):
-            rule.comment = tokens.expect(STR).text
-
-    def _with(self) -> None:
-        tokens, rule = self.tokens, self.rule
-        rule.everything = False
-        while True:
-            wanted = tokens.accept("not", "no") is None
-            if tokens.accept("opt"):
-                rule.option_words += (("" if wanted else "not ") + f"opt {tokens.expect(STR).text}",)
-            else:
-                name = tokens.expect(*WITH, "frags").kind
-                rule.options |= {("frag" if name == "frags" else name, wanted)}
-            if not tokens.accept(",") and tokens.kind not in (*WITH, "not", "no", "opt", "frags"):
-                return
-
-    def _keep(self) -> None:
-        tokens, rule = self.tokens, self.rule
-        kind = tokens.expect("state", "frags", "frag").kind
-        given: list[str] = []
-        if tokens.accept("("):
-            while not tokens.accept(")"):
-                option = tokens.expect("limit", "strict", "loose", "newisn", "no-icmp-err", "sync", "age", "nolog",
-                                       "max-srcs", "max-per-src", "icmp-head", "rpc")
-                given.append(self._state_option(option.kind))
-                tokens.accept(",")
-        if kind == "state":
-            rule.keep_state, rule.state_options = True, tuple(given)
-        else:
-            rule.keep_frags, rule.strict_frags = True, "strict" in given
-
-    def _state_option(self, word: str) -> str:
-        if word in ("limit", "max-srcs"):
-            return f"{word} {self.tokens.expect(NUMBER).number}"
-        if word in ("age", "max-per-src"):
-            first, second = self._age()
-            return f"{word} {first}/{second}"
-        if word == "icmp-head":
-            return f"{word} {self.tokens.expect(STR, NUMBER).text}"
-        return word
-
-    def _age(self) -> tuple[int, int]:
-        first = self.tokens.expect(NUMBER).number
-        return first, self.tokens.expect(NUMBER).number if self.tokens.accept("/") else first
-
-    def _tags(self) -> None:
-        tokens, rule = self.tokens, self.rule
-        tokens.expect("(")
-        while True:
-            kind = tokens.expect("log", *(("nat",) if rule.direction == "out" else ())).kind
-            tokens.expect("=")
-            if kind == "log":
-                rule.log_tag = tokens.expect(NUMBER).number
-            else:
-                rule.nat_tag = tokens.expect(STR, NUMBER).text
-            if not tokens.accept(","):
-                break
-        tokens.expect(")")
-

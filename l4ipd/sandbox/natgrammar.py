@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from l4ipd.sandbox import words
-from l4ipd.sandbox.lexer import COMMENT, COMPARISONS, EOF, HEX, IPV6, NUMBER, STR, Lexer, Tokens
-from l4ipd.sandbox.natrule import LOOKUP, RANGE, SPLIT, TAG_LENGTH, Address, NatRule, Ports
+from l4ipd.sandbox import operands, words
+from l4ipd.sandbox.lexer import COMMENT, COMPARISONS, EOF, NUMBER, STR, Lexer, Tokens
+from l4ipd.sandbox.natrule import SPLIT, TAG_LENGTH, Address, NatRule, Ports
 
 OLD_WORDS = ("age any auto bimap frag from icmpidmap mask map map-block mssclamp port portmap ports proxy range rdr "
              "round-robin sequential sticky tag tcp tcpudp to udp - -> eq ne lt gt le ge")
@@ -21,7 +21,6 @@ KEYWORDS = OLD_KEYWORDS | {word: word for word in NEW_WORDS.split()}
 # What may follow a rule: its end is only seen by what comes next, and anything else spoils the whole rule.
 FOLLOWS = frozenset(("rdr", "map", "bimap", "map-block", "rewrite", "divert", "no", STR, COMMENT, EOF))
 COMPARE_KINDS = frozenset(COMPARISONS.values()) - {"<>", "><"}
-FULL = {0: (1 << 32) - 1, 4: (1 << 32) - 1, 6: (1 << 128) - 1}
 
 
 class NatParser:
@@ -133,7 +132,7 @@ class NatParser:
             self._finish_map(family)
             return
         self._arrow()
-        rule.new_source = self._address() if block else self._source_target()
+        rule.new_source = self._address() if block else self._one_or_range()
         if family and rule.new_source.family and family != rule.new_source.family:
             raise tokens.error("3.address family mismatch")
         if block:
@@ -165,11 +164,11 @@ class NatParser:
         self._arrow()
         tokens.expect("src")
         tokens.expect_address()
-        rule.new_source = self._source_target()
+        rule.new_source = self._one_or_range()
         rule.map_low, rule.map_high, rule.fixed_source = self._comma_ports()
         tokens.expect("dst")
         tokens.expect_address()
-        rule.new_destination = self._destination_list() or self._one_or_range()
+        rule.new_destination = operands.destination_list(tokens) or self._one_or_range()
         rule.target, rule.target_top, rule.fixed_target = self._comma_ports()
         if rule.kind.startswith("divert"):
             tokens.expect("udp")
@@ -217,16 +216,16 @@ class NatParser:
             return address, Ports()
         if self.tokens.kind in COMPARE_KINDS:
             compare = self.tokens.take().kind
-            return address, Ports(compare, self._port())
-        low = self._port()
+            return address, Ports(compare, operands.port(self.tokens))
+        low = operands.port(self.tokens)
         compare = self.tokens.expect("<>", "><", ":").kind
-        return address, Ports(compare, low, self._port())
+        return address, Ports(compare, low, operands.port(self.tokens))
 
     def _destination_port(self) -> bool:
         rule = self.rule
         if not self._port_word():
             return False
-        rule.port, high = self._pair()
+        rule.port, high = operands.pair(self.tokens)
         rule.port_top = high or rule.port
         return True
 
@@ -238,55 +237,20 @@ class NatParser:
 
     def _target(self) -> int:
         """The address behind the arrow; returns its family."""
-        rule, tokens = self.rule, self.tokens
-        if self.old:
-            rule.new_destination = self._old_target()
-        else:
-            rule.new_destination = self._one_or_range(pair=True)
-            bits = words.bits_of(rule.new_destination.mask, rule.new_destination.family or 4)
-            family = rule.new_destination.family
-            if rule.new_destination.kind == "normal" and bits not in (0, 32 if family != 6 else 128):
-                raise tokens.error(f"dest ip bitmask not /{128 if family == 6 else 32}")
-        return rule.new_destination.family
+        read = operands.old_target if self.old else operands.target
+        self.rule.new_destination = read(self.tokens, self.say, self._names)
+        return self.rule.new_destination.family
 
-    def _old_target(self) -> Address:
-        host, family = self._host()
-        if self.tokens.accept("/"):
-            self.tokens.expect_address(False)
-            if self.tokens.expect(NUMBER).number or host:
-                raise self.tokens.error("Only 0/0 supported")
-            return Address(family=family)
-        if self.tokens.accept(","):
-            self.tokens.expect_address()
-            return Address(host, self._host()[0], family, SPLIT)
-        self.tokens.expect_address(False)
-        return Address(host, FULL[family], family)
+    @property
+    def _names(self) -> int:
+        """The family that host names are looked up in."""
+        return 6 if self.rule.family == 6 else 4
 
-    def _one_or_range(self, pair: bool = False) -> Address:
-        tokens = self.tokens
-        if tokens.kind == "any":
-            return self._address()
-        ranged = tokens.accept("range") is not None
-        host, family = self._host()
-        sign = "-" if ranged else tokens.kind
-        if sign == "-" or (sign == "," and pair):
-            tokens.expect(sign)
-            tokens.expect_address()
-            other, other_family = self._host()
-            if family and other_family and family != other_family:
-                raise tokens.error(f"{10 if sign == ',' else 11}.address family mismatch")
-            tokens.expect_address(False)
-            return Address(host, other, family, SPLIT if sign == "," else RANGE)
-        return self._masked(host, family)
+    def _address(self) -> Address:
+        return operands.address(self.tokens, self.say, self._names, pools=self.rule.from_form)
 
-    def _source_target(self) -> Address:
-        return self._one_or_range()
-
-    def _destination_list(self) -> Address | None:
-        if not self.tokens.accept("dstlist"):
-            return None
-        self.tokens.expect("/")
-        return Address(kind=LOOKUP, name=f"dstlist/{self.tokens.expect(NUMBER, STR).text}")
+    def _one_or_range(self) -> Address:
+        return operands.one_or_range(self.tokens, self.say, self._names)
 
     def _target_port(self, required: bool) -> None:
         rule, tokens = self.rule, self.tokens
@@ -297,11 +261,11 @@ class NatParser:
         if not self._port_word():
             return
         if tokens.accept("="):
-            rule.target = self._port()
+            rule.target = operands.port(self.tokens)
             rule.fixed_target = True
             rule.port_top = rule.port_top or rule.port
         else:
-            rule.target, rule.target_top = (self._port(),) * 2 if self.old else self._pair()
+            rule.target, rule.target_top = (operands.port(self.tokens),) * 2 if self.old else operands.pair(self.tokens)
             rule.port_top = rule.port_top or rule.target_top
 
     def _rdr_options(self) -> None:
@@ -353,7 +317,7 @@ class NatParser:
             rule.port = rule.port_top = rule.target
             return
         tokens.expect("port")
-        rule.target = rule.target_top = self._port()
+        rule.target = rule.target_top = operands.port(self.tokens)
         rule.proxy = tokens.expect(STR).text
         tokens.expect("/")
         self._proto(self._proto_number())
@@ -366,16 +330,16 @@ class NatParser:
             if tokens.expect(STR).text not in ("icmp", "ipv6-icmp"):
                 raise tokens.error("icmpidmap not followed by icmp")
             rule.icmp_ids, rule.proto = True, words.ICMP
-            rule.map_low, rule.map_high = self._pair()
+            rule.map_low, rule.map_high = operands.pair(self.tokens)
         elif tokens.kind in (NUMBER, STR):
-            rule.map_low, rule.map_high = self._pair()
+            rule.map_low, rule.map_high = operands.pair(self.tokens)
             self._portmap_proto()
         else:
             self._portmap_proto()
             if tokens.accept("auto"):
                 rule.auto_ports, rule.map_low, rule.map_high = True, 1024, 65535
             else:
-                rule.map_low, rule.map_high = self._pair()
+                rule.map_low, rule.map_high = operands.pair(self.tokens)
         rule.sequential = tokens.accept("sequential") is not None
 
     def _portmap_proto(self) -> None:
@@ -396,13 +360,13 @@ class NatParser:
         tokens = self.tokens
         if tokens.accept("port"):
             tokens.expect("=")
-            port = self._port()
+            port = operands.port(self.tokens)
             return port, port, True
         if not tokens.accept(","):
             return 0, 0, False
         if not self.rule.has_ports and not self.rule.kind.startswith("divert"):
             raise tokens.error("must be TCP/UDP for ports")
-        return *self._pair(), False
+        return *operands.pair(self.tokens), False
 
     # -- protocols and ports
 
@@ -461,93 +425,3 @@ class NatParser:
             return False
         self.suggest_port = True
         return True
-
-    def _pair(self) -> tuple[int, int]:
-        low = self._port()
-        return low, self._port() if self.tokens.accept("-", ":") else low
-
-    def _port(self) -> int:
-        token = self.tokens.expect(NUMBER, STR)
-        port = token.number if token.kind == NUMBER else words.port_number(token.text)
-        if port is None or port > 65535:
-            raise self.tokens.error("invalid port number")
-        return port
-
-    # -- addresses
-
-    def _address(self) -> Address:
-        tokens = self.tokens
-        if tokens.accept("any"):
-            tokens.expect_address(False)
-            return Address()
-        if tokens.kind in ("pool", "hash"):
-            return self._pool()
-        return self._masked(*self._host())
-
-    def _masked(self, host: int, family: int) -> Address:
-        tokens = self.tokens
-        mask = FULL[family]
-        sign = tokens.accept("/", "mask")
-        if sign is None:
-            tokens.expect_address(False)
-            return Address(host, mask, family) if family else Address()          # a plain 0 is any
-        tokens.expect_address(False)
-        if tokens.kind == HEX:
-            mask = tokens.take().number
-            if family == 6:
-                raise tokens.error("incorrect inet6 mask")
-        elif tokens.kind == NUMBER:
-            mask = self._mask(family, slash=sign.kind == "/")
-        else:
-            mask = words.to_int(tokens.expect(IPV6).text)
-            if family != 6:
-                raise tokens.error(f"{1 if sign.kind == '/' else 2}.address family mismatch")
-        tokens.expect_address(False)
-        return Address(host & mask, mask, family)
-
-    def _mask(self, family: int, slash: bool) -> int:
-        """A number of bits (behind a slash only), or dots."""
-        first = self.tokens.take().number
-        if slash and self.tokens.kind != ".":
-            if first > (128 if family == 6 else 32):
-                return 0
-            return words.mask_of(first, family)
-        if family == 6:
-            raise self.tokens.error("1.address family mismatch")
-        return self._dots(first)
-
-    def _pool(self) -> Address:
-        word = self.tokens.take().kind
-        if not self.rule.from_form:
-            raise self.tokens.error(f"Can only use {word} with from/to rules\n")
-        self.tokens.expect_address(False)
-        self.tokens.expect("/")
-        return Address(kind=LOOKUP, name=f"{word}/{self.tokens.expect(NUMBER, STR).text}")
-
-    def _host(self) -> tuple[int, int]:
-        """An address without mask, and its family: 0 for a plain ``0``."""
-        token = self.tokens.expect(STR, NUMBER, IPV6)
-        if token.kind == IPV6:
-            return words.to_int(token.text), 6
-        if token.kind == STR:
-            family = 6 if self.rule.family == 6 else 4
-            address = words.host_address(token.text, family)
-            if address is None:
-                self.say(f"Unknown host '{token.text}'\n")
-            return address or 0, family
-        if self.tokens.kind == ".":
-            return self._dots(token.number), 4
-        if self.tokens.kind == IPV6:
-            return words.to_int(self.tokens.take().text), 6
-        return token.number, 4 if token.number else 0
-
-    def _dots(self, first: int) -> int:
-        octets = [first]
-        for _ in range(3):
-            self.tokens.expect(".")
-            octets.append(self.tokens.expect(NUMBER).number)
-        if max(octets) > 255:
-            raise self.tokens.error("Invalid octet string for IP address")
-        return int.from_bytes(bytes(octets), "big")
-
-
