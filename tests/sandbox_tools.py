@@ -1,14 +1,19 @@
-"""Helpers of the sandbox's tests: the samples as data, tools run without a process, a sandbox process to talk to."""
+"""Helpers of the sandbox's tests: samples as data, tools without a process, a sandbox process, members and clients."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import os
+import socket
+import socketserver
+import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +25,8 @@ from l4ipd.sandbox.kernel import STDIN, STDOUT, Kernel, Run
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = Path(__file__).resolve().parent / "samples"
 TCP, UDP = 6, 17
+HERE = "127.0.0.1"
+Handler = Callable[[socket.socket], None]
 
 
 def sample(name: str) -> str:
@@ -141,3 +148,123 @@ def blocks(name: str) -> Iterator[list[str]]:
     for filled, group in itertools.groupby(lines, key=bool):
         if filled:
             yield list(group)
+
+
+# -- the network
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM, address: str = HERE) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind) as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 512
+
+
+@contextlib.contextmanager
+def member(handle: Handler, address: str = HERE) -> Iterator[int]:
+    """A TCP server that runs ``handle`` for each connection; gives its port."""
+    class Handling(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                handle(self.request)
+
+    class Family(_Server):
+        address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    server = Family((address, 0), Handling)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def says(word: str) -> Handler:
+    return lambda connection: connection.sendall(word.encode())
+
+
+def echo(connection: socket.socket) -> None:
+    while data := connection.recv(65536):
+        connection.sendall(data)
+
+
+def rule(vip: int, target: int, options: str = "tcp round-robin") -> str:
+    return f"rdr lo0 {HERE}/32 port {vip} -> {HERE} port {target} {options}"
+
+
+def connect(port: int, address: str = HERE) -> socket.socket:
+    return socket.create_connection((address, port), timeout=10)
+
+
+def ask(port: int) -> str:
+    """What the member says, to the end."""
+    with connect(port) as client:
+        return read_all(client).decode()
+
+
+def read_all(client: socket.socket) -> bytes:
+    chunks = []
+    while chunk := client.recv(65536):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def eventually(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+def reset(connection: socket.socket) -> None:
+    connection.recv(1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def send_all(client: socket.socket, data: bytes) -> None:
+    client.sendall(data)
+    client.shutdown(socket.SHUT_WR)
+
+
+@contextlib.contextmanager
+def udp_member(word: bytes) -> Iterator[int]:
+    """Answers each datagram with itself and ``word``; stops at an empty one."""
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind((HERE, 0))
+
+        def run() -> None:
+            while True:
+                data, sender = server.recvfrom(4096)
+                if not data:
+                    return
+                server.sendto(data + word, sender)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        yield int(server.getsockname()[1])
+        with socket.socket(type=socket.SOCK_DGRAM) as stopper:
+            stopper.sendto(b"", server.getsockname())
+        thread.join(10)
+
+
+def udp_client(port: int) -> socket.socket:
+    client = socket.socket(type=socket.SOCK_DGRAM)
+    client.settimeout(10)
+    client.connect((HERE, port))
+    return client
+
+
+def has_ipv6() -> bool:
+    try:
+        free_port(address="::1")
+    except OSError:
+        return False
+    return True

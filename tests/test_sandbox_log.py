@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from sandbox_tools import Sandbox, sandbox
-from test_sandbox_relay import HERE, connect, echo, eventually, free_port, member, reset, rule, udp_client
+from sandbox_tools import HERE, Sandbox, connect, echo, eventually, free_port, member, reset, rule, sandbox, udp_client
 
 from l4ipd.sandbox import tool_words
 

@@ -1,4 +1,4 @@
-"""The sandbox as a process: tools over its socket, and real connections through its relay."""
+"""Real connections and datagrams through the sandbox."""
 
 from __future__ import annotations
 
@@ -6,214 +6,42 @@ import contextlib
 import errno
 import os
 import re
-import signal
 import socket
-import socketserver
-import stat
 import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from sandbox_tools import ROOT, SAMPLES, Result, Sandbox, sandbox
+from sandbox_tools import (
+    HERE,
+    Sandbox,
+    ask,
+    connect,
+    echo,
+    eventually,
+    free_port,
+    has_ipv6,
+    member,
+    read_all,
+    reset,
+    rule,
+    sandbox,
+    says,
+    send_all,
+    udp_client,
+    udp_member,
+)
 
-from l4ipd.sandbox import serve_words, tool_words
-
-HERE = "127.0.0.1"
-Handler = Callable[[socket.socket], None]
+from l4ipd.sandbox import tool_words
 
 
 @pytest.fixture
 def box() -> Iterator[Sandbox]:
     with sandbox() as running:
         yield running
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM, address: str = HERE) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind) as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
-    daemon_threads = True
-    request_queue_size = 512
-
-
-@contextlib.contextmanager
-def member(handle: Handler, address: str = HERE) -> Iterator[int]:
-    """A TCP server that runs ``handle`` for each connection; gives its port."""
-    class Handling(socketserver.BaseRequestHandler):
-        def handle(self) -> None:
-            with contextlib.suppress(OSError):
-                handle(self.request)
-
-    class Family(_Server):
-        address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
-
-    server = Family((address, 0), Handling)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield int(server.server_address[1])
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def says(word: str) -> Handler:
-    return lambda connection: connection.sendall(word.encode())
-
-
-def echo(connection: socket.socket) -> None:
-    while data := connection.recv(65536):
-        connection.sendall(data)
-
-
-def rule(vip: int, target: int, options: str = "tcp round-robin") -> str:
-    return f"rdr lo0 {HERE}/32 port {vip} -> {HERE} port {target} {options}"
-
-
-def connect(port: int, address: str = HERE) -> socket.socket:
-    return socket.create_connection((address, port), timeout=10)
-
-
-def ask(port: int) -> str:
-    """What the member says, to the end."""
-    with connect(port) as client:
-        return read_all(client).decode()
-
-
-def read_all(client: socket.socket) -> bytes:
-    chunks = []
-    while chunk := client.recv(65536):
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def eventually(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
-
-
-# -- the process and its tools
-
-
-def test_the_socket_is_private_and_removed(box: Sandbox) -> None:
-    assert stat.S_IMODE(os.stat(box.path).st_mode) == 0o600
-    box.process.terminate()
-    assert box.process.wait(10) == 0
-    assert not os.path.exists(box.path)
-
-
-def test_it_says_what_it_is_not(box: Sandbox) -> None:
-    assert "this is no production balancer" in box.stderr.read_text()
-
-
-def test_a_second_one_is_refused_and_a_stale_socket_replaced(box: Sandbox) -> None:
-    words = serve_words(box.path)
-    second = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=20)
-    assert second.returncode == 1
-    assert "another sandbox answers there" in second.stderr
-    box.process.kill()
-    box.process.wait(10)
-    assert os.path.exists(box.path)
-    third = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert third.stdout is not None
-    with third.stdout:
-        assert third.stdout.readline() == b"ready\n"
-        third.terminate()
-        third.wait(10)
-
-
-def test_until_eof(tmp_path: object) -> None:
-    process = subprocess.Popen(serve_words(f"{tmp_path}/s", "--until-eof"), stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
-    assert process.stdout is not None
-    with process.stdout:
-        assert process.stdout.readline() == b"ready\n"
-        process.communicate(b"", timeout=10)
-    assert process.returncode == 0
-
-
-def test_module_and_environment(box: Sandbox) -> None:
-    done = subprocess.run([sys.executable, "-m", "l4ipd.sandbox", "ipnat", "-C"], cwd=ROOT, capture_output=True,
-                          text=True, env={**os.environ, "L4IP_SANDBOX": box.path}, timeout=20)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "0 entries flushed from NAT list\n", "")
-
-
-def test_files_are_found_from_the_tools_directory(box: Sandbox, tmp_path: object) -> None:
-    with open(f"{tmp_path}/rules", "w") as file:
-        file.write("rdr em0 203.0.113.1 port 80 -> 10.0.0.2 port 80 tcp\n")
-    done = subprocess.run([*tool_words(box.path)["ipnat"], "-f", "rules"], cwd=f"{tmp_path}", timeout=20)
-    assert done.returncode == 0
-    assert len(box.ipnat("-l").rules) == 1
-
-
-def test_twenty_at_once(box: Sandbox) -> None:
-    """samples/ipnat-input-misc.txt: twenty concurrent adds all succeed."""
-    running = []
-    for number in range(20):
-        process = subprocess.Popen([*tool_words(box.path)["ipnat"], "-f", "-"], stdin=subprocess.PIPE)
-        assert process.stdin is not None
-        process.stdin.write(f"rdr em0 203.0.113.1 port {80 + number} -> 10.0.0.2 port 80 tcp\n".encode())
-        running.append(process)
-    for process in running:
-        process.communicate(timeout=20)
-        assert process.returncode == 0
-    assert len(box.ipnat("-l").rules) == 20
-
-
-def test_a_rude_tool_harms_nobody(box: Sandbox) -> None:
-    for junk in (b"", b"a\0\0\0\2x", b"i\0\0\0\0", b"z\xff\xff\xff\xff", b"a\0\0\0\4\0\0\0\0"):
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(box.path)
-            client.sendall(junk)
-    words = b"ipnat\0/\0\0001\0-f\0-"
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(box.path)
-        client.sendall(b"a" + len(words).to_bytes(4, "big") + words)
-        assert client.recv(5) == b"i\0\0\0\0"           # and now it goes away instead of answering
-    assert box.ipnat("-l").status == 0
-
-
-MISSING = re.findall(r"^(ipnat|ipmon|ipfstat) (.*?) +exit (\d+) stdout='' stderr='(.*)'$",
-                     (SAMPLES / "ipnat-input-misc.txt").read_text().partition("device cannot be opened")[2]
-                     .partition("==")[0], re.M)
-
-
-@pytest.mark.parametrize("tool, words, status, stderr", MISSING)
-def test_no_sandbox(tool: str, words: str, status: str, stderr: str) -> None:
-    done = subprocess.run([*tool_words("/nonexistent/s")[tool], *words.split()], input=b"", capture_output=True,
-                          timeout=20, cwd="/")
-    assert (done.returncode, done.stdout, done.stderr) == (int(status), b"", stderr.replace("\\n", "\n").encode())
-
-
-def test_ipnat_n_needs_no_sandbox() -> None:
-    lost = Sandbox(subprocess.Popen(["true"]), "/nonexistent/s", ROOT)
-    lost.process.wait(10)
-    text = "rdr em0 203.0.113.1 port 80 -> 10.0.0.2 port 8080 tcp"
-    assert lost.ipnat("-nv", "-f", "-", stdin=text) == Result(
-        0, "rdr em0 203.0.113.1/32 port 80 -> 10.0.0.2/32 port 8080 tcp\n", "")
-    assert lost.ipnat("-n", "-f", "-", stdin="rdr em0 x").status == 1
-
-
-def test_the_sandbox_ends_under_a_tool(box: Sandbox) -> None:
-    process = subprocess.Popen([*tool_words(box.path)["ipnat"], "-f", "-"], stdin=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
-    box.process.send_signal(signal.SIGTERM)
-    box.process.wait(10)
-    _, err = process.communicate(b"\n", timeout=10)
-    assert process.returncode == 1 and err
-
-
-# -- connections
 
 
 def test_rotation_and_listing(box: Sandbox) -> None:
@@ -256,12 +84,6 @@ def test_no_rule_matches(box: Sandbox) -> None:
     box.add(f"rdr lo0 from 198.51.100.0/24 to {HERE} port = {vip} -> {HERE} port 9 tcp")
     with pytest.raises(ConnectionResetError), connect(vip) as client:
         client.recv(1)
-
-
-def reset(connection: socket.socket) -> None:
-    connection.recv(1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
 
 
 def test_a_member_that_resets(box: Sandbox) -> None:
@@ -318,11 +140,6 @@ def test_half_close_both_ways(box: Sandbox) -> None:
             client.close()
             assert done.wait(10)
             assert heard == [b"still here"]
-
-
-def send_all(client: socket.socket, data: bytes) -> None:
-    client.sendall(data)
-    client.shutdown(socket.SHUT_WR)
 
 
 def test_much_data_and_a_slow_reader(box: Sandbox) -> None:
@@ -441,14 +258,6 @@ def test_an_address_of_somebody_else(box: Sandbox) -> None:
     assert len(box.ipnat("-l").rules) == 3
 
 
-def has_ipv6() -> bool:
-    try:
-        free_port(address="::1")
-    except OSError:
-        return False
-    return True
-
-
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on loopback")
 def test_ipv6(box: Sandbox) -> None:
     vip = free_port(address="::1")
@@ -457,34 +266,6 @@ def test_ipv6(box: Sandbox) -> None:
         with connect(vip, "::1") as client:
             assert read_all(client) == b"a"
         assert re.search(rf"^RDR ::1 {a} *<- -> ::1 {vip} *\[::1 \d+\]$", box.ipnat("-l").stdout, re.M)
-
-
-@contextlib.contextmanager
-def udp_member(word: bytes) -> Iterator[int]:
-    """Answers each datagram with itself and ``word``; stops at an empty one."""
-    with socket.socket(type=socket.SOCK_DGRAM) as server:
-        server.bind((HERE, 0))
-
-        def run() -> None:
-            while True:
-                data, sender = server.recvfrom(4096)
-                if not data:
-                    return
-                server.sendto(data + word, sender)
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        yield int(server.getsockname()[1])
-        with socket.socket(type=socket.SOCK_DGRAM) as stopper:
-            stopper.sendto(b"", server.getsockname())
-        thread.join(10)
-
-
-def udp_client(port: int) -> socket.socket:
-    client = socket.socket(type=socket.SOCK_DGRAM)
-    client.settimeout(10)
-    client.connect((HERE, port))
-    return client
 
 
 def test_udp(box: Sandbox) -> None:
