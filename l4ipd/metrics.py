@@ -13,7 +13,6 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from prometheus_client import ProcessCollector, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
@@ -22,13 +21,14 @@ from l4ipd.history import History
 from l4ipd.lateness import BOUNDS as LATENESS_BOUNDS
 from l4ipd.lateness import Lateness
 from l4ipd.resets import WORDS
+from l4ipd.status import Kernel
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
     from l4ipd.monitor import Monitor
     from l4ipd.reconcile import Reconciler
 
-__all__ = ["CONTENT_TYPE", "render"]
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SLICE = 200                                         # endpoints a piece
 OWN = ("cluster", "service", "member")              # the labels of an endpoint
 
@@ -43,11 +43,11 @@ class Now:
         return self.families
 
 
-def render(daemon: Daemon, history: History, lateness: Lateness) -> Iterator[bytes]:
-    """The text of a scrape, piece by piece."""
+def render(daemon: Daemon, history: History, lateness: Lateness, connections: Kernel) -> Iterator[bytes]:
+    """The text of a scrape, piece by piece. ``connections`` is what rules have had, where that is known."""
     yield text(whole(daemon, history, lateness))
     yield generate_latest(PROCESS)
-    yield from endpoints(daemon)
+    yield from endpoints(daemon, connections)
 
 
 def text(families: Iterable[Metric]) -> bytes:
@@ -124,11 +124,15 @@ def probe_seconds(timings: dict[str, list[float]]) -> Metric:
 
 # -- endpoints
 
-def endpoints(daemon: Daemon) -> Iterator[bytes]:
+def endpoints(daemon: Daemon, connections: Kernel) -> Iterator[bytes]:
     """The families of all endpoints. The parts of a family stand together, so each goes over all endpoints."""
     monitors = list(daemon.monitors.values())
     wanted, loaded = (Counter(daemon.owner[line].endpoint.name for line in lines if line in daemon.owner)
                       for lines in (daemon.rules.want, daemon.rules.have))
+    had: Counter[str] = Counter()
+    for line, count in connections.items():
+        if count is not None and line in daemon.owner:
+            had[daemon.owner[line].endpoint.name] += count
     now, clock = daemon.loop.now, time.time()
     yield b""
     yield from family(gauge, "l4ip_endpoint_up", "Whether the probes see the endpoint up.", monitors,
@@ -139,6 +143,8 @@ def endpoints(daemon: Daemon) -> Iterator[bytes]:
                       lambda each: wanted[each.endpoint.name])
     yield from family(gauge, "l4ip_endpoint_rules_loaded", "Rules that the endpoint has in the kernel.", monitors,
                       lambda each: loaded[each.endpoint.name])
+    yield from family(counter, "l4ip_endpoint_connections", "Connections that the present rules have been used for.",
+                      [each for each in monitors if each.endpoint.name in had], lambda each: had[each.endpoint.name])
     yield from family(counter, "l4ip_endpoint_passes", "Outcomes that were good.", monitors, lambda each: each.passes)
     yield from family(counter, "l4ip_endpoint_failures", "Outcomes that were bad.", monitors,
                       lambda each: each.failures)

@@ -17,6 +17,7 @@ from l4ipd.history import Happening, History
 from l4ipd.model import Check, Endpoint
 from l4ipd.monitor import TRAIL
 from l4ipd.page_style import POLICY, REFRESH
+from l4ipd.status import Kernel
 from l4ipd.survey import Group, Survey
 from l4ipd.table import ago, printable
 
@@ -33,8 +34,11 @@ COLUMNS = "<thead><tr>" + "".join(f'<th scope="col" class="{name}">{words}</th>'
 RULE_WORDS = {"yes": "in kernel", "no": "no rule", "missing": "missing", "leaving": "leaving", "unknown": "not known"}
 
 
-def render(daemon: Daemon, history: History, pattern: str = "") -> Iterator[str]:
-    """The page, piece by piece. Endpoints are left out when there are very many; ``pattern`` chooses."""
+def render(daemon: Daemon, history: History, connections: Kernel, pattern: str = "") -> Iterator[str]:
+    """The page, piece by piece. Endpoints are left out when there are very many; ``pattern`` chooses.
+
+    ``connections`` is what rules have had, where that is known.
+    """
     seen = survey.look(daemon, pattern)
     tone, headline = verdict(seen)
     yield from _opening(seen, tone, headline, pattern)
@@ -45,7 +49,7 @@ def render(daemon: Daemon, history: History, pattern: str = "") -> Iterator[str]
     if pattern:
         yield f'<p class="alert off"><span>{_matching(seen, pattern)} <a href="/">Show all</a></span></p>'
     for cluster, groups in groupby(seen.groups, key=lambda group: group.members[0].endpoint.cluster):
-        yield from _cluster(daemon, cluster, list(groups))
+        yield from _cluster(daemon, connections, cluster, list(groups))
     if seen.left_out:
         yield (f'<p class="alert off"><span>{seen.left_out} endpoints are left out, to keep this page short: filter '
                'for them above, or see <a href="/status.json">status.json</a></span></p>')
@@ -60,6 +64,11 @@ def esc(text: str) -> str:
 
 def shape(tone: str) -> str:
     return f'<svg class="i" aria-hidden="true"><use href="#{tone}"/></svg>'
+
+
+def grouped(count: int) -> str:
+    """1234567 as 1 234 567, with narrow spaces."""
+    return f"{count:,}".replace(",", "\u202f")
 
 
 def plural(count: int, word: str) -> str:
@@ -123,7 +132,7 @@ def _figures(daemon: Daemon, seen: Survey) -> str:
     figures = [("Endpoints up", f"{seen.tones['ok'] + seen.tones['warn']} <small>of {seen.endpoints}</small>"),
                ("Services served", f"{seen.services - len(seen.empty)} <small>of {seen.services}</small>"),
                ("Rules in the kernel", "not known" if rules.stale else f"{len(rules.have)}<small>{agree}</small>"),
-               ("Probes", f"{sum(rounds.codes.values()):,} <small>{rounds.late} late</small>".replace(",", "\u202f")),
+               ("Probes", f"{grouped(sum(rounds.codes.values()))} <small>{grouped(rounds.late)} late</small>"),
                ("Running for", ago(time.time() - daemon.started))]
     sensing = daemon.sensing
     if sensing.settings is not None:
@@ -139,15 +148,15 @@ def _matching(seen: Survey, pattern: str) -> str:
 
 # -- clusters, services, endpoints
 
-def _cluster(daemon: Daemon, name: str, groups: list[Group]) -> Iterator[str]:
+def _cluster(daemon: Daemon, connections: Kernel, name: str, groups: list[Group]) -> Iterator[str]:
     vips = ", ".join(groups[0].members[0].endpoint.vips)
     yield f'<section><h2>{esc(name)} <span class="s n">{esc(vips)}</span></h2>\n'
     for group in groups:
-        yield from _service(daemon, group)
+        yield from _service(daemon, connections, group)
     yield "</section>\n"
 
 
-def _service(daemon: Daemon, group: Group) -> Iterator[str]:
+def _service(daemon: Daemon, connections: Kernel, group: Group) -> Iterator[str]:
     first, count = group.members[0].endpoint, len(group.members)
     tone = "ok" if group.eligible == count else "warn" if group.eligible else "bad"
     if tone == "bad" and not any(monitor.verdict for monitor in group.members):
@@ -160,7 +169,7 @@ def _service(daemon: Daemon, group: Group) -> Iterator[str]:
            f'<caption class="sr">Endpoints of {esc(group.name)}</caption>'
            f"{COLUMNS}<tbody>\n")
     for monitor in group.shown:
-        yield _endpoint(daemon, monitor)
+        yield _endpoint(status.row(daemon, monitor), status.connections(daemon, monitor, connections), monitor)
     yield "</tbody></table>"
     hidden = count - len(group.shown)
     if hidden:
@@ -176,14 +185,14 @@ def check_words(check: Check) -> str:
     return f"{check.type}{path}{port} every {check.interval:g} s"
 
 
-def _endpoint(daemon: Daemon, monitor: Monitor) -> str:
-    endpoint, row, tone = monitor.endpoint, status.row(daemon, monitor), survey.tone(monitor)
+def _endpoint(row: status.Row, connections: int | None, monitor: Monitor) -> str:
+    endpoint, tone = monitor.endpoint, survey.tone(monitor)
     tags = ([f"weight {endpoint.weight}"] if endpoint.weight != 1 else []) + (["fallback"] if endpoint.fallback else [])
     since = time.localtime(time.time() - row.since)
     return (f'<tr id="{_anchor(endpoint)}" class="{tone}"><td class="cs"><span class="pill {tone}">{shape(tone)}'
             f'{esc(row.state)}</span></td><td class="cm"><span class="who">{esc(endpoint.member)}</span>'
             f'{"".join(f"<span class=tag>{tag}</span>" for tag in tags)}<span class="n">{esc(row.address)}</span></td>'
-            f'<td class="cw">{_why(row)}</td><td class="cr">{_rule(monitor, row)}</td><td class="ct">'
+            f'<td class="cw">{_why(row)}</td><td class="cr">{_rule(monitor, row, connections)}</td><td class="ct">'
             f'<time datetime="{time.strftime("%Y-%m-%dT%H:%M:%S%z", since)}" title="{time.strftime("%F %T", since)}">'
             f'{ago(row.since)}</time></td><td class="ch">{strip(monitor)}</td></tr>\n')
 
@@ -196,14 +205,16 @@ def _why(row: status.Row) -> str:
     return f'<span class="why"><code title="{esc(CODES[code])}">{code}</code> {esc(words)}{took}</span>'
 
 
-def _rule(monitor: Monitor, row: status.Row) -> str:
+def _rule(monitor: Monitor, row: status.Row, connections: int | None) -> str:
     words = RULE_WORDS.get(row.loaded, row.loaded)
     if row.loaded == "no" and monitor.eligible and monitor.endpoint.fallback:
         words = "standby"
     elif row.loaded == "yes" and monitor.endpoint.weight > 1:
         words = f"{words} ×{monitor.endpoint.weight}"
     amiss = row.loaded in ("missing", "leaving")
-    return f'<span class="rule{" warn" * amiss}">{shape("warn") + " " if amiss else ""}{esc(words)}</span>'
+    unit = "conn" if connections == 1 else "conns"
+    used = "" if connections is None else f'<span class="n">{grouped(connections)} {unit}</span>'
+    return f'<span class="rule{" warn" * amiss}">{shape("warn") + " " if amiss else ""}{esc(words)}{used}</span>'
 
 
 def strip(monitor: Monitor) -> str:

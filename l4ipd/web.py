@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from l4ipd import __version__, status, trouble
 from l4ipd.history import History
+from l4ipd.kernel import Look, look
 from l4ipd.lateness import Lateness
 from l4ipd.loop import Loop, Timer
 from l4ipd.model import host_port
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from l4ipd.httpd import Answer, Request, Server
 
 RETRY = 10.0                                        # seconds
+GLANCE, GLANCE_KEPT = 4.0, 60.0                     # seconds until connections are counted anew, and until they are old
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -36,6 +38,29 @@ HEADERS = {
 log = logging.getLogger("l4ipd.http")
 
 
+class Glance:
+    """How many connections each rule has had, as of a moment ago. The kernel is asked only while somebody asks us."""
+
+    def __init__(self, loop: Loop, daemon: Daemon) -> None:
+        self.loop, self.daemon = loop, daemon
+        self._counts: status.Kernel = {}
+        self._when = float("-inf")
+        self._asking = False
+
+    def counts(self) -> status.Kernel:
+        """By rule; empty if it is not known. What is new is there for the next who asks."""
+        age = self.loop.now - self._when
+        if age > GLANCE and not (self._asking or self.daemon.rules.pause or self.daemon.stopping):
+            self._asking = True
+            look(self.loop, self.daemon.nat, self._seen)
+        return self._counts if age < GLANCE_KEPT else {}
+
+    def _seen(self, seen: Look) -> None:
+        self._asking = False
+        self._when = self.loop.now
+        self._counts = {} if seen.problem else seen.ours
+
+
 class Web:
     """Follows the `http:` of the daemon's configuration, at the start and at every reload."""
 
@@ -43,6 +68,7 @@ class Web:
         self.loop, self.daemon = loop, daemon
         self.history = History()
         self.lateness = Lateness(loop)
+        self.glance = Glance(loop, daemon)
         self.server: Server | None = None
         self._at: tuple[str, int] | None = None
         self._pages: dict[str, Callable[[Request], Answer]] = {}
@@ -105,7 +131,7 @@ class Web:
         answer = httpd.Answer
 
         def show(request: Request) -> Answer:
-            text = page.render(self.daemon, self.history, request.query.get("match", ""))
+            text = page.render(self.daemon, self.history, self.glance.counts(), request.query.get("match", ""))
             return answer(200, (piece.encode() for piece in text), "text/html; charset=utf-8",
                           {"Content-Security-Policy": page.POLICY})
 
@@ -115,9 +141,10 @@ class Web:
 
         self._pages = {
             "/": show,
-            "/metrics": lambda request: answer(200, metrics.render(self.daemon, self.history, self.lateness),
-                                               metrics.CONTENT_TYPE),
-            "/status.json": lambda request: answer(200, status_json(self.daemon), "application/json"),
+            "/metrics": lambda request: answer(200, metrics.render(
+                self.daemon, self.history, self.lateness, self.glance.counts()), metrics.CONTENT_TYPE),
+            "/status.json": lambda request: answer(200, status_json(self.daemon, self.glance.counts()),
+                                                   "application/json"),
             "/healthz": health,
         }
 
@@ -159,7 +186,7 @@ def _is_loopback(address: str) -> bool:
     return (mapped or found).is_loopback
 
 
-def status_json(daemon: Daemon) -> Iterator[bytes]:
+def status_json(daemon: Daemon, counts: status.Kernel) -> Iterator[bytes]:
     """One object; its endpoints are the rows of `l4ipctl show --json`, one a line."""
     head = {"version": __version__, "summary": status.summary(daemon), "fit": not trouble.unfit(daemon),
             "troubles": trouble.troubles(daemon), "started": daemon.started, "rules_wanted": len(daemon.rules.want),
@@ -167,6 +194,7 @@ def status_json(daemon: Daemon) -> Iterator[bytes]:
     yield json.dumps(head)[:-1].encode() + b', "endpoints": ['
     before = b"\n"
     for monitor in list(daemon.monitors.values()):
-        yield before + json.dumps(status.row(daemon, monitor).data()).encode()
+        row = {**status.row(daemon, monitor).data(), "connections": status.connections(daemon, monitor, counts)}
+        yield before + json.dumps(row).encode()
         before = b",\n"
     yield b"\n]}\n"

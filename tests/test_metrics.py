@@ -20,7 +20,8 @@ UNITS = ("seconds", "bytes", "info", "total")
 
 
 def scrape(daemon: Daemon, history: History | None = None, lateness: Lateness | None = None) -> dict[str, Metric]:
-    text = b"".join(metrics.render(daemon, history or History(), lateness or Lateness(daemon.loop))).decode()
+    text = b"".join(metrics.render(daemon, history or History(), lateness or Lateness(daemon.loop),
+                                   dict.fromkeys(daemon.rules.have, 7))).decode()
     assert text.endswith("\n")
     families = list(text_string_to_metric_families(text))
     assert len({family.name for family in families}) == len(families), "a family that comes twice is refused"
@@ -48,7 +49,8 @@ def test_endpoints() -> None:
                 ("web1", "l4ip_endpoint_disabled", 0), ("web1", "l4ip_endpoint_passes_total", 2),
                 ("web1", "l4ip_endpoint_failures_total", 1), ("web1", "l4ip_endpoint_transitions_total", 1),
                 ("web2", "l4ip_endpoint_transitions_total", 0), ("heavy", "l4ip_endpoint_rules_wanted", 3),
-                ("heavy", "l4ip_endpoint_rules_loaded", 2), ("off", "l4ip_endpoint_rules_wanted", 0)]:
+                ("heavy", "l4ip_endpoint_rules_loaded", 2), ("off", "l4ip_endpoint_rules_wanted", 0),
+                ("heavy", "l4ip_endpoint_connections_total", 14)]:
             assert value(families, sample, cluster="www", service="http", member=name) == expected, (name, sample)
         assert value(families, "l4ip_rules_wanted", tool="ipnat") == 4
         assert value(families, "l4ip_rules_loaded", tool="ipnat") == 3

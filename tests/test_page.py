@@ -67,7 +67,7 @@ class Reader(HTMLParser):
 
 def read(daemon: Daemon, pattern: str = "", history: History | None = None) -> Reader:
     reader = Reader()
-    reader.feed("".join(page.render(daemon, history or History(), pattern)))
+    reader.feed("".join(page.render(daemon, history or History(), dict.fromkeys(daemon.rules.have, 1234), pattern)))
     reader.close()
     assert not reader.open
     assert len(set(reader.ids)) == len(reader.ids)
@@ -87,10 +87,10 @@ def test_what_it_tells_of_each_endpoint() -> None:
         daemon.monitors["www/http/web3"].disabled = True
         settle(daemon)
         text = read(daemon).text
-        for words in ("up web1 10.0.0.2:8080 L7STS 503 Service Unavailable (1 of 3 failed) in kernel",
+        for words in ("up web1 10.0.0.2:8080 L7STS 503 Service Unavailable (1 of 3 failed) in kernel 1 234 conns",
                       "down web2 10.0.0.3:8080 L7STS 503 Service Unavailable no rule",
                       "disabled (unknown) web3 10.0.0.4:8080 not checked yet no rule",
-                      "up heavy weight 3 10.0.0.9:8080 L7OK 200 in kernel ×3",
+                      "up heavy weight 3 10.0.0.9:8080 L7OK 200 in kernel ×3 3 702 conns",
                       "up sorry fallback 10.0.0.8:8080 L7OK 200 standby",
                       "http port 80/tcp · http /healthz every 2 s 3 of 5 up", "mail 203.0.113.10",
                       "1 of 6 endpoints is down", "unknown web1"):
@@ -147,7 +147,7 @@ def test_any_text_leaves_a_well_formed_page(said: str, pattern: str) -> None:
     with balancer(cluster("www", *web(1))) as daemon:
         feed(daemon, "www/http/web1", Verdict("L7RSP", said))
         assert read(daemon, pattern).tags.count("script") == 1
-        "".join(page.render(daemon, History(), pattern)).encode()
+        "".join(page.render(daemon, History(), {}, pattern)).encode()
 
 
 @given(st.lists(st.booleans(), max_size=2 * TRAIL))
@@ -255,7 +255,7 @@ def test_in_a_browser(gateway: Gateway) -> None:
 def test_the_policy_knows_the_style_and_the_script(tmp_path: Path) -> None:
     """Were they changed on the way, the browser would ignore them."""
     with balancer() as daemon:
-        text = "".join(page.render(daemon, History()))
+        text = "".join(page.render(daemon, History(), {}))
     from l4ipd.page_style import SCRIPT, STYLE, _hash
     for tag, content in (("style", STYLE), ("script", SCRIPT)):
         found = re.search(f"<{tag}>(.*?)</{tag}>", text, re.S)

@@ -71,6 +71,8 @@ def test_pages(gateway: Gateway) -> None:
     gateway.start()
     gateway.wait_targets(A, B, B)
     wait("healthz", lambda: get(site, "/healthz")[:2] == (200, "ok\n"))
+    with socket.create_connection(("127.0.0.1", port)):
+        wait("it is counted", lambda: sum(each["connections"] or 0 for each in endpoints(site).values()) == 1)
     two.status = 503
     gateway.wait_targets(A)
     wait("it is noticed", lambda: endpoints(site)["www/http/web2"]["rule"] == "no")
