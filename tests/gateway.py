@@ -98,7 +98,7 @@ class Gateway:
     # -- the configuration
 
     def configure(self, clusters: str, *, ipfilter: str = "", top: str = "",
-                  defaults: str = "{interval: 300ms, timeout: 200ms, rise: 2, fall: 2}") -> None:
+                  defaults: str = "{interval: 500ms, timeout: 500ms, rise: 2, fall: 2}") -> None:
         """Write the configuration: the text of ``clusters:``, and more keys for ``ipfilter:`` and the top level."""
         tools = "".join(f"  {name}: [{', '.join(words)}]\n" for name, words in tool_words(self.kernel.path).items()
                         if f"{name}:" not in ipfilter)

@@ -77,7 +77,8 @@ def test_kill_9_and_start_again_leave_no_gap_and_no_duplicate(gateway: Gateway) 
     port, inside = free_port(), free_port()
     for address in (A, B):
         gateway.web(address, inside)
-    gateway.configure(www(port, inside, f"web1: {A}, web2: {{address: {B}, weight: 2}}"))
+    gateway.configure(www(port, inside, f"web1: {A}, web2: {{address: {B}, weight: 2}}"),
+                      defaults="{interval: 3s, timeout: 3s}")       # a busy machine must not fail a first probe
     gateway.start()
     gateway.wait_targets(A, B, B)
     before = gateway.rules()
