@@ -104,6 +104,8 @@ class Child:
     def _spawn(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
         ours: dict[str, int] = {}
         theirs: list[int] = []
+        if not self.loop.handles(signal.SIGCHLD):   # before there is a child: it may end before we go on
+            self.loop.on_signal(signal.SIGCHLD, reap)
         try:
             for name in ("stdin", "stdout", "stderr"):
                 reader, writer = os.pipe()
@@ -122,8 +124,6 @@ class Child:
             for fd in theirs:
                 os.close(fd)
         _alive[self.pid] = self
-        if not self.loop.handles(signal.SIGCHLD):
-            self.loop.on_signal(signal.SIGCHLD, reap)
         self.loop.watch(ours["stdout"], READ, lambda: self._read("stdout"))
         self.loop.watch(ours["stderr"], READ, lambda: self._read("stderr"))
         self._feed()
