@@ -220,7 +220,8 @@ def _status(section: Section, default: tuple[tuple[int, int], ...]) -> tuple[tup
     items = place.items("a list of statuses", single=True)
     if not items:
         place.refuse("an empty list: no answer could pass")
-    return tuple(pair for item in items for pair in item.read(words.statuses, ()))
+    nothing: tuple[tuple[int, int], ...] = ()
+    return tuple(pair for item in items for pair in item.read(words.statuses, nothing))
 
 
 def _command(section: Section, kind: str) -> tuple[str, ...]:

@@ -118,6 +118,7 @@ class Tour:
         self.victims = self.victims[1:] + self.victims[:1]
         log.info("demo: stopping %s now", self.ours)
         self.servers[self.ours].kill()
+        self.loop.later(0.3, self._ask)             # the first client that is refused tells l4ipd
         self.next = self.loop.later(OUTAGE, self._start_again)
 
     def _start_again(self) -> None:
@@ -182,7 +183,7 @@ def ask(times: int = 6) -> str:
             connection.request("GET", "/", headers={"Connection": "close"})
             answers.append(connection.getresponse().read().decode().strip().rpartition(" ")[2])
         except OSError as error:
-            answers.append(type(error).__name__)
+            answers.append("(refused)" if isinstance(error, ConnectionError) else "(no answer)")
         finally:
             connection.close()
     return f"{times} x curl http://{HOST}:{PORT}/ was answered by: {' '.join(answers)}"

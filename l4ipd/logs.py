@@ -13,7 +13,8 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "notice": logging.INFO, 
           "err": logging.ERROR, "error": logging.ERROR, "crit": logging.CRITICAL, "alert": logging.CRITICAL,
           "emerg": logging.CRITICAL}
 PRIORITIES = ((logging.CRITICAL, syslog.LOG_CRIT), (logging.ERROR, syslog.LOG_ERR),
-              (logging.WARNING, syslog.LOG_WARNING), (logging.INFO, syslog.LOG_INFO), (logging.NOTSET, syslog.LOG_DEBUG))
+              (logging.WARNING, syslog.LOG_WARNING), (logging.INFO, syslog.LOG_INFO),
+              (logging.NOTSET, syslog.LOG_DEBUG))
 
 
 class Lines(logging.Formatter):

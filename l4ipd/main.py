@@ -20,6 +20,7 @@ from l4ipd.child import Child, Exit
 from l4ipd.config import warnings
 from l4ipd.daemon import Daemon
 from l4ipd.desk import Desk
+from l4ipd.estimate import estimate
 from l4ipd.ipfilter import REMEDIES, explain
 from l4ipd.kernel import Look, look
 from l4ipd.load import Refused, Reloader, load
@@ -85,8 +86,10 @@ def check(config: Config) -> int:
             names = {member.name for member in members}
             lines += plan.rules(plan.serving(members, names, (), cluster.keep), config.ipfilter)
     print("".join(f"{line}\n" for line in lines), end="", flush=True)
-    for warning in warnings(config):
+    load = estimate(config)
+    for warning in (*warnings(config), *load.warnings(descriptors(RESERVE))):
         print(f"warning: {warning}", file=sys.stderr)
+    print(f"load: {load}", file=sys.stderr)
     refusal = rehearse(config.ipfilter, lines)
     if refusal:
         print(f"ipnat -n refuses these rules: {refusal}", file=sys.stderr)

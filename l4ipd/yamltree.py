@@ -14,10 +14,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import yaml
 
+Event: TypeAlias = Any                              # the stubs say that its marks may be None: a parser's never are
 MAX_DEPTH = 32                                      # the configuration needs 9
 LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")     # YAML 1.1, 5.4
 UNUSABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")     # YAML 1.1, 5.1
@@ -111,10 +112,11 @@ def tree(text: str | bytes, problems: Problems) -> Mapping | None:
 
 def _decode(text: str | bytes, problems: Problems) -> str | None:
     if isinstance(text, bytes):
+        raw = text
         try:
-            text = text.decode("utf-8-sig")
+            text = raw.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            problems.add(text.count(b"\n", 0, error.start) + 1, "", f"not UTF-8: byte {text[error.start]:#04x}")
+            problems.add(raw.count(b"\n", 0, error.start) + 1, "", f"not UTF-8: byte {raw[error.start]:#04x}")
             return None
     bad = UNUSABLE.search(text)
     if bad:
@@ -174,7 +176,7 @@ class _Builder:
         self._anchors: dict[str, Node] = {}
         self._documents = 0
 
-    def build(self, events: Iterator[yaml.Event]) -> None:
+    def build(self, events: Iterator[Event]) -> None:
         for event in events:
             kind = type(event)
             if kind is yaml.ScalarEvent:
@@ -188,20 +190,20 @@ class _Builder:
             elif kind is yaml.DocumentStartEvent:
                 self._document(event)
 
-    def _document(self, event: yaml.Event) -> None:
+    def _document(self, event: Event) -> None:
         self._documents += 1
         if self._documents > 1:
             self.problems.add(event.start_mark.line + 1, "", "a second document begins here: one file, one document")
             raise _Hopeless
 
-    def _scalar(self, event: yaml.ScalarEvent) -> None:
+    def _scalar(self, event: Event) -> None:
         node = Scalar(event.value, event.style is None or event.style == "")
         line = event.start_mark.line + 1
         if event.tag is not None or event.anchor is not None:
             self._mark(event, line, node)
         self._put(line, node)
 
-    def _open(self, event: yaml.CollectionStartEvent, node: Sequence | Mapping) -> None:
+    def _open(self, event: Event, node: Sequence | Mapping) -> None:
         line = event.start_mark.line + 1
         if event.tag is not None or event.anchor is not None:
             self._mark(event, line, node)
@@ -211,14 +213,14 @@ class _Builder:
             self.problems.add(line, self._path(), f"nested deeper than {MAX_DEPTH} levels")
             raise _Hopeless
 
-    def _mark(self, event: yaml.NodeEvent, line: int, node: Node) -> None:
+    def _mark(self, event: Event, line: int, node: Node) -> None:
         """Remember an anchor, refuse a tag that would mean something."""
         if event.anchor is not None:
             self._anchors[event.anchor] = node
         if event.tag not in CORE_TAGS and event.tag not in (None, "!"):
             self.problems.add(line, self._path(), f"the YAML tag {shown(event.tag)} is not understood; leave it out")
 
-    def _alias(self, event: yaml.AliasEvent) -> None:
+    def _alias(self, event: Event) -> None:
         line = event.start_mark.line + 1
         node = self._anchors.get(event.anchor)
         if node is None:

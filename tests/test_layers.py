@@ -11,7 +11,7 @@ import l4ipd
 HERE = Path(l4ipd.__file__).parent
 LAYERS = {
     0: {"__init__", "model", "health", "holddown", "checks", "expects", "patterns", "blame", "ipfilter", "ipmon",
-        "logrules", "plan", "config", "config_check", "config_section", "config_words", "yamltree", "table",
+        "logrules", "plan", "config", "config_check", "config_section", "config_words", "yamltree", "table", "estimate",
         "page_style"},
     1: {"loop"},
     2: {"child", "become"},

@@ -1,0 +1,59 @@
+"""What a configuration will cost, estimated before it runs. Pure.
+
+Seconds of CPU a probe, as measured by tests/bench/probe_cost.py and tls_cost.py on one core of 2026; a command's cost
+is that of starting it, whatever it does then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from l4ipd.model import Config
+
+COST = {"tcp": 30e-6, "udp": 30e-6, "ping": 30e-6, "http": 50e-6, "tls": 800e-6, "https": 850e-6, "exec": 10e-3}
+DEAR = ("tls", "https", "exec")
+MUCH = 0.7                                          # of one core: more, and probes will be late
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The load of all endpoints together while everything is up."""
+
+    endpoints: int
+    probes: float                                   # a second
+    cpu: float                                      # cores
+    descriptors: int                                # at the same time, at worst: every probe waiting for its answer
+    by_type: dict[str, float]                       # probes a second
+
+    def __str__(self) -> str:
+        return (f"{self.endpoints} endpoints, {self.probes:.4g} probes a second, about {self.cpu * 100:.2g} % of a "
+                f"core, up to {self.descriptors} descriptors")
+
+    def warnings(self, limit: int) -> list[str]:
+        """What will not go well; ``limit`` is the number of descriptors that probes may use."""
+        found = []
+        if self.cpu > MUCH:
+            dear = max(self.by_type, key=lambda kind: self.by_type[kind] * COST[kind])
+            what = f"{self.by_type[dear]:.4g} {dear} probes a second"
+            remedy = "check tcp or http instead, or less often" if dear in DEAR else "check less often"
+            found.append(f"about {self.cpu:.2g} cores would be needed, mostly for {what}, and there is one: probes "
+                         f"will be late: {remedy}")
+        if self.descriptors > limit:
+            found.append(f"up to {self.descriptors} probes at the same time, and {limit} descriptors for them: some "
+                         "will be late when members do not answer: raise the limit of open files")
+        return found
+
+
+def estimate(config: Config) -> Estimate:
+    """Add up all checks of all endpoints."""
+    by_type: dict[str, float] = {}
+    endpoints = descriptors = 0
+    for cluster in config.clusters:
+        for service in cluster.services:
+            members = len(cluster.members)
+            endpoints += members
+            descriptors += members * (3 if any(check.type == "exec" for check in service.checks) else 1)
+            for check in service.checks:
+                by_type[check.type] = by_type.get(check.type, 0.0) + members / service.checks[0].interval
+    cpu = sum(COST[kind] * rate for kind, rate in by_type.items())
+    return Estimate(endpoints, sum(by_type.values()), cpu, descriptors, by_type)

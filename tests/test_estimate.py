@@ -1,0 +1,32 @@
+"""What -n says about the load."""
+
+from __future__ import annotations
+
+import pytest
+
+from l4ipd.config import parse
+from l4ipd.estimate import estimate
+
+
+def of(check: str, members: int) -> str:
+    those = ", ".join(f"m{number}: 10.0.{number // 250}.{number % 250 + 1}" for number in range(members))
+    return (f"ipfilter: {{interface: em0}}\nclusters:\n  c:\n    address: 192.0.2.1\n"
+            f"    services: {{s: {{port: 80, check: {check}}}}}\n    members: {{{those}}}\n")
+
+
+@pytest.mark.parametrize(("check", "members", "text", "warned"), [
+    ("tcp", 10, "10 endpoints, 2 probes a second, about 0.006 % of a core, up to 10 descriptors", []),
+    ("{type: tcp, interval: 100ms}", 100, "1000 probes a second, about 3 % of a core", []),
+    ("[{type: tcp, interval: 1s}, http]", 10, "10 endpoints, 20 probes a second", []),
+    ("{type: https, interval: 500ms}", 600, "1200 probes a second",
+     ["https probes a second", "check tcp or http instead"]),
+    ("{type: exec, command: [/bin/true], interval: 1s}", 100, "up to 300 descriptors", ["100 exec probes a second"]),
+    ("{type: tcp, interval: 1h}", 1500, "up to 1500 descriptors", ["raise the limit of open files"]),
+])
+def test_estimates(check: str, members: int, text: str, warned: list[str]) -> None:
+    load = estimate(parse(of(check, members), "test"))
+    assert text in str(load)
+    warnings = load.warnings(1000)
+    assert bool(warnings) == bool(warned)
+    for words in warned:
+        assert words in warnings[0]
