@@ -288,8 +288,13 @@ def test_status_on_sigusr1(gateway: Gateway) -> None:
     gateway.start()
     gateway.wait_targets(A)
     gateway.wait_log("down -> up")
-    wait("a settled table", lambda: (gateway.send(signal.SIGUSR1), time.sleep(0.2),
-                                     gateway.lines(f"^www/http/web1 +{A}:{inside} +up +yes ")))
+
+    def asked() -> list[str]:
+        gateway.send(signal.SIGUSR1)
+        time.sleep(0.2)
+        return gateway.lines(f"^www/http/web1 +{A}:{inside} +up +yes ")
+
+    wait("a settled table", asked)
     assert gateway.lines(f"^www/http/web2 +{B}:{inside} +down +no +.* L4CON connection refused")
     assert gateway.lines("1 of 2 endpoints up")
 

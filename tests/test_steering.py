@@ -57,7 +57,7 @@ class World:
         self.dealer = Dealer()
         self.config = self.random_config()
         self.daemon = Daemon(self.loop, self.config, 100)
-        self.daemon.rounds.start = self.dealer.start        # type: ignore[assignment]
+        self.daemon.rounds.start = self.dealer.start
         self.passes: list[tuple[dict[str, set[str]], dict[str, set[str]]]] = []
         self.daemon.start()
 
