@@ -32,8 +32,8 @@ FIRST_PROBES = 60.0                                 # seconds that all the first
 SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 RELOAD = 10.0                                       # seconds watched after a SIGHUP
 HEAD = """\
-                       |     CPU a probe     |     memory, MB      |   off the second, ms  |        |         |  farm
-mode      N            |    us ratio  busy % |   PSS ratio     RSS |   p50    p99    worst | missed |  probes | busy %"""
+                       |     CPU a probe    |     memory, MB      |  off the second, ms   |        |         |  farm
+mode      N            |    us ratio busy % |   PSS ratio     RSS |   p50    p99    worst | missed |  probes | busy %"""
 Cell = tuple[str, int, str]                         # mode, members, subject
 
 
@@ -122,7 +122,7 @@ def table(results: dict[Cell, list[Result]]) -> list[str]:
         cpu, pss = _median(runs, _cpu), _median(runs, _pss)
         lines.append(
             f"{mode:4} {members:6} {name:10} | {cpu:5.1f} {_ratio(cpu, reference, _cpu)} "
-            f"{_median(runs, lambda run: run.busy):7.1f} | {pss:5.1f} {_ratio(pss, reference, _pss)} "
+            f"{_median(runs, lambda run: run.busy):6.1f} | {pss:5.1f} {_ratio(pss, reference, _pss)} "
             f"{_median(runs, lambda run: run.rss):7.1f} | {_median(runs, lambda run: run.punctuality.p50):5.1f} "
             f"{_median(runs, lambda run: run.punctuality.p99):6.1f} {max(run.punctuality.worst for run in runs):8.1f} |"
             f" {sum(run.punctuality.missed for run in runs):6} | {sum(run.punctuality.probes for run in runs):7} | "

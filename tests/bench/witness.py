@@ -20,6 +20,7 @@ ETH_P_IP, SOL_PACKET, PACKET_STATISTICS = 0x0800, 263, 6
 SO_ATTACH_FILTER, SO_TIMESTAMPNS, SO_RCVBUFFORCE = 26, 35, 33
 HEADER = 20                                         # bytes of a packet that are kept: the IP header
 ROOM = 1 << 26                                      # bytes that may wait to be read
+NAP = 0.01                                          # seconds; to sleep in the socket would cost every probe a wake-up
 
 
 def syn_filter(port: int) -> bytes:
@@ -45,7 +46,7 @@ class Witness:
         self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
         self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._socket.bind(("lo", ETH_P_IP))         # one protocol, not all: only what arrives, and only once
-        self._socket.settimeout(0.01)
+        self._socket.setblocking(False)
         self.who, self.when = array("I"), array("d")
         self.seen: dict[int, float] = {}            # member -> its first probe
 
@@ -60,9 +61,10 @@ class Witness:
         while len(seen) < members:
             try:
                 packet, extra, _, _ = receive(HEADER, 64)
-            except TimeoutError:                    # nothing waits to be read
+            except BlockingIOError:
                 if time.time() >= until:
                     return
+                time.sleep(NAP)
                 continue
             second, nano = struct.unpack("qq", extra[0][2])
             member = int.from_bytes(packet[16:20], "big")
