@@ -116,7 +116,8 @@ class Child:
             actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(theirs)]
             path = find_program(argv[0])
             if path is None:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+                code = errno.EACCES if "/" in argv[0] and os.path.exists(argv[0]) else errno.ENOENT
+                raise OSError(code, os.strerror(code))
             self.pid = os.posix_spawn(path, list(argv), dict(env), file_actions=actions, setpgroup=0, setsigmask=(),
                                       setsigdef=DEFAULT_SIGNALS)
         finally:

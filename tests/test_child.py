@@ -101,7 +101,7 @@ def test_a_grandchild_that_keeps_the_pipes_open_is_not_waited_for(loop: Loop) ->
 
 @pytest.mark.parametrize(("program", "words"), [
     ("/nonexistent/ipnat", "no such program"), ("no-such-program-here", "no such program"),
-    ("/etc/passwd", "no such program"),
+    ("/etc/passwd", "cannot be executed: Permission denied"), ("/etc", "cannot be executed"),
 ])
 def test_a_program_that_cannot_be_started(loop: Loop, program: str, words: str) -> None:
     end = run(loop, program)
