@@ -6,6 +6,8 @@ import ast
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sandbox_tools import Lab, blocks, sample
 
 BASE = "rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.{} port 8080 tcp round-robin\n"
@@ -263,3 +265,34 @@ def test_other_peoples_rules(rule: str, listed: str | None) -> None:
     assert lab.ipnat("-r", "-f", "-", stdin=rule + "\n").status == 0
     lab.ipnat("-f", "-", stdin=shown[0] + "\n")
     assert lab.listed("-R") == shown
+
+
+WORDS = st.sampled_from("""rdr em0 map bimap no rewrite in on from to any ! port = 80 70000 80-90 http -> 10.0.0.2 0/0
+    10.0.0.2/24 10.0.0.300 fd00::2 0x10 tcp tcp/udp round-robin sticky tag purge age mssclamp proxy portmap auto netmask
+    inet6 , ; { } $x x= ' \\ # \n \0 range src dst pool 1:2 <> lt all log pass flags S/SA keep state ( ) @0 with short
+    icmp-type proto icmp level auth.info map-block ports bimap x='$x'; group head set-tag(log=1)""".split(" "))
+SEEDS = st.sampled_from([row["in"] for row in FORMS] + MISC.splitlines() + [
+    "log in on int0 proto tcp from { 10.0.0.2, 10.0.0.3 } port = { 80, 443 } to any flags R/R set-tag(log=4711)",
+    "pass in log first quick on ext0 proto tcp from any to any port = 8080 flags S keep state (strict) keep frags"])
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> str:
+    """A rule with words taken out, put in and exchanged."""
+    words = draw(SEEDS).split(" ")
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(words)))
+        words[at:at + draw(st.integers(0, 2))] = draw(st.lists(WORDS, max_size=2))
+    return " ".join(words)
+
+
+@given(st.lists(damaged(), max_size=3).map("\n".join) | st.text(max_size=80), st.booleans())
+def test_nothing_breaks_the_parsers(text: str, old: bool) -> None:
+    """Whatever is fed, both tools end with 0 or 1, and what they have loaded can be listed."""
+    text = text.encode("latin-1", "replace").decode("latin-1")
+    lab = Lab(old)
+    for tool in (lab.ipnat, lab.ipf):
+        assert tool("-f", "-", stdin=text).status in (0, 1)
+    assert len(lab.listed("-R")) == len(lab.kernel.nat.rules)
+    assert lab.ipfstat("-ioR").status == 0
+    lab.send()

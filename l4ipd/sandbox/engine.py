@@ -92,7 +92,7 @@ class NatTable:
         self.bindings: dict[tuple[str, str, int], Binding] = {}
         self.added = self.expired = 0
         self._chains: dict[Chain, dict[Entry, None]] = {}
-        self._masks: dict[int, list[int]] = {4: [], 6: []}
+        self._masks: dict[int, dict[int, int]] = {4: {}, 6: {}}
         self._replies: dict[Flow, Session] = {}
         self._queues: dict[tuple[str, int], dict[Session, None]] = {}
 
@@ -105,8 +105,11 @@ class NatTable:
             raise RuleExists(self.rules[key].rule.line)
         self.rules[key] = entry = Entry(rule)
         if rule.kind == "rdr":
-            self._chains.setdefault(self._chain(rule), {})[entry] = None
-            self._count_masks(rule.family)
+            where = self._chain(rule)
+            if where not in self._chains:
+                self._chains[where] = {}
+                self._count_mask(where, +1)
+            self._chains[where][entry] = None
         return entry
 
     def remove(self, rule: NatRule, purge: bool = False) -> Entry:
@@ -206,7 +209,7 @@ class NatTable:
         return None
 
     def _candidates(self, family: int, destination: int) -> Iterable[Entry]:
-        for mask in self._masks[family]:
+        for mask in self._masks[family]:        # made anew whenever it changes
             yield from list(self._chains.get((family, mask, destination & mask), ()))
 
     def _from_rule(self, entry: Entry, flow: Flow) -> Session | None:
@@ -262,13 +265,16 @@ class NatTable:
             chain.pop(entry, None)
             if not chain:
                 del self._chains[where]
-                self._count_masks(entry.rule.family)
+                self._count_mask(where, -1)
 
-    def _count_masks(self, family: int) -> None:
-        """The longest mask is tried first."""
-        masks = {mask for other, mask, _ in self._chains if other == family}
-        if masks != set(self._masks[family]):
-            self._masks[family] = sorted(masks, reverse=True)
+    def _count_mask(self, where: Chain, change: int) -> None:
+        """Know which masks there are chains for; the longest comes first."""
+        family, mask, _ = where
+        counts = self._masks[family]
+        counts[mask] = counts.get(mask, 0) + change
+        if not counts[mask]:
+            del counts[mask]
+        self._masks[family] = dict(sorted(counts.items(), reverse=True))
 
     @staticmethod
     def _chain(rule: NatRule) -> Chain:

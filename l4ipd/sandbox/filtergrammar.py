@@ -313,6 +313,9 @@ class FilterParser:
             if address is None:
                 self.say(f"Unknown host '{token.text}'\n")
             return address or 0, 4
+        if octets := self.tokens.octets() if token.kind == NUMBER else []:
+            self.tokens.expect_address(False)
+            return operands.joined(self.tokens, [token.number, *octets]), 4
         if token.kind == NUMBER and self.tokens.kind == ".":
             value = operands.dots(self.tokens, token.number, least=2)
             self.tokens.expect_address(False)

@@ -33,13 +33,17 @@ class Logged:
     kept_state: bool = False
 
 
+List = tuple[str, str, bool]            # direction, group, whether it is for counting
+
+
 class FilterTable:
-    """Two sets of rules, the active one and one to load and swap."""
+    """Two sets of rule lists, the active one and one to load and swap."""
 
     def __init__(self) -> None:
-        self.sets: list[list[Loaded]] = [[], []]
         self.active = 0
+        self._lists: list[dict[List, list[Loaded]]] = [{}, {}]
         self._keys: list[dict[tuple[object, ...], Loaded]] = [{}, {}]
+        self._keeping: list[int] = [0, 0]               # how many rules keep state
 
     def add(self, rule: FilterRule, which: int) -> bool:
         """False when the rule is there already. ``@N`` counts in the rule's own list."""
@@ -48,39 +52,38 @@ class FilterTable:
             return False
         loaded = Loaded(rule)
         self._keys[which][key] = loaded
-        rules = self.sets[which]
-        at = len(rules)
-        if rule.insert is not None:
-            alike = [number for number, other in enumerate(rules) if _same_list(other.rule, rule)]
-            at = alike[rule.insert] if rule.insert < len(alike) else at
-        rules.insert(at, loaded)
+        rules = self._lists[which].setdefault(_list(rule), [])
+        rules.insert(len(rules) if rule.insert is None else rule.insert, loaded)
+        self._keeping[which] += rule.keep_state
         return True
 
     def remove(self, rule: FilterRule, which: int) -> bool:
         loaded = self._keys[which].pop(rule.key(), None)
         if loaded is None:
             return False
-        self.sets[which].remove(loaded)
+        self._lists[which][_list(rule)].remove(loaded)
+        self._keeping[which] -= rule.keep_state
         return True
 
     def flush(self, which: int, directions: tuple[str, ...]) -> int:
-        before = self.sets[which]
-        self.sets[which] = kept = [loaded for loaded in before if loaded.rule.direction not in directions]
+        before = len(self._keys[which])
+        self._lists[which] = {name: rules for name, rules in self._lists[which].items() if name[0] not in directions}
+        kept = [loaded for rules in self._lists[which].values() for loaded in rules]
         self._keys[which] = {loaded.rule.key(): loaded for loaded in kept}
-        return len(before) - len(kept)
+        self._keeping[which] = sum(loaded.rule.keep_state for loaded in kept)
+        return before - len(kept)
 
     def listed(self, which: int, direction: str, counting: bool, inet6: bool) -> list[Loaded]:
         """One list as ipfstat shows it: rules without a group first."""
-        found = [loaded for loaded in self.sets[which]
-                 if loaded.rule.direction == direction and (loaded.rule.action == "count") == counting
-                 and loaded.rule.family in (0, 6 if inet6 else 4)]
-        return sorted(found, key=lambda loaded: loaded.rule.group)
+        lists = self._lists[which]
+        names = sorted(name for name in lists if (name[0], name[2]) == (direction, counting))
+        return [loaded for name in names for loaded in lists[name] if loaded.rule.family in (0, 6 if inet6 else 4)]
 
     # -- packets
 
     def state_rule(self, packet: Packet) -> Logged | None:
         """The rule that keeps state for a connection that begins with ``packet``, if one does."""
-        if not any(loaded.rule.keep_state for loaded in self.sets[self.active]):
+        if not self._keeping[self.active]:
             return None
         decided = None
         for number, loaded in self._numbered(packet.direction, ""):
@@ -93,8 +96,8 @@ class FilterTable:
         return Logged(decided[1], "p", decided[1].group or "0", decided[0], kept_state=True)
 
     def count(self, packet: Packet) -> None:
-        for loaded in self.sets[self.active]:
-            if loaded.rule.action == "count" and loaded.rule.matches(packet):
+        for loaded in self._lists[self.active].get((packet.direction, "", True), ()):
+            if loaded.rule.matches(packet):
                 loaded.hits += 1
                 loaded.bytes += packet.size
 
@@ -126,13 +129,8 @@ class FilterTable:
         return logged
 
     def _numbered(self, direction: str, group: str) -> Iterator[tuple[int, Loaded]]:
-        number = 0
-        for loaded in self.sets[self.active]:
-            rule = loaded.rule
-            if rule.direction == direction and rule.group == group and rule.action != "count":
-                number += 1
-                yield number, loaded
+        return enumerate(self._lists[self.active].get((direction, group, False), ()), 1)
 
 
-def _same_list(one: FilterRule, other: FilterRule) -> bool:
-    return (one.direction, one.group, one.action == "count") == (other.direction, other.group, other.action == "count")
+def _list(rule: FilterRule) -> List:
+    return rule.direction, rule.group, rule.action == "count"

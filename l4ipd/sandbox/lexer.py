@@ -12,13 +12,15 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 STR, NUMBER, HEX, IPV6, COMMENT, EOF = "STR", "NUMBER", "HEX", "IPV6", "COMMENT", "EOF"
+MOST_EXPANSIONS = 10000                 # a variable may contain itself
 PUNCTUATION = frozenset("=,/;{}()@")
 COMPARISONS = {"=": "=", "eq": "=", "!=": "ne", "ne": "ne", "lt": "lt", "<": "lt", "gt": "gt", ">": "gt",
                "le": "le", "<=": "le", "ge": "ge", ">=": "ge", "<>": "<>", "><": "><"}
-_SPACE = re.compile(r"(?:[ \t\r\n]|\\\n)*")
+_SPACE = re.compile(r"(?:[ \t\r\n]|\\\n)+")
+_OCTETS = re.compile(r"\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?=[\s/,;])")
 _WORD = re.compile(r"[^ \t\r\n#$'\"=,/;{}()@\0!<>:\\-]+")
 _MAYBE_IPV6 = re.compile(r"[0-9a-fA-F:.]{1,46}")
 _HEXWORD = re.compile(r"[0-9a-fA-F]+\Z")
@@ -34,8 +36,7 @@ class RuleError(Exception):
         super().__init__(f'{message} error at "{text}", line {line}')
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     kind: str
     text: str = ""
     number: int = 0                     # of NUMBER and HEX
@@ -61,19 +62,31 @@ class Lexer:
         self.expect_address = False
         self.variable_next = False      # the next word is a value, not a keyword
         self.variables: dict[str, str] = {}
-        self._prior = Token(EOF)
+        self.prior = Token(EOF)         # the token before
+        self._expansions = 0
 
     def next(self) -> Token:
         token = self._cut()
         if token.kind == STR:
             self.expect_address = False
-        self._prior = token
+        self.prior = token
         return token
+
+    def octets(self) -> list[int]:
+        """Cut what follows the first number of an IPv4 address at once, if it is plainly there."""
+        match = _OCTETS.match(self.text, self.position)
+        if match is None:
+            return []
+        self.position = match.end()
+        self.prior = Token(NUMBER, match.group(3), int(match.group(3)), self.line)
+        return [int(part) for part in match.groups()]
 
     # -- cutting
 
     def _cut(self) -> Token:
         self._skip(_SPACE)
+        while self.text.startswith("$", self.position) and self._expand():
+            self._skip(_SPACE)
         text, at = self.text, self.position
         if at >= len(text):
             self.line, self.expect_address, self.variable_next = 1, False, False
@@ -85,8 +98,6 @@ class Lexer:
         if c == "#":
             end = text.find("\n", at)
             return self._take(len(text) if end < 0 else end, COMMENT)
-        if c == "$" and self._expand():
-            return self._cut()
         if c in "'\"":
             return self._quoted(c)
         return self._punctuation(c) or self._value(c)
@@ -108,7 +119,7 @@ class Lexer:
     def _value(self, c: str) -> Token:
         text, at = self.text, self.position
         if self.expect_address and (match := _MAYBE_IPV6.match(text, at)):
-            before = str(self._prior.number) if self._prior.kind == NUMBER and c == ":" else ""
+            before = str(self.prior.number) if self.prior.kind == NUMBER and c == ":" else ""
             if is_ipv6(before + match.group()):
                 return self._ipv6(match.end(), before + match.group())
         if c == ":":
@@ -178,6 +189,9 @@ class Lexer:
         value = self.variables.get(match.group(1) or match.group(2)) if match else None
         if match is None or value is None:
             return False
+        self._expansions += 1
+        if self._expansions > MOST_EXPANSIONS:
+            raise RuleError("too many variables", match.group(), self.line)
         self.text = self.text[:self.position] + value + self.text[match.end():]
         return True
 
@@ -213,6 +227,13 @@ class Tokens:
 
     def error(self, message: str) -> RuleError:
         return RuleError(message, self.last.shown, self.lexer.line)
+
+    def octets(self) -> list[int]:
+        """The other three octets of an IPv4 address, if they are plainly there: a shortcut for six tokens."""
+        found = self.lexer.octets() if self._ahead is None else []
+        if found:
+            self.last = self.lexer.prior
+        return found
 
     def expect_address(self, expected: bool = True) -> None:
         self.lexer.expect_address = expected

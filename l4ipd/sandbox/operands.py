@@ -120,6 +120,8 @@ def host(tokens: Tokens, say: Say, names: int) -> tuple[int, int]:
         if found is None:
             say(f"Unknown host '{token.text}'\n")
         return found or 0, names
+    if octets := tokens.octets():
+        return joined(tokens, [token.number, *octets]), 4
     if tokens.kind == ".":
         return dots(tokens, token.number), 4
     if tokens.kind == IPV6:
@@ -133,6 +135,11 @@ def dots(tokens: Tokens, first: int, least: int = 4) -> int:
     while len(octets) < least or (len(octets) < 4 and tokens.kind == "."):
         tokens.expect(".")
         octets.append(tokens.expect(NUMBER).number)
+    return joined(tokens, octets)
+
+
+def joined(tokens: Tokens, octets: list[int]) -> int:
+    """Octets as a number."""
     if max(octets) > 255:
         raise tokens.error("Invalid octet string for IP address")
     return int.from_bytes(bytes([*octets, 0, 0])[:4], "big")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from l4ipd.loop import Loop
 from l4ipd.sandbox import words
+from l4ipd.sandbox.engine import Entry
 from l4ipd.sandbox.kernel import Kernel
 from l4ipd.sandbox.natrule import NORMAL, NatRule
 from l4ipd.sandbox.tcprelay import TcpListener
@@ -29,16 +30,19 @@ class Relay:
     def __init__(self, loop: Loop, kernel: Kernel, warn: Callable[[str], object]) -> None:
         self.loop, self.kernel, self.warn = loop, kernel, warn
         self.listeners: dict[Place, TcpListener | UdpListener] = {}
+        self._known: dict[Entry, dict[Place, None]] = {}        # what each rule wants
         self._failed: dict[Place, str] = {}
         self._warned: set[object] = set()
         self._timer = loop.later(RETRY, self._tick)
 
     def sync(self) -> None:
         """Listen on what the rules want, and on nothing else."""
+        known, self._known = self._known, {}
         wanted: dict[Place, None] = {}
         for entry in self.kernel.nat.rules.values():
-            if entry.rule.kind == "rdr" and not entry.rule.no:
-                wanted.update(dict.fromkeys(self._places(entry.rule)))
+            places = known[entry] if entry in known else self._places(entry.rule)
+            self._known[entry] = places
+            wanted.update(places)
         for place in [place for place in self.listeners if place not in wanted]:
             self.listeners.pop(place).close()
         self._failed = {place: why for place, why in self._failed.items() if place in wanted}
@@ -51,7 +55,9 @@ class Relay:
             listener.close()
         self.listeners.clear()
 
-    def _places(self, rule: NatRule) -> list[Place]:
+    def _places(self, rule: NatRule) -> dict[Place, None]:
+        if rule.kind != "rdr" or rule.no:
+            return {}
         low, top = rule.port, rule.port_top
         if rule.from_form:
             ports = rule.destination_ports
@@ -61,10 +67,10 @@ class Relay:
             128 if rule.family == 6 else 32)
         if not full or not destination.value or not low or not rule.has_ports or top - low >= MOST_PORTS:
             self._explain(rule)
-            return []
+            return {}
         address = words.to_text(destination.value, rule.family)
         protocols = [words.TCP] * rule.tcp + [words.UDP] * rule.udp
-        return [(proto, address, port) for proto in protocols for port in range(low, top + 1)]
+        return dict.fromkeys((proto, address, port) for proto in protocols for port in range(low, top + 1))
 
     def _explain(self, rule: NatRule) -> None:
         key = rule.key()

@@ -8,6 +8,7 @@ are relayed meanwhile. The frames are described in client.py.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 import time
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from l4ipd.loop import READ, WRITE, Loop
 from l4ipd.sandbox.kernel import STDERR, STDIN, STDOUT, WAIT, Run
 
+log = logging.getLogger("l4ipd.sandbox")
 LETTERS = {STDIN: b"i", STDOUT: b"o", STDERR: b"e"}
 HIGH_WATER = 1 << 18                    # bytes that may wait for a slow reader
 SLICE = 0.01                            # seconds that one tool may run per turn
@@ -120,6 +122,9 @@ class _Tool:
                 self._flush()
         except (BrokenPipeError, ConnectionResetError):
             alive = False
+        except Exception:
+            log.exception("internal error: please report this")
+            alive = False                       # the tool says that the sandbox has gone, and ends with 1
         if not alive or (self._status is not None and not self._out):
             self._close()
         else:
