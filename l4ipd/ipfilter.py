@@ -207,6 +207,7 @@ REMEDIES = (
     ("ipfilter not enabled", "IPFilter is disabled: enable it with ipf -E"),
     ("version check failed", "the tools and the kernel are of different versions of IPFilter: rebuild one of them"),
     ("open: No such file", "IPFilter is not in the kernel: load it (kldload ipl, or service ipfilter start)"),
+    ("IPSTATE_NAME): No such file", "IPFilter is not in the kernel: load it (kldload ipl, or service ipfilter start)"),
     ("open device: No such file", "IPFilter is not in the kernel: load it (kldload ipl, or service ipfilter start)"),
     ("Permission denied", "only root may change rules: start l4ipd as root"),
     ("Operation not permitted", "only root may change rules: start l4ipd as root"),

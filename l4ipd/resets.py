@@ -290,14 +290,15 @@ class Sensing:
     def _is_echo(self, target: Target, client: str) -> bool:
         """Whether it answers a probe of ours: no evidence twice.
 
-        On loopback, where the sandbox has its clients too, only as many are ours as our probes were refused.
+        Of a member on this very machine, as the sandbox has them, clients may have our address too: there only as many
+        are ours as our probes were refused.
         """
         now = self.loop.now
         if now > target.own_until:
             target.own, target.own_until = own_address(target.address), now + OWN_FOR
         if client != target.own:
             return False
-        if not ip_address(client).is_loopback:
+        if client != target.address and not ip_address(client).is_loopback:
             return True
         if target.owed and now < target.owed_until:
             target.owed -= 1
@@ -356,7 +357,8 @@ class Sensing:
         state = "lost" if self.problem else "deaf?" if self.hearing.deaf else "alive" if self.is_alive else "starting"
         ignored = ", ".join(f"{count} {WORDS[why]}" for why, count in sorted(self.ignored.items()) if count)
         return (f"resets: {self.source} {state}; {self.seen} seen, {self.used} used, "
-                f"{sum(self.ignored.values())} ignored{' (' + ignored + ')' if ignored else ''}; "
+                f"{sum(self.ignored.values())} ignored{' (' + ignored + ')' if ignored else ''}"
+                f"{f', {self.missed} lost by ipmon' if self.missed else ''}; "
                 f"{want} rules wanted, {have} in the kernel{'; ' + trouble if trouble else ''}")
 
     @property

@@ -219,6 +219,23 @@ def test_on_loopback_one_answer_is_ours_for_each_refused_probe(bench: Bench) -> 
     assert not monitor.up
 
 
+def test_a_member_on_this_very_machine_has_clients_with_our_address(bench: Bench) -> None:
+    ours = resets.own_address("198.51.100.1")
+    if not ours:
+        pytest.skip("this machine has no route")
+    monitor = bench.add(address=ours)
+    bench.begin().sensing.take(line(ours, to=ours))
+    assert not monitor.up
+
+
+def test_the_summary(bench: Bench) -> None:
+    bench.add()
+    bench.begin().sensing.take(b"missed 12 ipf log entries: 7 19\n" + line(times=3) + line(port=1) + line(tag=""))
+    assert bench.sensing.summary() == (
+        f"resets: {bench.settings.source} lost; 4 seen, 1 used, 3 ignored (2 down already, 1 of no endpoint), 12 lost by "
+        f"ipmon; 1 rules wanted, 0 in the kernel; {bench.settings.source}: No such file or directory")
+
+
 def test_what_was_in_the_buffer_before_us_is_old(bench: Bench) -> None:
     monitor = bench.add()
     bench.begin().sensing._begin()
