@@ -99,7 +99,7 @@ def ask(path: str, request: dict[str, Any]) -> Iterator[Answer]:
             connection.sendall(json.dumps(request).encode() + b"\n")
             for line in lines(connection):
                 if line.strip():
-                    yield json.loads(line)
+                    yield _object(line)
         except TimeoutError:
             raise Unreachable(f"{path}: l4ipd says nothing for {SILENCE:.0f} s: it is stopped, or very busy") from None
         except BrokenPipeError:
@@ -108,6 +108,13 @@ def ask(path: str, request: dict[str, Any]) -> Iterator[Answer]:
             raise Unreachable(f"{path}: {error.strerror}") from None
         except ValueError:
             raise Unreachable(f"{path}: this is no l4ipd, or one of another version") from None
+
+
+def _object(line: bytes) -> Answer:
+    answer = json.loads(line)
+    if not isinstance(answer, dict):
+        raise ValueError("no object")
+    return answer
 
 
 def lines(connection: socket.socket) -> Iterator[bytes]:
