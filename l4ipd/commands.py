@@ -111,10 +111,10 @@ class Commands:
         fresh = [monitor for monitor in chosen if not monitor.disabled]
         loaded = self._with_rules()
         late = [monitor for monitor in chosen if monitor.disabled and now and monitor.endpoint.name not in loaded]
-        had = {monitor.endpoint.group for monitor in chosen if self._anybody(monitor.endpoint.group)}
+        had = [group for group in {monitor.endpoint.group: None for monitor in chosen} if self.daemon.serving(group)]
         self.daemon.disable([monitor for monitor in chosen if not monitor.disabled or
                              (now and monitor.endpoint.name in loaded)], now)
-        warnings = [f"{group}: no member is left" for group in sorted(had) if not self._anybody(group)]
+        warnings = [f"{group}: no member is left" for group in had if not self.daemon.serving(group)]
         warnings += [f"{monitor.endpoint.name}: its rules were gone already: the sessions from before cannot be cut "
                      "off any more" for monitor in late]
         if now and not self._can_cut():
@@ -195,9 +195,6 @@ class Commands:
             raise Refusal("which endpoints? a pattern is needed")
         names = match(pattern, list(self.daemon.monitors))
         return [self.daemon.monitors[name] for name in names]
-
-    def _anybody(self, group: str) -> bool:
-        return any(monitor.eligible for monitor in self.daemon.groups[group])
 
     def _can_cut(self) -> bool:
         table = self.daemon.rules.table

@@ -319,9 +319,9 @@ class Daemon:
         return self._lines[name]
 
     def _count(self, group: str) -> str:
-        return f"{self._eligible(group)} of {len(self.groups[group])} up"
+        return f"{self.serving(group)} of {len(self.groups[group])} up"
 
-    def _eligible(self, group: str) -> int:
+    def serving(self, group: str) -> int:
         """How many may get connections. Counted once a turn: thousands may come up in it."""
         if group not in self._counts:
             self._counts[group] = sum(monitor.eligible for monitor in self.groups[group])
@@ -329,7 +329,7 @@ class Daemon:
 
     def _tell_if_none(self, group: str) -> None:
         """Say it once, when the last one goes."""
-        if not self._eligible(group) and group not in self._none_told:
+        if not self.serving(group) and group not in self._none_told:
             self._none_told.add(group)
             kept = self._keep[group] and self._serving.get(group)
             self.tell(Event("all-down", group, f"{group}: no member is up" +

@@ -140,7 +140,7 @@ def describe(daemon: Daemon, event: Event) -> dict[str, str]:
               "L4IP_MEMBER": member}
     members = daemon.groups.get(f"{cluster}/{service}", ())
     if members:
-        facts |= {"L4IP_UP": str(sum(monitor.eligible for monitor in members)), "L4IP_TOTAL": str(len(members)),
+        facts |= {"L4IP_UP": str(daemon.serving(f"{cluster}/{service}")), "L4IP_TOTAL": str(len(members)),
                   "L4IP_VIP": " ".join(members[0].endpoint.vips)}
     monitor = daemon.monitors.get(event.name)
     if monitor is not None:
