@@ -267,10 +267,11 @@ def test_other_peoples_rules(rule: str, listed: str | None) -> None:
     assert lab.listed("-R") == shown
 
 
-WORDS = st.sampled_from("""rdr em0 map bimap no rewrite in on from to any ! port = 80 70000 80-90 http -> 10.0.0.2 0/0
+DAMAGE = """rdr em0 map bimap no rewrite in on from to any ! port = 80 70000 80-90 http -> 10.0.0.2 0/0
     10.0.0.2/24 10.0.0.300 fd00::2 0x10 tcp tcp/udp round-robin sticky tag purge age mssclamp proxy portmap auto netmask
     inet6 , ; { } $x x= ' \\ # \n \0 range src dst pool 1:2 <> lt all log pass flags S/SA keep state ( ) @0 with short
-    icmp-type proto icmp level auth.info map-block ports bimap x='$x'; group head set-tag(log=1)""".split(" "))
+    icmp-type proto icmp level auth.info map-block ports bimap x='$x'; group head set-tag(log=1)"""
+WORDS = st.sampled_from(DAMAGE.split(" "))
 SEEDS = st.sampled_from([row["in"] for row in FORMS] + MISC.splitlines() + [
     "log in on int0 proto tcp from { 10.0.0.2, 10.0.0.3 } port = { 80, 443 } to any flags R/R set-tag(log=4711)",
     "pass in log first quick on ext0 proto tcp from any to any port = 8080 flags S keep state (strict) keep frags"])

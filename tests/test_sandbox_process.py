@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from sandbox_tools import ROOT, SAMPLES, Result, Sandbox, sandbox
+from sandbox_tools import ROOT, SAMPLES, Result, Sandbox, eventually, free_port, sample, sandbox
 
 from l4ipd.sandbox import serve_words, tool_words
 
@@ -111,6 +111,36 @@ def test_no_sandbox(tool: str, words: str, status: str, stderr: str) -> None:
     done = subprocess.run([*tool_words("/nonexistent/s")[tool], *words.split()], input=b"", capture_output=True,
                           timeout=20, cwd="/")
     assert (done.returncode, done.stdout, done.stderr) == (int(status), b"", stderr.replace("\\n", "\n").encode())
+
+
+def test_ipf_without_sandbox() -> None:
+    """The same sample: an rdr rule was fed, so that there is a syntax error too. With -n no device is needed."""
+    lost = Sandbox(subprocess.Popen(["true"]), "/nonexistent/s", ROOT)
+    lost.process.wait(10)
+    expected = re.findall(r"^ipf -f -  +exit 1 stdout='' stderr='(.*)'$", sample("ipnat-input-misc.txt"), re.M)[0]
+    text = "rdr ext0 203.0.113.1 port 80 -> 10.0.0.2 port 8080 tcp"
+    assert lost.run("ipf", "-f", "-", stdin=text) == Result(1, "", expected.replace("\\n", "\n"))
+    assert lost.run("ipf", "-n", "-f", "-", stdin="pass in all").status == 0
+
+
+def test_a_killed_ipnat_leaves_what_it_has_done(box: Sandbox) -> None:
+    """Its rules are there, and are listened for."""
+    port = free_port()
+    text = (f"rdr lo0 127.0.0.1 port {port} -> 127.0.0.1 port 9 tcp\n"
+            + "".join(f"rdr em0 203.0.113.1 port 80 -> 10.0.{n >> 8}.{n & 255} port 80 tcp\n" for n in range(30000)))
+    process = subprocess.Popen([*tool_words(box.path)["ipnat"], "-f", "-"], stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(text.encode())
+    process.stdin.close()
+    eventually(lambda: box.ipnat("-l").rules)
+    process.kill()
+    process.wait(10)
+    eventually(lambda: listens(port))
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_ipnat_n_needs_no_sandbox() -> None:

@@ -282,6 +282,32 @@ def test_udp(box: Sandbox) -> None:
             assert first.recv(99) == b"3b"
 
 
+def test_udp_sessions_outlive_their_rule(box: Sandbox) -> None:
+    vip = free_port(socket.SOCK_DGRAM)
+    with udp_member(b"a") as a, udp_client(vip) as client, udp_client(vip) as other:
+        box.add(rule(vip, a, "udp"))
+        client.send(b"1")
+        assert client.recv(99) == b"1a"
+        box.remove(rule(vip, a, "udp"))
+        other.send(b"2")                                    # no rule: it is dropped
+        client.send(b"3")
+        assert client.recv(99) == b"3a"
+        box.add(rule(vip, a, "udp"))
+        other.send(b"4")
+        assert other.recv(99) == b"4a"
+
+
+def test_switched_off(box: Sandbox) -> None:
+    vip = free_port()
+    with member(says("a")) as a:
+        box.add(rule(vip, a))
+        box.run("ipf", "-D")
+        with pytest.raises(ConnectionResetError), connect(vip) as client:
+            client.recv(1)
+        box.run("ipf", "-E")
+        assert ask(vip) == "a"
+
+
 def test_an_enormous_listing_is_streamed(box: Sandbox) -> None:
     """A reader who stops after the rules neither waits for the sessions nor makes the sandbox hold them."""
     vip = free_port()

@@ -26,6 +26,10 @@ OLD_ABSENT = "{0}:ioctl(delete nat rule): No such process\n"
 NO_DEVICE = "/dev/ipnat: open: No such file or directory\n"
 DISABLED = "42:ioctl(SIOCGNATS) ipfilter not enabled for NAT ioctl\n"
 OLD_DISABLED = "ioctl(SIOCGNATS): Input/output error\n"
+STATISTICS = ("log successes", "log failures", "added in", "added out", "active", "transparent adds", "divert build",
+              "expired", "flush all", "flush closing", "flush queue", "flush state", "flush timeout", "hostmap new",
+              "hostmap fails", "hostmap add", "hostmap NULL rule", "log ok", "log fail", "orphan count", "rule count",
+              "map rules", "rdr rules", "wilds")
 
 
 def ipnat(kernel: Kernel | None, arguments: Sequence[str], directory: str, old: bool = False) -> Run:
@@ -83,25 +87,31 @@ def _load(kernel: Kernel | None, options: dict[str, str], directory: str, old: b
     parser = NatParser(text, said.append, old)
     status = 0
     try:
-        lose_next = False
-        for rule in parser:
-            yield from _said(said)
-            if lose_next:
-                lose_next = False
-                continue
-            if "v" in options:
-                yield STDOUT, show(rule, old=old) + "\n"
-            complaint = _apply(kernel, rule, options, old, parser) if kernel is not None else ""
-            if complaint:
-                yield STDERR, complaint
-                status, lose_next = (0, False) if old else (1, True)
+        status = yield from _rules(kernel, parser, said, options, old)
     except RuleError as error:
-        yield from _said(said)
-        yield STDERR, f"{error}\n"
+        said.append(f"{error}\n")
         status = 1
-    if kernel is not None:
-        kernel.changed()
+    finally:
+        if kernel is not None:
+            kernel.changed()                    # also when the tool was killed on the way
     yield from _said(said)
+    return status
+
+
+def _rules(kernel: Kernel | None, parser: NatParser, said: list[str], options: dict[str, str], old: bool) -> Run:
+    status, lose_next = 0, False
+    for rule in parser:
+        yield from _said(said)
+        yield STDOUT, ""                        # others may have a turn
+        if lose_next:
+            lose_next = False
+            continue
+        if "v" in options:
+            yield STDOUT, show(rule, old=old) + "\n"
+        complaint = _apply(kernel, rule, options, old, parser) if kernel is not None else ""
+        if complaint:
+            yield STDERR, complaint
+            status, lose_next = (0, False) if old else (1, True)
     return status
 
 
@@ -186,16 +196,11 @@ def _bindings(table: NatTable) -> Iterator[str]:
 
 
 def _statistics(table: NatTable) -> str:
-    """The lines of ``ipnat -s`` that somebody could look at, and zeros for the others."""
+    """The lines of ``ipnat -s``: what can be known here, and zeros."""
     table.expire()
-    maps = sum(entry.rule.kind != "rdr" for entry in table.rules.values())
-    lines = ["0\tlog successes", "0\tlog failures", f"{table.added}\tadded in", "0\tadded out",
-             f"{len(table.sessions)}\tactive"]
-    lines += ["0\ttransparent adds", "0\tdivert build", f"{table.expired}\texpired"]
-    lines += [f"0\t{name}" for name in ("flush all", "flush closing", "flush queue", "flush state", "flush timeout")]
-    lines += [f"{len(table.bindings)}\thostmap new"]
-    lines += [f"0\t{name}" for name in ("hostmap fails", "hostmap add", "hostmap NULL rule", "log ok", "log fail",
-                                        "orphan count")]
-    lines += [f"{len(table.rules)}\trule count", f"{maps}\tmap rules", f"{len(table.rules) - maps}\trdr rules",
-              "0\twilds"]
-    return "\n".join(lines) + "\n"
+    rules = [entry.rule.kind for entry in table.rules.values()]
+    counts = {"added in": table.added, "active": len(table.sessions), "expired": table.expired,
+              "hostmap new": len(table.bindings), "rule count": len(rules),
+              "map rules": sum(kind != "rdr" for kind in rules),
+              "rdr rules": sum(kind in ("rdr", "bimap") for kind in rules)}
+    return "".join(f"{counts.get(name, 0)}\t{name}\n" for name in STATISTICS)

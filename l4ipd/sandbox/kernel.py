@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Generator
 
 from l4ipd.sandbox import words
-from l4ipd.sandbox.engine import NatTable, Session
+from l4ipd.sandbox.engine import Flow, NatTable, Session
 from l4ipd.sandbox.filterrule import FilterRule, Packet
 from l4ipd.sandbox.filtertable import FilterTable, Logged
 from l4ipd.sandbox.logdev import LogDevice, Record
@@ -41,6 +41,10 @@ class Kernel:
     @property
     def version(self) -> str:
         return "v4.1.34 (512)" if self.old else "v6.0.0 (584)"
+
+    def packet(self, flow: Flow, size: int = 40) -> Session | None:
+        """The session of a client's packet; None when no rule wants it, or all is switched off (``ipf -D``)."""
+        return self.nat.packet(flow, size) if self.enabled else None
 
     def opened(self, session: Session) -> None:
         """A client's first packet has gone to a member: a rule may keep state for it, on its way in or on."""

@@ -2,7 +2,8 @@
 
 :meth:`Relay.sync` compares the rules with the sockets, after every change and before the tool that made it is answered.
 A rule whose address is not this machine's is kept without traffic, and one line says so; it is tried again from time to
-time. When the last rule of an address and port goes, so does the socket; connections that exist go on.
+time. When the last rule of an address and port goes, so does the socket; connections that exist go on, and a datagram
+socket stays for as long as there are sessions that answer through it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Relay:
             self._known[entry] = places
             wanted.update(places)
         for place in [place for place in self.listeners if place not in wanted]:
-            self.listeners.pop(place).close()
+            if not self.listeners[place].busy:
+                self.listeners.pop(place).close()
         self._failed = {place: why for place, why in self._failed.items() if place in wanted}
         for place in wanted:
             if place not in self.listeners and place not in self._failed:
@@ -96,6 +98,7 @@ class Relay:
         """What is only due now and then: sessions that have expired, addresses that failed."""
         self._timer = self.loop.later(RETRY, self._tick)
         self.kernel.nat.expire()
+        self.sync()                     # closes what was only kept for its sessions
         for place in list(self._failed):
             del self._failed[place]
             self._open(place)

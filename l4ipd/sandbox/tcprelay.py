@@ -31,6 +31,8 @@ NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class TcpListener:
     """A place where clients connect."""
 
+    busy = False                        # its connections do not need it
+
     def __init__(self, loop: Loop, kernel: Kernel, address: str, port: int) -> None:
         self.loop, self.kernel, self.address, self.port = loop, kernel, address, port
         self.socket = listening_socket(address, port, socket.SOCK_STREAM)
@@ -90,7 +92,7 @@ class Connection:
 
     def connect(self) -> None:
         """Go to the member that the engine chooses."""
-        session = self.kernel.nat.packet(self.flow)
+        session = self.kernel.packet(self.flow)
         if session is None:
             self._reset()
             return

@@ -30,11 +30,15 @@ class UdpListener:
         loop.watch(self.socket.fileno(), READ, self._receive)
 
     def close(self) -> None:
-        """Sessions go on in the engine, but a datagram cannot be answered from a socket that is closed."""
         for peer in list(self._peers.values()):
             peer.close()
         self.loop.closing(self.socket.fileno())
         self.socket.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are sessions, which may outlive their rules, and need this socket for their answers."""
+        return bool(self._peers)
 
     def forget(self, session: Session) -> None:
         self._peers.pop(session, None)
@@ -46,7 +50,7 @@ class UdpListener:
             except OSError:
                 return
             flow = words.UDP, sender[0].partition("%")[0], sender[1], self.address, self.port
-            session = self.kernel.nat.packet(flow, len(data) + (48 if ":" in self.address else 28))
+            session = self.kernel.packet(flow, len(data) + (48 if ":" in self.address else 28))
             if session is None:
                 continue
             peer = self._peers.get(session)
