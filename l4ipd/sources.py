@@ -105,6 +105,7 @@ class LogFile:
         self._fd = -1
         self._known: tuple[int, int] | None = None  # device and inode of what we read
         self._position = 0
+        self._proven = False                        # it could be read
         self._absent = 0.0                          # since when, 0: it is there
         self._timer = Timer(self._look)
 
@@ -132,8 +133,11 @@ class LogFile:
         try:
             chunk = os.read(self._fd, CHUNK)
         except BlockingIOError:                     # a named pipe with nothing in it
-            return False
+            chunk = b""
         self._position += len(chunk)
+        if not self._proven:                        # only now: a directory can be opened, too
+            self._proven = True
+            self.told("")
         if chunk:
             self.take(chunk)
         return len(chunk) == CHUNK
@@ -141,13 +145,14 @@ class LogFile:
     def _compare(self) -> None:
         try:
             status = os.stat(self.path)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
             now = self.loop.clock()
             self._absent = self._absent or now
             if now - self._absent > PATIENCE:
-                self.told(f"{self.path}: no such file")
+                self.told(f"{self.path}: {error.strerror}")
             return
-        self._absent = 0.0
+        if self._absent:
+            self._absent, self._proven = 0.0, False
         if (status.st_dev, status.st_ino) != self._known:
             self._close()
             self._open(at_end=False)
@@ -163,12 +168,11 @@ class LogFile:
             return
         status = os.fstat(self._fd)
         self._known = status.st_dev, status.st_ino
-        self._position = 0
+        self._position, self._proven = 0, False
         self.take(b"\n")
         if at_end:
             with contextlib.suppress(OSError):      # a named pipe has no end
                 self._position = os.lseek(self._fd, 0, os.SEEK_END)
-        self.told("")
 
     def _close(self) -> None:
         self._known = None

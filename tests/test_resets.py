@@ -232,8 +232,8 @@ def test_the_summary(bench: Bench) -> None:
     bench.add()
     bench.begin().sensing.take(b"missed 12 ipf log entries: 7 19\n" + line(times=3) + line(port=1) + line(tag=""))
     assert bench.sensing.summary() == (
-        f"resets: {bench.settings.source} lost; 4 seen, 1 used, 3 ignored (2 down already, 1 of no endpoint), 12 lost by "
-        f"ipmon; 1 rules wanted, 0 in the kernel; {bench.settings.source}: No such file or directory")
+        f"resets: {bench.settings.source} lost; 4 seen, 1 used, 3 ignored (2 down already, 1 of no endpoint), 12 lost "
+        f"by ipmon; 1 rules wanted, 0 in the kernel; {bench.settings.source}: No such file or directory")
 
 
 def test_what_was_in_the_buffer_before_us_is_old(bench: Bench) -> None:
@@ -592,7 +592,8 @@ def test_a_log_that_may_not_be_read(bench: Bench, log_file: Path) -> None:
     log_file.mkdir()
     bench.begin()
     bench.turns(0.1)
-    assert [kind for kind, _ in bench.told][:1] == ["sensing-lost"] and not bench.sensing.is_alive
+    assert {kind for kind, _ in bench.told} == {"sensing-lost"} and not bench.sensing.is_alive
+    assert any("Is a directory" in text for _, text in bench.told) and len(bench.told) < 5
 
 
 def test_an_ipmon_of_the_system_is_found(bench: Bench) -> None:
