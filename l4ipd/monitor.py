@@ -86,7 +86,17 @@ class Rounds:
         self.flying -= 1
         if self._admitting:                         # a probe that was over at once: the caller's caller goes on
             return
-        self._admitting = True
+        if self._queue:
+            self._admitting = True
+            try:
+                self._admit_waiting()
+            finally:
+                self._admitting = False
+        if self._said_late and not self._queue and self.flying < self.limit // 2:
+            self._said_late = False
+            log.info("probes are on time again")
+
+    def _admit_waiting(self) -> None:
         while self._queue and self.flying < self.limit:
             monitor = self._queue.popleft()
             if monitor.queued:
@@ -94,10 +104,6 @@ class Rounds:
                 self.flying += 1
                 self.started += 1
                 monitor.begin()
-        self._admitting = False
-        if self._said_late and not self._queue and self.flying < self.limit // 2:
-            self._said_late = False
-            log.info("probes are on time again")
 
 
 class Monitor:
@@ -238,6 +244,16 @@ class Monitor:
         self._timing[bisect_left(BOUNDS, took)] += 1
         self._timing[-1] += took
         self.rounds.codes[verdict.code] += 1
+        try:
+            self._judge(verdict)
+        finally:                                    # whatever happens, its next probe must come
+            self._reschedule()
+            self.rounds.landed()
+
+    # -- outcomes
+
+    def _judge(self, verdict: Verdict) -> None:
+        """What a round's outcome means, and who has to hear of it."""
         if self.rounds.verbose:
             log.info("%s %s: %s (%.0f ms)", self.endpoint.name, self.endpoint.where, verdict, self.took * 1000)
         if verdict.code == "LOCAL":
@@ -246,15 +262,11 @@ class Monitor:
             if verdict.code == "L4CON" and self.endpoint.checks[self._place].port in (None, self.endpoint.member_port):
                 self.rounds.refused(self, verdict)
             self.score(verdict)
-        self._reschedule()
         if not self.tried:
             self.tried = True
             self.rounds.decided(self)
         for told in self.rounds.outcomes:
             told(self, verdict)
-        self.rounds.landed()
-
-    # -- outcomes
 
     def score(self, verdict: Verdict) -> None:
         """Fold a verdict into health, and tell if that changes the state."""
