@@ -1,4 +1,5 @@
-"""The manuals against the code: every option, key, default and log code is in them, and nothing that is not there.
+"""The manuals against the code: every option, key, default, log code, event, metric and message of the one is in the
+other, and nothing that is not there.
 
 And the sample configuration: it is valid as it stands, and with every setting that it shows switched on.
 """
@@ -6,7 +7,7 @@ And the sample configuration: it is valid as it stands, and with every setting t
 from __future__ import annotations
 
 import argparse
-import importlib
+import ast
 import re
 import shutil
 import subprocess
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from l4ipd import config, config_check, health, main
+from l4ipd import config, config_check, ctl, health, main, notify, resets
 from l4ipd.config_words import span
 from l4ipd.model import Check, Config, Ipfilter, Log, Member, Resets, Service
+from l4ipd.status import Row
 
 ROOT = Path(__file__).parent.parent
 MANUALS = ["l4ipd.8", "l4ipctl.8", "l4ip.conf.5"]
@@ -80,16 +82,30 @@ def test_options_of_l4ipd() -> None:
 
 
 def test_options_and_commands_of_l4ipctl() -> None:
-    try:
-        words = importlib.import_module("l4ipd.ctl").parser()
-    except ModuleNotFoundError:
-        pytest.skip("there is no l4ipctl yet")
+    words = ctl.parser()
     assert manual_options("l4ipctl.8") == options(words)
-    assert set(re.findall(r"^\.It Cm (\w+)", manual("l4ipctl.8"), re.MULTILINE)) == commands(words)
+    for heading in ("DESCRIPTION", "JSON"):
+        told = " ".join(re.findall(r"^\.It (Cm .*)$", sections(manual("l4ipctl.8"))[heading], re.MULTILINE))
+        assert set(re.findall(r"Cm (\w+)", told)) == commands(words)
 
 
 def test_defaults_of_options() -> None:
     assert f".Pa {main.parser().get_default('config')}" in manual("l4ipd.8")
+    assert f".Pa {ctl.DEFAULT_SOCKET} " in manual("l4ipctl.8")
+    assert Config().control.path == ctl.DEFAULT_SOCKET
+
+
+def test_json_keys_of_show() -> None:
+    told = sections(manual("l4ipctl.8"))["JSON"].partition(".It Cm show\n")[2].partition(".It Cm")[0]
+    assert re.findall(r"\w+", " ".join(re.findall(r"^\.Li (.*)$", told, re.MULTILINE))) == list(
+        Row("", "", "", "", 0.0, "", 0.0).data())
+
+
+def test_variables_of_the_service() -> None:
+    script = (ROOT / "rc.d/l4ip").read_text()
+    shown = sections(manual("l4ipd.8"))["EXAMPLES"]
+    assert set(re.findall(r"^#?(l4ip_\w+)=", shown, re.MULTILINE)) == set(
+        re.findall(r"^# (l4ip_\w+) ", script, re.MULTILINE))
 
 
 # -- keys
@@ -176,12 +192,70 @@ def test_codes() -> None:
 
 
 def test_metrics() -> None:
-    source = ROOT / "l4ipd/metrics.py"
-    if not source.exists():
-        pytest.skip("there are no metrics yet")
     section = sections(manual("l4ipd.8"))["STATUS PAGE AND METRICS"]
-    assert set(re.findall(r"^\.It Li (\w+)$", section, re.MULTILINE)) == set(
-        re.findall(r'"(l4ip_\w+)"', source.read_text()))
+    assert set(re.findall(r"^\.It Li (\w+)$", section, re.MULTILINE)) == set(re.findall(
+        r'"(l4ip_\w+)"', (ROOT / "l4ipd/metrics.py").read_text()))
+    uses = section.partition(".It Li l4ip_resets\n")[2].partition(".It Li")[0]
+    assert set(re.findall(r"^\.Li (\w+)", uses, re.MULTILINE)) == {"use", "used", *resets.WORDS}
+
+
+# -- events and messages
+
+def literals(node: ast.AST) -> set[str]:
+    return {each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)}
+
+
+def calls() -> list[ast.Call]:
+    """Every call in the daemon that has a first argument."""
+    trees = [ast.parse(path.read_text()) for path in sorted((ROOT / "l4ipd").glob("*.py"))]
+    return [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
+
+
+def events() -> set[str]:
+    """The kind of every event that some code tells."""
+    found = set()
+    for call in calls():
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        if name == "Event" or name == "tell" and isinstance(call.args[0], ast.Constant):
+            found |= literals(call.args[0])
+    return found
+
+
+def test_events() -> None:
+    section = sections(manual("l4ip.conf.5"))["NOTIFY PROGRAMS"]
+    told = set(re.findall(r"^\.It Li ([\w-]+)$", section, re.MULTILINE))
+    assert told == events()
+    assert all(kind in str(notify.__doc__) for kind in told)
+
+
+def test_environment_of_notify_programs() -> None:
+    section = sections(manual("l4ip.conf.5"))["NOTIFY PROGRAMS"]
+    source = (ROOT / "l4ipd/notify.py").read_text()
+    assert set(re.findall(r"^\.It Ev (L4IP_\w+)$", section, re.MULTILINE)) == set(re.findall(r'"(L4IP_\w+)"', source))
+
+
+def plain(text: str) -> str:
+    """A message with a mark for everything that varies."""
+    return re.sub(r"%\.?\d*[sdf]", "%", text)
+
+
+def messages() -> list[str]:
+    """Every text in the daemon, f-strings too."""
+    found = []
+    for path in sorted((ROOT / "l4ipd").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(plain(node.value))
+            elif isinstance(node, ast.JoinedStr):
+                found.append("".join(str(part.value) if isinstance(part, ast.Constant) else "%"
+                                     for part in node.values))
+    return found
+
+
+@pytest.mark.parametrize("message", re.findall(r"^\.It (.*)$", sections(manual("l4ipd.8"))["DIAGNOSTICS"],
+                                               re.MULTILINE))
+def test_messages(message: str) -> None:
+    assert any(plain(message.strip('"')) in known for known in messages())
 
 
 # -- the sample
