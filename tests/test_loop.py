@@ -40,7 +40,7 @@ class Sleeper:
     def poll(self, timeout: float | None) -> list[int]:
         self.slept.append(timeout)
         if not self.ready:
-            self.clock.now += timeout or 0.0
+            self.clock.now += max(timeout or 0.0, 1e-6)     # time never stands quite still
         ready, self.ready = self.ready, []
         return ready
 

@@ -1,0 +1,321 @@
+"""One endpoint's life on a clock that only the test moves: pace, stalls, LOCAL, lists, the operator, resets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from test_loop import Clock, Sleeper
+
+from l4ipd.checks import Recipe, recipe
+from l4ipd.health import Verdict, local
+from l4ipd.loop import Loop
+from l4ipd.model import Check, Cluster, Endpoint, Member, Service
+from l4ipd.monitor import Monitor, Rounds
+
+GOOD, BAD, LATE = Verdict("L4OK", "connected"), Verdict("L4CON", "connection refused"), Verdict("L4TOUT", "no answer")
+PACE = Check("tcp", interval=10.0, timeout=2.0, rise=2, fall=3, fast_interval=1.0, down_interval=4.0)
+
+
+class Probes:
+    """In place of the network. A probe ends when the test says so, at once when ``now`` is set, or by its deadline."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.now: Verdict | None = None
+        self.flying: list[Flight] = []
+        self.starts: list[tuple[float, int]] = []   # when, and to which port
+        self.cancelled = 0
+
+    def start(self, what: Recipe, done: Callable[[Verdict], object]) -> Flight:
+        self.starts.append((self.clock.now, what.target[1]))
+        flight = Flight(self, done)
+        if self.now is not None:
+            done(self.now)
+        else:
+            self.flying.append(flight)
+        return flight
+
+    def end(self, verdict: Verdict) -> None:
+        self.flying.pop(0).done(verdict)
+
+
+class Flight:
+    def __init__(self, probes: Probes, done: Callable[[Verdict], object]) -> None:
+        self.probes, self.done = probes, done
+
+    def expire(self) -> None:
+        self.probes.flying.remove(self)
+        self.done(LATE)
+
+    def cancel(self) -> None:
+        self.probes.flying.remove(self)
+        self.probes.cancelled += 1
+
+
+class World:
+    def __init__(self, limit: int = 100) -> None:
+        self.clock = Clock()
+        self.loop = Loop(self.clock, Sleeper(self.clock))
+        self.probes = Probes(self.clock)
+        self.changes: list[tuple[str, bool, bool]] = []
+        self.decided: list[str] = []
+        self.rounds = Rounds(self.loop, limit, self.probes.start,
+                             changed=lambda each, flipped: self.changes.append((each.endpoint.name, each.up, flipped)),
+                             decided=lambda each: self.decided.append(each.endpoint.name))
+
+    def monitor(self, *checks: Check, name: str = "web1") -> Monitor:
+        service = Service("http", 80, "tcp", 8080, False, checks or (PACE,))
+        endpoint = next(Cluster("www", ("192.0.2.1",), (service,), (Member(name, "10.0.0.1"),)).endpoints())
+        monitor = Monitor(self.rounds, endpoint, [recipe(check, endpoint) for check in endpoint.checks])
+        monitor.schedule()
+        return monitor
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        end = self.clock.now + seconds
+        self.loop.later(seconds, lambda: None)
+        while self.clock.now < end:
+            self.loop.turn()
+
+
+    def until_start(self) -> None:
+        """Let time pass until the next probe begins."""
+        before = len(self.probes.starts)
+        while len(self.probes.starts) == before:
+            self.loop.turn()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def gaps(world: World) -> list[float]:
+    times = [when for when, _ in world.probes.starts]
+    return [round(later - earlier, 1) for earlier, later in zip(times, times[1:], strict=False)]
+
+
+def test_the_first_probe_comes_within_a_second_and_its_pass_brings_it_up(world: World) -> None:
+    monitor = world.monitor()
+    world.probes.now = GOOD
+    world.run(1.0)
+    assert len(world.probes.starts) == 1
+    assert monitor.up
+    assert world.changes == [("www/http/web1", True, True)]
+    assert world.decided == ["www/http/web1"]
+
+
+def test_pace_up_in_doubt_and_down(world: World) -> None:
+    monitor = world.monitor()
+    world.probes.now = GOOD
+    world.run(45)
+    assert set(gaps(world)[1:]) == {10.0}, "after the first, on the phase"
+    world.probes.starts.clear()
+    world.probes.now = BAD
+    world.run(30)
+    assert not monitor.up
+    assert gaps(world)[0] <= 1.0, "in doubt: as soon as the phase of the fast pace allows"
+    assert gaps(world)[1] == 1.0
+    assert set(gaps(world)[3:]) == {4.0}, "down"
+    world.probes.now = GOOD
+    world.probes.starts.clear()
+    world.run(20)
+    assert monitor.up
+    assert gaps(world)[0] <= 1.0, "in doubt again, on the way up"
+    assert [(up, flipped) for _, up, flipped in world.changes] == [(True, True), (False, True), (True, True)]
+
+
+def test_the_phase_is_a_matter_of_the_name_and_loads_are_even(world: World) -> None:
+    for number in range(500):
+        world.monitor(replace(PACE, interval=5.0), name=f"m{number}")
+    world.probes.now = GOOD
+    world.run(20)
+    world.probes.starts.clear()
+    world.run(5)
+    assert len(world.probes.starts) == 500
+    by_second = [0] * 5
+    for when, _ in world.probes.starts:
+        by_second[int(when) % 5] += 1
+    assert max(by_second) < 2 * min(by_second)
+
+
+def test_a_deadline(world: World) -> None:
+    monitor = world.monitor()
+    world.until_start()
+    world.run(1.9)
+    assert len(world.probes.flying) == 1
+    world.run(0.2)
+    assert monitor.verdict == LATE
+    assert not world.probes.flying
+
+
+def test_after_a_stall_every_probe_gets_its_time_anew(world: World) -> None:
+    monitor = world.monitor()
+    world.run(1)
+    for _ in range(3):
+        world.clock.now += 5                        # nobody ran
+        world.run(0.5)
+        assert monitor.verdict is None
+        assert len(world.probes.flying) == 1
+    world.run(2.1)
+    assert monitor.verdict == LATE, "and no more than that"
+
+
+def test_a_running_probe_is_not_overlapped_and_missed_turns_are_skipped(world: World) -> None:
+    quick = replace(PACE, interval=1.0, fast_interval=1.0, down_interval=1.0, timeout=5.0)
+    world.monitor(quick)
+    world.run(4)
+    assert len(world.probes.starts) == 1
+    world.probes.end(GOOD)
+    world.run(1.0)
+    assert len(world.probes.starts) == 2
+    assert world.rounds.skipped == 1
+
+
+def test_our_own_trouble_never_moves_health_and_is_said_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    monitor = world.monitor()
+    world.probes.now = GOOD
+    world.run(30)
+    world.probes.now = local("socket: too many open files")
+    world.run(60)
+    assert monitor.up
+    assert monitor.verdict == GOOD
+    assert monitor.trouble == "socket: too many open files"
+    assert len(caplog.records) == 1
+    assert "its state stays up" in caplog.text
+    world.probes.now = GOOD
+    world.run(20)
+    assert monitor.trouble == ""
+
+
+def test_a_list_must_pass_whole_and_shows_the_first_that_failed(world: World) -> None:
+    first, second = replace(PACE, rise=1, fall=1), replace(PACE, port=81)
+    monitor = world.monitor(first, second)
+    world.run(1)
+    world.probes.end(GOOD)
+    assert monitor.verdict is None, "half of it is not it"
+    world.probes.end(GOOD)
+    assert monitor.up
+    assert [port for _, port in world.probes.starts] == [8080, 81]
+    world.until_start()
+    world.probes.end(BAD)
+    assert not monitor.up
+    assert monitor.verdict == BAD
+    assert [port for _, port in world.probes.starts] == [8080, 81, 8080], "the second was not asked"
+    assert world.rounds.flying == 0
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_no_more_in_flight_than_there_is_room_for_and_nobody_is_forgotten(at_once: bool) -> None:
+    world = World(limit=7)
+    monitors = [world.monitor(name=f"m{number}") for number in range(3000)]
+    if at_once:
+        world.probes.now = GOOD
+    for _ in range(2000):
+        world.run(0.01)
+        assert world.rounds.flying <= 7
+        while world.probes.flying:
+            world.probes.end(GOOD)
+    assert all(monitor.up for monitor in monitors)
+    assert world.rounds.flying == 0
+
+
+def test_stopping_gives_everything_back() -> None:
+    world = World(limit=2)
+    monitors = [world.monitor(name=f"m{number}") for number in range(5)]
+    world.run(1.1)
+    assert world.rounds.flying == 2
+    assert world.rounds.waiting == 3
+    for monitor in monitors:
+        monitor.stop()
+    assert world.rounds.flying == 0
+    assert not world.probes.flying
+    world.run(30)
+    assert world.rounds.flying == 0
+    assert all(monitor.verdict is None for monitor in monitors)
+
+
+def test_enabled_again_it_is_checked_first(world: World) -> None:
+    monitor = world.monitor()
+    world.probes.now = GOOD
+    world.run(30)
+    monitor.disabled = True
+    assert monitor.up
+    assert not monitor.eligible
+    world.probes.now = None
+    monitor.disabled, monitor.unconfirmed = False, True
+    monitor.hasten()
+    world.run(0.1)
+    assert len(world.probes.flying) == 1
+    assert not monitor.eligible
+    world.probes.end(BAD)
+    assert not monitor.eligible, "one failure of three does not take it down, and does not let it in"
+    monitor.hasten()
+    world.run(0.1)
+    world.probes.end(GOOD)
+    assert monitor.eligible
+    assert world.changes[-1] == ("www/http/web1", True, False)
+
+
+def test_an_adopted_one_is_up_and_its_first_failure_takes_it_down(world: World) -> None:
+    monitor = world.monitor()
+    monitor.adopt()
+    assert monitor.up
+    world.probes.now = BAD
+    world.run(1)
+    assert not monitor.up
+
+
+def test_who_inherits() -> None:
+    world = World()
+    old = world.monitor()
+    old.adopt()
+    old.disabled = True
+    other_check = _moved(old.endpoint, checks=(replace(PACE, type="http"),))
+    heir = Monitor(world.rounds, other_check, [recipe(other_check.checks[0], other_check)])
+    heir.inherit(old)
+    assert heir.up
+    assert heir.disabled
+    other_place = _moved(old.endpoint, address="10.0.0.9")
+    stranger = Monitor(world.rounds, other_place, [recipe(PACE, other_place)])
+    stranger.inherit(old)
+    assert not stranger.up
+    assert stranger.disabled, "the operator meant the name"
+
+
+def _moved(endpoint: Endpoint, **changes: object) -> Endpoint:
+    return replace(endpoint, **changes)             # type: ignore[arg-type]
+
+
+def test_a_refused_client_takes_it_down_at_once_and_probes_bring_it_back(world: World) -> None:
+    monitor = world.monitor()
+    world.probes.now = GOOD
+    world.run(30)
+    world.probes.now = None
+    monitor.refuse(Verdict("RST", "connection refused, seen by ipmon"))
+    assert not monitor.up
+    world.run(0.1)
+    assert len(world.probes.flying) == 1, "the next probe is due now"
+    world.probes.end(BAD)
+    world.run(1.1)
+    assert len(world.probes.flying) == 1, "and then at the fast pace"
+    world.probes.end(GOOD)
+    world.run(1.1)
+    world.probes.end(GOOD)
+    assert monitor.up
+
+
+def test_a_service_that_refuses_clients_and_passes_probes_is_held_down_longer_each_time(world: World) -> None:
+    monitor = world.monitor(replace(PACE, interval=0.5, fast_interval=0.1, down_interval=0.5, timeout=0.1))
+    world.probes.now = GOOD
+    world.run(30)
+    downs = []
+    for _ in range(4):
+        monitor.refuse(Verdict("RST", "connection refused, seen by ipmon"))
+        start = world.clock.now
+        while not monitor.up:
+            world.run(0.1)
+        downs.append(world.clock.now - start)
+    assert all(later > 1.5 * earlier for earlier, later in zip(downs, downs[1:], strict=False)), downs
