@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from gateway import Gateway, free_port, wait
+from members import overcrowded
 from sandbox_tools import Result, Sandbox, sandbox
 
 A, B = "127.0.0.11", "127.0.0.12"
@@ -259,3 +260,22 @@ def test_losing_the_device_is_told_once_and_so_is_its_return(new: Gateway) -> No
     os.kill(victim, signal.SIGKILL)
     new.wait_log(r"^sensing of resets is lost: ipmon: was killed by signal 9; trying again$")
     new.wait_log(r"^sensing of resets is back: ipmon is read again$")
+
+
+def test_a_client_that_is_moved_to_another_member_keeps_its_request(modern: Sandbox) -> None:
+    """Its member does not answer the SYN; the session is purged; what it has sent goes to who is left."""
+    modern.ipnat("-FC")
+    port = free_port()
+    with overcrowded() as silent, socket.create_server(("127.0.0.1", 0)) as other:
+        lines = [f"rdr lo0 127.0.0.1/32 port {port} -> 127.0.0.1 port {inside} tcp round-robin"
+                 for inside in (silent, other.getsockname()[1])]
+        modern.add(lines[0])
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            client.sendall(b"hello")
+            wait("the sandbox has taken it", lambda: "[127.0.0.1 " in modern.ipnat("-l").stdout)
+            modern.add(lines[1])
+            modern.remove(lines[0], "-p")
+            connection, _ = other.accept()
+            with connection:
+                connection.settimeout(20)
+                assert connection.recv(100) == b"hello"

@@ -232,8 +232,10 @@ class Connection:
             self._reset()
             return
         self._close(self.member, reset=True)
-        self.member = None
+        unsent, self.member = self.member.pending, None
         self.connect()
+        if self.member is not None:                 # what the client has said already goes to the other member
+            self.member.pending[:0] = unsent
 
     def _end(self, state: str) -> None:
         """Let the session live on for as long as it does in ``state``."""
