@@ -25,7 +25,8 @@ class Desk(Gateway):
 
     def setup(self, members: str = f"web1: {A}, web2: {B}, web3: {C}", top: str = "", more: str = "") -> None:
         self.configure(f"www: {{address: 127.0.0.1, services: {{http: {{port: {self.port}, member_port: {self.inside}, "
-                       f"check: tcp}}}}, members: {{{members}}}{more}}}", top=top)
+                       f"check: tcp}}}}, members: {{{members}}}{more}}}", top=top,
+                       defaults="{interval: 600ms, timeout: 600ms, rise: 2, fall: 2}")
 
     def begin(self) -> None:
         self.start()
