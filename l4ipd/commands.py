@@ -118,8 +118,7 @@ class Commands:
         warnings += [f"{monitor.endpoint.name}: its rules were gone already: the sessions from before cannot be cut "
                      "off any more" for monitor in late]
         if now and not self._can_cut():
-            warnings.append("sessions are left to finish: " + ("ipfilter.purge is no" if self.daemon.dialect.purge else
-                                                               "this ipnat cannot end them (no -p)"))
+            warnings.append("sessions are left to finish: this ipnat cannot end them (no -p)")
         for line in warnings:
             log.warning("disable by the operator: %s", line)
         before = {monitor.endpoint.name for monitor in chosen} - {monitor.endpoint.name for monitor in fresh}

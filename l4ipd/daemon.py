@@ -155,6 +155,7 @@ class Daemon:
         for monitor in self.monitors.values():
             groups[monitor.endpoint.group].append(monitor)
         self.groups = dict(groups)
+        self._counts.clear()
         self.owner = {line: monitor for monitor in self.monitors.values() for line in self.lines(monitor)}
         self._keep = {f"{cluster.name}/{service.name}": cluster.keep
                       for cluster in self.config.clusters for service in cluster.services}
@@ -255,7 +256,8 @@ class Daemon:
             return None if self._undecided and not self.stopping else "drain"
         if monitor.endpoint.name in self._cut:
             return "purge"
-        return "drain" if monitor.up or monitor.disabled or monitor.unconfirmed else "purge"
+        failed = not (monitor.up or monitor.disabled or monitor.unconfirmed)
+        return "purge" if failed and self.config.ipfilter.purge else "drain"
 
     def _known(self, line: str) -> bool:
         return line in self.owner or line in self.saved.rules
@@ -287,9 +289,15 @@ class Daemon:
     # -- what monitors and the reconciler say
 
     def _decided(self, monitor: Monitor) -> None:
+        """The first outcome of an endpoint. That one is down from the start is no transition, but worth a line."""
         self._undecided.discard(monitor.endpoint.name)
+        if monitor.verdict is not None and not monitor.up and not monitor.changes:
+            log.info("%s", self._transition(monitor, "unknown -> down"))
         if not self._undecided:
             self.rules.touch()
+            for group, members in self.groups.items():
+                if not all(member.disabled for member in members):
+                    self._tell_if_none(group)
 
     def _changed(self, monitor: Monitor, flipped: bool) -> None:
         endpoint = monitor.endpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import logging
 from collections.abc import Callable
 
@@ -46,6 +47,11 @@ def surroundings(config: Config) -> list[str]:
                     probe.prepare(each)
                 except ValueError as error:
                     problems.append(f"clusters.{cluster.name}.services.{service.name}.check: {error}")
+    if config.control.group is not None:
+        try:
+            grp.getgrnam(config.control.group)
+        except KeyError:
+            problems.append(f"control.group: {config.control.group}: no such group")
     if config.notify and find_program(config.notify[0]) is None:
         problems.append(f"notify: {config.notify[0]}: no such program, or it cannot be executed")
     return problems
@@ -83,8 +89,8 @@ class Reloader:
             lines = str(result).splitlines()
             for line in lines:
                 log.error("%s", line)
-            self.daemon.tell(Event("reload-failed", "", "the configuration was not reloaded: the old one goes on",
-                                   logging.ERROR))
+            self.daemon.tell(Event("reload-failed", "", "the configuration was not reloaded: the old one goes on: "
+                                   + lines[0], logging.ERROR))
         else:
             lines = self._commit(result)
         for done in self._served:

@@ -51,7 +51,7 @@ class NatTable:
                  old_tags: Collection[str] = ()) -> None:
         self.settings, self.known = settings, known
         self.tags = {tag for tag in (settings.tag, *old_tags) if tag}
-        purging = ("-p",) if dialect.purge and settings.purge else ()
+        purging = ("-p",) if dialect.purge else ()
         self.table = Table("ipnat", "ipfilter.ipnat", (*settings.ipnat, "-l"), (*settings.ipnat, "-f", "-"),
                            (*settings.ipnat, "-r", "-f", "-"), (*settings.ipnat, "-r", *purging, "-f", "-"),
                            self._read, _plain if dialect.modern else _without_family, ipfilter.LISTING_END)

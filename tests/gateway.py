@@ -127,10 +127,11 @@ class Gateway:
 
     def start(self, *options: str, preexec: Callable[[], None] | None = None) -> None:
         """Start it in the foreground; its standard error is the log."""
+        before = len(self.lines("^l4ipd .* started"))
         self._log = self.log.open("ab")
         self.process = subprocess.Popen(self.command("-d", *options), stderr=self._log, stdin=subprocess.DEVNULL,
                                         env=self.environment(), cwd=self.directory, preexec_fn=preexec)
-        wait("start", lambda: "started" in self.text() or self.ended())
+        wait("start", lambda: len(self.lines("^l4ipd .* started")) > before or self.ended())
 
     def ended(self) -> bool:
         return self.process is None or self.process.poll() is not None

@@ -132,6 +132,7 @@ def test_reload(gateway: Gateway) -> None:
     gateway.send(signal.SIGHUP)
     gateway.wait_targets(A, C, C)
     gateway.wait_log("configuration reloaded: 2 endpoints: 1 new, 0 changed, 1 gone")
+    assert not gateway.lines("unknown -> down")
     assert len(gateway.lines("web1 .* down -> up")) == 1, "what did not change keeps its state"
     gateway.config.unlink()
     gateway.send(signal.SIGHUP)
@@ -257,6 +258,9 @@ def test_unreachable_silent_and_talkative_members(gateway: Gateway) -> None:
     gateway.wait_log(f"silent {A}:{inside}: L7TOUT")
     gateway.wait_log(f"talker {B}:{inside}: L7RSP")
     gateway.wait_log(f"refused {C}:{inside}: L4CON connection refused")
+    gateway.wait_log(f"^www/http/refused {C}:{inside} unknown -> down: L4CON connection refused "
+                     r"\(1 of 1 failed, \d+ ms\); 0 of 4 up$")
+    gateway.wait_log("^www/http: no member is up$")
     gateway.wait_log("away 240.0.0.1:.*: (LOCAL|L4CON|L4TOUT)")
     assert gateway.targets() == []
     assert not gateway.lines("internal error")
