@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+PYTHON = sys.executable                             # of l4ipd
 CLUSTER = 100                                       # members of a cluster
 STUB = Path(__file__).resolve().parent / "ipvs_stub.c"
 
@@ -46,7 +47,7 @@ def l4ipd(task: Task) -> list[str]:
     path = task.directory / "l4ip.conf"
     path.write_text("ipfilter: {interface: lo0}\n"
                     "defaults: {interval: 1s, timeout: 900ms, rise: 2, fall: 3}\nclusters:\n" + "".join(clusters))
-    return [sys.executable, "-m", "l4ipd.main", "-d", "--sandbox", "-c", str(path)]
+    return [PYTHON, "-m", "l4ipd.main", "-d", "--sandbox", "-c", str(path)]
 
 
 # -- HAProxy
@@ -112,14 +113,19 @@ def absent(name: str) -> str:
 
 def version(name: str) -> str:
     """What it says of itself, in a line."""
+    note = ""
     if name == "l4ipd":
-        words = [sys.executable, "-m", "l4ipd.main", "-V"]
-        python = "Python " + sys.version.split()[0]
+        words = [PYTHON, "-c", "import sys, l4ipd; print('l4ipd', l4ipd.__version__, 'on Python', sys.version)"]
     else:
-        words, python = [name, "-v"], "IPVS by a stand-in" if name == "keepalived" and not has_ipvs() else ""
-    said = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
-    line = (said.stdout + said.stderr).strip().splitlines()[0]
-    return f"{line}; {python}" if python else line
+        words = [name, "-v"]
+        note = "; IPVS by a stand-in" if name == "keepalived" and not has_ipvs() else ""
+    said = subprocess.run(words, capture_output=True, text=True, env=environment())
+    return (said.stdout + said.stderr).strip().splitlines()[0] + note
+
+
+def environment() -> dict[str, str]:
+    """Ours, with this work tree to import from."""
+    return {**os.environ, "PYTHONPATH": ":".join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
 
 
 # -- processes
@@ -135,7 +141,7 @@ class Running:
         with self.log.open("wb") as log:
             self.began = time.time()
             self.process = subprocess.Popen([*where, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            cwd=task.directory, env={**os.environ, "PYTHONPATH": str(ROOT)})
+                                            cwd=task.directory, env=environment())
 
     @property
     def pid(self) -> int:
