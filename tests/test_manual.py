@@ -239,17 +239,21 @@ def plain(text: str) -> str:
     return re.sub(r"%\.?\d*[sdf]", "%", text)
 
 
+def said(node: ast.AST) -> str:
+    """The text that an expression makes, f-strings and sums too; a mark for what is no text."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return plain(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(said, node.values))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return said(node.left) + said(node.right)
+    return "%"
+
+
 def messages() -> list[str]:
-    """Every text in the daemon, f-strings too."""
-    found = []
-    for path in sorted((ROOT / "l4ipd").glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(plain(node.value))
-            elif isinstance(node, ast.JoinedStr):
-                found.append("".join(str(part.value) if isinstance(part, ast.Constant) else "%"
-                                     for part in node.values))
-    return found
+    """Every text in the daemon."""
+    return [said(node) for path in sorted((ROOT / "l4ipd").glob("*.py")) for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp)]
 
 
 @pytest.mark.parametrize("message", re.findall(r"^\.It (.*)$", sections(manual("l4ipd.8"))["DIAGNOSTICS"],
