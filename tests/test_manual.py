@@ -252,7 +252,8 @@ def said(node: ast.AST) -> str:
 
 def messages() -> list[str]:
     """Every text in the daemon."""
-    return [said(node) for path in sorted((ROOT / "l4ipd").glob("*.py")) for node in ast.walk(ast.parse(path.read_text()))
+    trees = [ast.parse(path.read_text()) for path in sorted((ROOT / "l4ipd").glob("*.py"))]
+    return [said(node) for tree in trees for node in ast.walk(tree)
             if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp)]
 
 
