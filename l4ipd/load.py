@@ -28,7 +28,7 @@ def load(path: str) -> Config:
             text = file.read()
         config = parse(text, path)
     except OSError as error:
-        raise Refused(f"{path}: {error.strerror}") from None
+        raise Refused(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
     except ConfigError as error:
         raise Refused("\n".join(error.errors)) from None
     problems = [f"{path}: {problem}" for problem in surroundings(config)]

@@ -64,6 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             from l4ipd.demo import run
             return run(options.verbose)
         config = load(options.config)
+        if options.check and options.sandbox:
+            with ExitStack() as stack:
+                rehearsal = Rehearsal()
+                stack.callback(rehearsal.stop)
+                return check(rehearsal.adapt(config))
         if options.check:
             return check(config)
         with ExitStack() as stack:
@@ -136,7 +141,8 @@ def serve(options: argparse.Namespace, config: Config, stack: ExitStack) -> int:
     try:
         stack.enter_context(pidfile.PidFile(path))
     except (pidfile.Running, OSError) as error:     # between our look and now
-        log.error("%s: cannot be taken: %s", path, error)
+        words = f"l4ipd is already running, pid {error.pid}" if isinstance(error, pidfile.Running) else str(error)
+        log.error("%s: cannot be taken: %s", path, words)
         return 1
     if left_behind is not None:
         log.warning("%s was left behind by process %s, which is gone: replaced", path, left_behind or "?")
@@ -199,7 +205,8 @@ def run(options: argparse.Namespace, config: Config, rehearsal: Rehearsal | None
 
 
 def stop(daemon: Daemon) -> None:
-    log.info("stopping; the rules %s", "stay" if daemon.config.ipfilter.on_stop == "keep" else "are removed")
+    keep = daemon.config.ipfilter.on_stop == "keep"
+    log.info("stopping; the rules %s", "stay" if keep else "are removed")
     daemon.stop()
 
 

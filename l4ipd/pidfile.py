@@ -66,7 +66,7 @@ class PidFile:
         except (lockfile.AlreadyLocked, lockfile.LockTimeout):
             raise Running(self._file.read_pid()) from None
         except lockfile.LockFailed as error:
-            raise OSError(f"cannot create {self.path}: {error}") from None
+            raise OSError(str(error)) from None
         self._fd = os.open(self.path, os.O_RDONLY)
         _lock(self._fd)
         return self

@@ -136,7 +136,7 @@ def test_reload(gateway: Gateway) -> None:
     assert len(gateway.lines("web1 .* down -> up")) == 1, "what did not change keeps its state"
     gateway.config.unlink()
     gateway.send(signal.SIGHUP)
-    gateway.wait_log("No such file or directory", 1)
+    gateway.wait_log("l4ip.conf: cannot be read: no such file or directory", 1)
     assert not gateway.ended()
 
 
