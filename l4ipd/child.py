@@ -67,14 +67,16 @@ class Child:
     ``output(chunk)`` gets standard output as it comes, and returns True when it has seen enough: the pipe is closed
     then. Without it, at most ``limit`` bytes are collected for :class:`Exit`, and the same of standard error.
     ``errors(chunk)`` does the same for standard error. ``timeout`` is in seconds; None is for ever. With ``hold_stdin``
-    the child's standard input stays open as long as we live, so that it can notice when we do not.
+    the child's standard input stays open as long as we live, so that it can notice when we do not. A child that
+    ``outlives`` us is not ended by :func:`end_all`.
     """
 
     def __init__(self, loop: Loop, argv: Sequence[str], *, stdin: bytes = b"", timeout: float | None,
                  done: Callable[[Exit], object], output: Callable[[bytes], bool] | None = None,
-                 errors: Callable[[bytes], bool] | None = None, hold_stdin: bool = False,
+                 errors: Callable[[bytes], bool] | None = None, hold_stdin: bool = False, outlives: bool = False,
                  limit: int = 1 << 20, env: Mapping[str, str] | None = None) -> None:
         self.loop, self.done, self.limit, self.hold_stdin = loop, done, limit, hold_stdin
+        self.outlives = outlives
         self._takers = {"stdout": output, "stderr": errors}
         self.pid = 0
         self.timed_out = False
@@ -198,6 +200,18 @@ class Child:
                 os.killpg(self.pid, signal.SIGKILL)
         self.done(Exit(os.waitstatus_to_exitcode(status), bytes(self._got["stdout"]), bytes(self._got["stderr"]),
                        self.timed_out))
+
+
+def end_all() -> None:
+    """Leave nobody behind: KILL the group of every child that is still there, and reap it."""
+    for pid, child in list(_alive.items()):
+        if child.outlives:
+            continue
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+        del _alive[pid]
 
 
 def reap() -> None:

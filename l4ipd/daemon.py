@@ -11,6 +11,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from l4ipd import checks, ipfilter, plan
@@ -43,7 +44,7 @@ class Daemon:
     def __init__(self, loop: Loop, config: Config, descriptors: int) -> None:
         self.loop = loop
         self.config = Config()
-        self.dialect = Dialect()
+        self.dialect = Dialect(sure=False)
         self.monitors: dict[str, Monitor] = {}
         self.groups: dict[str, list[Monitor]] = {}  # by service
         self.owner: dict[str, Monitor] = {}         # every rule that the configuration can want -> whose it is
@@ -62,6 +63,7 @@ class Daemon:
         self._dirty: set[str] = set()               # services whose rules have to be planned anew
         self._undecided: set[str] = set()           # endpoints without any outcome yet
         self._adopted = False
+        self._asking = False                        # find_dialect is under way
         self._old_tags: set[str] = set()
         self._lines: dict[str, list[str]] = {}      # by endpoint: every rule that it has while it serves
         self._counts: dict[str, int] = {}           # by service: who is eligible, as far as this turn had to count
@@ -92,12 +94,15 @@ class Daemon:
             log.info("still disabled by the operator: %s", ", ".join(self.disabled))
 
     def _speak(self, dialect: Dialect) -> None:
-        self.dialect = dialect
+        """The tools have answered. If ipnat could not, it is asked again as soon as it works."""
+        known, self.dialect = self.dialect, dialect
+        self._asking = False
         self.sensing.modern = dialect.modern
-        if dialect.version:
+        if dialect.version and dialect.sure and dialect != known:
             log.info("IPFilter %s; ipnat %s", dialect.version, "ends the sessions of failed members (-p)"
                      if dialect.purge else "cannot end sessions (no -p): those of failed members end in their own time")
-        self._use_table()
+        if dialect != known or self.rules.pause:
+            self._use_table()
         self.rules.pause = False
 
     def _use_table(self) -> None:
@@ -145,6 +150,8 @@ class Daemon:
         if config.ipfilter != before.ipfilter and before.clusters:
             if before.ipfilter.tag and before.ipfilter.tag != config.ipfilter.tag:
                 self._old_tags.add(before.ipfilter.tag)
+            if (config.ipfilter.ipnat, config.ipfilter.ipf) != (before.ipfilter.ipnat, before.ipfilter.ipf):
+                self.dialect = replace(self.dialect, sure=False)
             self._use_table()
         self.sensing.apply(config.resets, config.ipfilter, self.monitors.values(),
                            f"{os.path.splitext(config.pidfile)[0]}.ipmon.pid")
@@ -264,6 +271,9 @@ class Daemon:
 
     def _listed(self) -> None:
         """The kernel's table has been read."""
+        if not self.dialect.sure and not self._asking:
+            self._asking = True
+            find_dialect(self.loop, self.config.ipfilter, self._speak)
         if not self._adopted:
             self._adopted = True
             self._adopt()

@@ -132,6 +132,9 @@ class Tour:
 def _is_free(port: int) -> bool:
     import socket
     with socket.socket() as probe:
+        if probe.connect_ex((HOST, port)) == 0:     # some systems let two listen
+            return False
+    with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

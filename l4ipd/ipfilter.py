@@ -75,7 +75,7 @@ def owned(tag: str | None, ours: str | None) -> bool:
     """Whether a rule's tag is ``ours`` or, for a weight above 1, ``ours`` with a number: l4ip, l4ip.2, …"""
     if tag is None or ours is None or not tag.startswith(ours):
         return False
-    return tag == ours or bool(re.fullmatch(r"\.[1-9]\d?", tag[len(ours):]))
+    return tag == ours or bool(re.fullmatch(r"\.([2-9]|[1-9]\d)", tag[len(ours):]))
 
 
 # -- reading

@@ -16,7 +16,7 @@ from typing import Protocol
 import daemon as python_daemon
 
 from l4ipd import __version__, logs, pidfile, plan, status
-from l4ipd.child import Child, Exit
+from l4ipd.child import Child, Exit, end_all
 from l4ipd.config import warnings
 from l4ipd.daemon import Daemon
 from l4ipd.desk import Desk
@@ -30,7 +30,7 @@ from l4ipd.rehearsal import Rehearsal
 from l4ipd.web import Web
 
 DEFAULT_CONFIG = "/usr/local/etc/l4ip.conf"
-RESERVE = 64                                        # descriptors that probes leave to everything else
+RESERVE = 64                                        # descriptors that probes leave to others, if there are enough
 log = logging.getLogger("l4ipd")
 
 
@@ -58,6 +58,8 @@ class Guide(Protocol):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 0: fine; 1: configuration or start-up error; 2: usage."""
+    open_standard_streams()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)    # whoever sends one this early means the daemon that is to come
     options = parser().parse_args(argv)
     try:
         if options.demo:
@@ -78,6 +80,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 1
+    except BrokenPipeError:                         # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+
+
+def open_standard_streams() -> None:
+    """Let descriptors 0 to 2 lead somewhere: what is opened next would take their place, and be written to."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)          # the lowest that is free: fd
+            setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115
 
 
 # -- the configuration
@@ -132,7 +147,6 @@ def serve(options: argparse.Namespace, config: Config, stack: ExitStack) -> int:
     path = os.path.abspath(options.pidfile or config.pidfile)
     left_behind = look_first(path)
     options.config = os.path.abspath(options.config)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)    # who reads the pid file may send one before the loop is there
     if options.foreground:
         logs.to_stderr(config.log)
     else:
@@ -200,6 +214,7 @@ def run(options: argparse.Namespace, config: Config, rehearsal: Rehearsal | None
         companion.stop()
     if rehearsal is not None:
         rehearsal.stop()
+    end_all()
     loop.close()
     log.info("l4ipd stopped")
 
@@ -230,7 +245,7 @@ def descriptors(reserve: int) -> int:
             soft = hard
         except (OSError, ValueError):
             pass                                    # then with what there is
-    return (1 << 20) if soft == resource.RLIM_INFINITY else max(1, soft - reserve)
+    return (1 << 20) if soft == resource.RLIM_INFINITY else max(1, soft - min(reserve, soft // 2))
 
 
 if __name__ == "__main__":

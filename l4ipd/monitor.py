@@ -34,6 +34,10 @@ TRAIL_MASK = (1 << TRAIL) - 1
 log = logging.getLogger("l4ipd.probe")
 
 
+def _nothing() -> None:
+    """For the timer of who is stopped."""
+
+
 class Rounds:
     """What all monitors share: the loop, the limit of probes in flight, and who is told what.
 
@@ -195,6 +199,7 @@ class Monitor:
     def stop(self) -> None:
         """No more probes; the one in flight is abandoned."""
         self.rounds.loop.clear(self._timer)
+        self._timer.callback = _nothing             # no cycle: who was there at the start is frozen (main.run)
         if self.queued:
             self.queued = False
         self._abandon()
@@ -290,7 +295,7 @@ class Monitor:
             self.changes += 1
             self.unconfirmed = self.unconfirmed and not self.up
             self.rounds.changed(self, True)
-        elif self.unconfirmed and passed:
+        elif self.unconfirmed and passed and self.up:
             self.unconfirmed = False
             self.rounds.changed(self, False)
 

@@ -26,6 +26,7 @@ class Dialect:
     version: str = ""                               # of `ipf -V`, empty if it would not say
     modern: bool = True                             # knows the word inet6: not 4.1
     purge: bool = False                             # ipnat -p ends the sessions of a removed rule
+    sure: bool = True                               # ipnat has answered: False, and it has to be asked again
 
 
 def find_dialect(loop: Loop, tools: Ipfilter, done: Callable[[Dialect], object]) -> None:
@@ -39,7 +40,8 @@ def find_dialect(loop: Loop, tools: Ipfilter, done: Callable[[Dialect], object])
 
     def purging(version: str, end: Exit) -> None:
         modern = int(version.split(".")[0]) >= 5 if version else True
-        done(Dialect(version, modern, end.clean))
+        unknown_option = re.search(rb"option|usage:", end.stderr, re.IGNORECASE) is not None
+        done(Dialect(version, modern, end.clean, end.clean or unknown_option))
 
     Child(loop, (*tools.ipf, "-V"), timeout=tools.timeout, done=versioned)
 

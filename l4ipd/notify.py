@@ -101,7 +101,7 @@ class Notifier:
         call = self._queue.popleft()
         self.runs += 1
         self._child = Child(self.loop, (*self.words, call.event, call.name, call.text), timeout=TIME_LIMIT,
-                            done=lambda end: self._ended(call, end), limit=OUTPUT_LIMIT,
+                            done=lambda end: self._ended(call, end), limit=OUTPUT_LIMIT, outlives=True,
                             env={**environment(), **call.facts})
 
     def _ended(self, call: Call, end: Exit) -> None:

@@ -68,8 +68,19 @@ class PidFile:
         except lockfile.LockFailed as error:
             raise OSError(str(error)) from None
         self._fd = os.open(self.path, os.O_RDONLY)
-        _lock(self._fd)
+        if not _lock(self._fd) or not self._is_ours():      # somebody took it for one that was left behind
+            pid = _read(self._fd)
+            os.close(self._fd)
+            raise Running(pid)
         return self
+
+    def _is_ours(self) -> bool:
+        """Whether what we have locked is still the file at the path, and names us."""
+        try:
+            return (os.path.samestat(os.fstat(self._fd), os.stat(self.path))
+                    and self._file.read_pid() == os.getpid())
+        except OSError:
+            return False
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
                  trace: TracebackType | None) -> None:

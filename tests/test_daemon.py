@@ -17,6 +17,8 @@ import pytest
 from gateway import PATIENCE, Gateway, free_port, wait
 from sandbox_tools import Sandbox, sandbox
 
+from l4ipd.sandbox import tool_words
+
 A, B, C = "127.0.0.11", "127.0.0.12", "127.0.0.13"
 FOREIGN = ["map ext0 10.0.0.0/24 -> 0/32", "rdr ext0 203.0.113.1/32 port 25 -> 10.0.0.7 port 25 tcp"]
 
@@ -429,3 +431,58 @@ def retry(port: int) -> str:
         if answer:
             return answer
     raise AssertionError("never got through")
+
+
+# -- what an enemy has tried
+
+def test_an_ipnat_that_is_there_only_later_is_asked_again_what_it_can(gateway: Gateway) -> None:
+    """At boot the daemon may be up before IPFilter is: it must not believe for ever that sessions cannot be ended."""
+    port, inside = free_port(), free_port()
+    web = gateway.web(A, inside)
+    tool = gateway.directory / "ipnat"
+    gateway.configure(www(port, inside, f"web1: {A}"), ipfilter=f"ipnat: {tool}")
+    gateway.start()
+    gateway.wait_log("ipnat: .*: no such program: name it in the configuration")
+    words = " ".join(tool_words(gateway.kernel.path)["ipnat"])
+    tool.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+    tool.chmod(0o755)
+    gateway.wait_targets(A)
+    gateway.wait_log("ends the sessions of failed members")
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n")       # and no more: the session stays
+        wait("the session", lambda: f" {inside} " in gateway.kernel.ipnat("-l").stdout.partition("sessions:")[2])
+        web.status = 500
+        gateway.wait_targets()
+        wait("its end", lambda: f" {inside} " not in gateway.kernel.ipnat("-l").stdout.partition("sessions:")[2])
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams(gateway: Gateway, closed: str) -> None:
+    gateway.configure(www(free_port(), free_port(), f"web1: {A}"))
+    words = " ".join(gateway.command())
+    start = subprocess.run(["sh", "-c", f"exec {words} {closed}"], env=gateway.environment(), timeout=PATIENCE)
+    assert start.returncode == 0
+    wait("the pid file", lambda: gateway.pidfile.exists() and gateway.pidfile.read_text().strip())
+    os.kill(int(gateway.pidfile.read_text()), signal.SIGTERM)
+    wait("its end", lambda: not gateway.pidfile.exists())
+
+
+def test_no_child_is_left_behind(gateway: Gateway) -> None:
+    tool = gateway.directory / "ipnat"
+    pids = gateway.directory / "pids"
+    tool.write_text(f'#!/bin/sh\ntrap "" TERM\necho $$ >> {pids}\nsleep 600\n')
+    tool.chmod(0o755)
+    gateway.configure(www(free_port(), free_port(), f"web1: {A}"), ipfilter=f"ipnat: {tool}\ntimeout: 60s")
+    gateway.start()
+    wait("a child", lambda: pids.exists() and pids.read_text().strip())
+    assert gateway.stop() == 0
+    for pid in pids.read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
+
+
+def test_whoever_reads_our_output_may_stop(gateway: Gateway) -> None:
+    gateway.configure(www(80, 8080, f"web1: {A}"))
+    end = subprocess.run(["sh", "-c", f"{' '.join(gateway.command('-n'))} | true"], capture_output=True, text=True,
+                         env=gateway.environment(), timeout=PATIENCE)
+    assert "Traceback" not in end.stderr

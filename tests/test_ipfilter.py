@@ -86,7 +86,9 @@ def test_ours_is_ours_in_whatever_order_its_options_come(options: str) -> None:
 
 @pytest.mark.parametrize(("tag", "ours"), [
     ("l4ip", True), ("l4ip.2", True), ("l4ip.99", True), (None, False), ("l4ip2", False), ("l4ip.", False),
-    ("l4ip.0", False), ("l4ip.100", False), ("l4ip.x", False), ("other", False), ("xl4ip", False), ("l4ip-web", False),
+    ("l4ip.0", False),
+    ("l4ip.1", False), ("l4ip.02", False),
+    ("l4ip.100", False), ("l4ip.x", False), ("other", False), ("xl4ip", False), ("l4ip-web", False),
 ])
 def test_tags(tag: str | None, ours: bool) -> None:
     assert owned(tag, "l4ip") == ours
