@@ -217,7 +217,10 @@ class Loop:
             for timer in self._slots.pop(tick):
                 if timer.tick == tick:              # neither cleared nor set anew
                     timer.tick = 0
-                    self._call(timer.callback)
+                    try:
+                        timer.callback()
+                    except Exception:
+                        log.exception("internal error: please report this")
 
     def _call(self, callback: Callback) -> None:
         try:

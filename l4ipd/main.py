@@ -207,6 +207,7 @@ def run(options: argparse.Namespace, config: Config, rehearsal: Rehearsal | None
     companion = guide(loop, daemon) if guide is not None else None
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)                # probes come and go without cycles: looking for them costs 10 %
     loop.run()
     site.stop()
     desk.close()
