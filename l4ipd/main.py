@@ -31,6 +31,7 @@ from l4ipd.web import Web
 
 DEFAULT_CONFIG = "/usr/local/etc/l4ip.conf"
 RESERVE = 64                                        # descriptors that probes leave to others, if there are enough
+SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 log = logging.getLogger("l4ipd")
 
 
@@ -152,6 +153,7 @@ def serve(options: argparse.Namespace, config: Config, stack: ExitStack) -> int:
     else:
         stack.enter_context(python_daemon.DaemonContext(detach_process=True, umask=0o027, signal_map={}))
         logs.to_syslog(config.log)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)   # whoever reads the pid file may send one: it waits for the loop
     try:
         stack.enter_context(pidfile.PidFile(path))
     except (pidfile.Running, OSError) as error:     # between our look and now
@@ -190,6 +192,7 @@ def run(options: argparse.Namespace, config: Config, rehearsal: Rehearsal | None
     for name in ("SIGUSR1", "SIGINFO"):
         if hasattr(signal, name):
             loop.on_signal(getattr(signal, name), lambda: show(daemon))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()), options.config)
     for warning in warnings(config):
         log.warning("%s", warning)

@@ -292,7 +292,7 @@ def test_reload(desk: Desk) -> None:
     assert lines[2] == "l4ipctl: the configuration was not reloaded: the old one goes on"
     assert list(desk.states()) == ["web1", "web3", "web4"]
     desk.config.unlink()
-    assert "No such file" in desk.ctl("reload")[2]
+    assert "no such file" in desk.ctl("reload")[2]
 
 
 def test_reload_moves_the_socket(desk: Desk) -> None:
