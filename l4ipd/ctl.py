@@ -61,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: see l4ipctl(8)."""
+    if sys.stdout is None:                          # closed by whoever started us: the exit status is what they want
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     options = parser().parse_args(argv)
     path = options.socket or os.environ.get("L4IP_SOCKET") or DEFAULT_SOCKET
     try:
@@ -73,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:                         # `| head`: whoever read us has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except OSError as error:                        # a full disk; the socket's own errors are Unreachable
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"l4ipctl: the answer cannot be written: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+        return SOME_NOT
 
 
 def run(options: argparse.Namespace, path: str) -> int:

@@ -76,4 +76,5 @@ class Desk:
         states = {name: (monitor.up, round(began + monitor.since, 1)) for name, monitor in daemon.monitors.items()
                   if monitor.up or monitor.verdict is not None}
         tagless = daemon.config.ipfilter.tag is None
-        return Saved(daemon.disabled, states, frozenset([*daemon.rules.want, *daemon.rules.have] if tagless else ()))
+        return Saved(daemon.disabled, states, frozenset([*daemon.rules.want, *daemon.rules.have] if tagless else ()),
+                     *daemon.sensing.traces())

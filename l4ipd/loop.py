@@ -31,6 +31,7 @@ from typing import Any, Protocol, TypeVar
 
 READ, WRITE = 1, 2
 RATE = 200                      # ticks a second; timers are rounded up to a tick, so that one wake-up serves a batch
+BATCH = 512                     # timers of a backlog that are fired before the loop looks what has arrived meanwhile
 STALL = 0.5                     # seconds that the first timer must be late for a turn to count as stalled
 Callback = Callable[[], object]
 Result = TypeVar("Result")
@@ -212,10 +213,13 @@ class Loop:
         return max(0.0, self._ticks[0] / RATE - self.clock())
 
     def _fire(self, until: int) -> None:
-        while self._ticks and self._ticks[0] <= until:
+        """Fire what is due, tick by tick; of a backlog only a part, so that answers do not wait for all of it."""
+        fired = 0
+        while self._ticks and self._ticks[0] <= until and fired < BATCH:
             tick = heapq.heappop(self._ticks)
             for timer in self._slots.pop(tick):
                 if timer.tick == tick:              # neither cleared nor set anew
+                    fired += 1
                     timer.tick = 0
                     try:
                         timer.callback()

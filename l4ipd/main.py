@@ -202,15 +202,15 @@ def run(options: argparse.Namespace, config: Config, rehearsal: Rehearsal | None
     def begin() -> None:
         daemon.start()
         site.start()
+        gc.collect()
+        gc.freeze()                                 # what lives as long as we do need not be looked through again
+        gc.set_threshold(50_000, 20, 50)            # probes come and go without cycles: looking for them costs 10 %
 
     if rehearsal is not None:
         rehearsal.start(loop, begin)
     else:
         begin()
     companion = guide(loop, daemon) if guide is not None else None
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)                # probes come and go without cycles: looking for them costs 10 %
     loop.run()
     site.stop()
     desk.close()

@@ -16,6 +16,7 @@ from l4ipd.loop import Loop
 from l4ipd.model import Ipfilter
 from l4ipd.reconcile import Table
 
+Read = tuple[str, str | None] | None                # the canonical line and the tag of a listed rule; None: no rdr
 log = logging.getLogger("l4ipd.rules")
 
 
@@ -41,7 +42,7 @@ def find_dialect(loop: Loop, tools: Ipfilter, done: Callable[[Dialect], object])
     def purging(version: str, end: Exit) -> None:
         modern = int(version.split(".")[0]) >= 5 if version else True
         unknown_option = re.search(rb"option|usage:", end.stderr, re.IGNORECASE) is not None
-        done(Dialect(version, modern, end.clean, end.clean or unknown_option))
+        done(Dialect(version, modern, end.clean, end.clean or (unknown_option and version != "")))
 
     Child(loop, (*tools.ipf, "-V"), timeout=tools.timeout, done=versioned)
 
@@ -57,23 +58,24 @@ class NatTable:
         self.table = Table("ipnat", "ipfilter.ipnat", (*settings.ipnat, "-l"), (*settings.ipnat, "-f", "-"),
                            (*settings.ipnat, "-r", "-f", "-"), (*settings.ipnat, "-r", *purging, "-f", "-"),
                            self._read, _plain if dialect.modern else _without_family, ipfilter.LISTING_END)
-        self._seen: dict[str, Rdr | None] = {}      # every line of the last listing and of this one
-        self._now: dict[str, Rdr | None] = {}
+        self._seen: dict[str, Read] = {}            # every line of the last listing and of this one
+        self._now: dict[str, Read] = {}
         self._warned: set[tuple[str, str]] = set()
 
     def _read(self, line: str) -> str | None:
-        rule = self._seen[line] if line in self._seen else ipfilter.parse(line, _port)
-        self._now[line] = rule
-        if rule is None:
+        read = self._now[line] = self._seen[line] if line in self._seen else _understand(line)
+        if read is None:
             return None
+        canonical, tag = read
         if self.settings.tag is None:
-            return rule.line() if self.known(rule.line()) else None
-        return rule.line() if any(ipfilter.owned(rule.tag, tag) for tag in self.tags) else None
+            return canonical if self.known(canonical) else None
+        return canonical if any(ipfilter.owned(tag, ours) for ours in self.tags) else None
 
     def listed(self, ours: Iterable[str], want: Iterable[str]) -> None:
         """A listing is complete: warn about rules of others that get in the way of those we want, once each."""
         mine = set(ours)
-        foreign = [(line, rule) for line, rule in self._now.items() if rule is not None and rule.line() not in mine]
+        foreign = [(line, rule) for line, read in self._now.items() if read is not None and read[0] not in mine
+                   and (rule := ipfilter.parse(line, _port)) is not None]
         self._seen, self._now = self._now, {}
         if not foreign:
             self._warned.clear()
@@ -90,6 +92,11 @@ class NatTable:
                 log.warning("a rule that is not ours %s: remove it, or give its port up: %s: it meets ours: %s",
                             how, line, hurt)
         self._warned = {(line, ipfilter.side(hurt)) for line, hurt in clashes}
+
+
+def _understand(line: str) -> Read:
+    rule = ipfilter.parse(line, _port)
+    return None if rule is None else (rule.line(), rule.tag)
 
 
 def _plain(line: str) -> str:

@@ -79,6 +79,7 @@ class Sensing:
         self.rules: dict[tuple[str, bool], Reconciler] = {}     # by kind (log, count), and whether IPv6
         self.hearing = Hearing(loop, self.tools)
         self._tables: dict[tuple[str, bool], FilterTable] = {}
+        self._left: set[tuple[str, bool]] = set()   # tables in which an earlier run may have left rules
         self._targets: dict[tuple[str, str, int], Target] = {}  # by protocol, address and port
         self._udp: dict[str, list[Target]] = {}     # by address: for records that do not tell the port
         self._tags: set[int] = set()                # that our log rules have had
@@ -114,9 +115,24 @@ class Sensing:
                     self._udp.setdefault(endpoint.address, []).append(target)
             self._targets[key].watched.append(each)
 
+    def remember(self, tables: Iterable[str], tags: Iterable[int], counts: Iterable[str]) -> None:
+        """What an earlier run may have left in the kernel (see :meth:`traces`): it goes, unless it is wanted again."""
+        self._left = {(action, name.endswith("6")) for name in tables
+                      if (action := name.removesuffix("6")) in ("log", "count")}
+        self._tags.update(tags)
+        self._counts.update(counts)
+
+    def traces(self) -> tuple[frozenset[str], frozenset[int], frozenset[str]]:
+        """For the state file: the tables in which rules of ours may be, their tags, and the count rules."""
+        used = {key: rules for key, rules in self.rules.items() if rules.want or rules.have or rules.stale}
+        return (frozenset(action + "6" * inet6 for action, inet6 in used),
+                frozenset(self._tags if any(action == "log" for action, _ in used) else ()),
+                frozenset(line for (action, _), rules in used.items() if action == "count"
+                          for line in (*rules.want, *rules.have)))
+
     def _want(self, endpoints: Sequence[Endpoint], action: str) -> None:
         """Have the reconcilers keep the rules for ``endpoints``, and take out those of the other kind."""
-        want: dict[tuple[str, bool], dict[str, None]] = {key: {} for key in self.rules}
+        want: dict[tuple[str, bool], dict[str, None]] = {key: {} for key in self.rules.keys() | self._left}
         if self.settings is not None:
             tag = self.settings.tag if action == "log" else None
             if tag is not None:

@@ -8,7 +8,8 @@ The kernel's table stays the first witness. Whether an endpoint starts *up* is d
 by its probes, never by this file: after a reboot the table is empty, the first probes are a second away, and a file
 that says "up" of a member that died meanwhile would send clients to it. The file only tells *since when*, and that is
 forgotten after an hour. What the operator disabled never expires. The rules matter where IPFilter has no tags
-(``tag: no``): they are how the next run knows which of the kernel's rules are ours.
+(``tag: no``): they are how the next run knows which of the kernel's rules are ours. So do the tags and tables of the
+ipf rules for sensing resets, since the configuration of the next run may not have that section any more.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ class Saved:
     disabled: Mapping[str, float] = field(default_factory=dict)         # endpoint -> since when
     states: Mapping[str, tuple[bool, float]] = field(default_factory=dict)      # endpoint -> up?, since when
     rules: frozenset[str] = frozenset()                                 # canonical lines
+    tables: frozenset[str] = frozenset()            # of ipf, where rules of ours may be: log, log6, count, count6
+    tags: frozenset[int] = frozenset()              # that our log rules bear
+    counts: frozenset[str] = frozenset()            # canonical lines of our count rules, which bear none
 
     def since(self, name: str, up: bool, now: float) -> float:
         """How many seconds ago ``name`` went up, or down; 0 if that is not known."""
@@ -79,6 +83,10 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
         disabled = {str(name): _finite(when) for name, when in data["disabled"].items()}
         states = {str(name): (bool(up), _finite(when)) for name, (up, when) in data["endpoints"].items()}
         rules = frozenset(str(line) for line in data["rules"])
+        filters = data.get("filters", {})           # absent in files of before
+        tables = frozenset(str(name) for name in filters.get("tables", ()))
+        tags = frozenset(int(tag) for tag in filters.get("tags", ()))
+        counts = frozenset(str(line) for line in filters.get("counts", ()))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ValueError("it is damaged") from None
     if not 0 <= now - written <= OLD:
@@ -86,7 +94,7 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
         log.info("%s is %s: since when endpoints are up or down is forgotten%s", path, age,
                  "" if not disabled else "; what the operator disabled stays disabled")
         states = {}
-    return Saved(disabled, states, rules)
+    return Saved(disabled, states, rules, tables, tags, counts)
 
 
 def _finite(value: float) -> float:
@@ -99,7 +107,9 @@ def _finite(value: float) -> float:
 def encode(saved: Saved, now: float) -> bytes:
     """The text of the file."""
     return json.dumps({"version": VERSION, "written": now, "disabled": dict(saved.disabled),
-                       "endpoints": dict(saved.states), "rules": sorted(saved.rules)}).encode() + b"\n"
+                       "endpoints": dict(saved.states), "rules": sorted(saved.rules),
+                       "filters": {"tables": sorted(saved.tables), "tags": sorted(saved.tags),
+                                   "counts": sorted(saved.counts)}}).encode() + b"\n"
 
 
 def write(path: str, text: bytes) -> None:

@@ -115,6 +115,20 @@ def test_what_has_arrived_comes_before_what_is_overdue_and_hooks_before_both(fak
     assert order == ["hook", "arrived", "overdue"]
 
 
+def test_a_backlog_of_timers_does_not_keep_arrivals_waiting(faked: Loop, clock: Clock) -> None:
+    order: list[str] = []
+    for number in range(5 * module.BATCH):
+        faked.set(Timer(lambda: order.append("timer")), clock.now + 0.01 * (number // 100))
+    clock.now += 100                                # the process was stopped
+    faked.watch(5, READ, lambda: order.append("arrived"))
+    for _ in range(2):
+        faked._poller.ready = [5]                   # type: ignore[attr-defined]
+        faked.turn()
+    assert order.index("arrived", 1) < 2 * module.BATCH
+    turns(faked, clock, clock.now + 1)
+    assert order.count("timer") == 5 * module.BATCH, "and nobody is forgotten"
+
+
 def test_a_stall_is_noticed(faked: Loop, clock: Clock) -> None:
     faked.set(Timer(lambda: None), clock.now + 1)
     faked.turn()

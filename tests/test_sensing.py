@@ -279,3 +279,28 @@ def test_a_client_that_is_moved_to_another_member_keeps_its_request(modern: Sand
             with connection:
                 connection.settimeout(20)
                 assert connection.recv(100) == b"hello"
+
+
+@pytest.mark.parametrize("source", ["ipmon", "counters"])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_rules_of_a_section_that_is_gone_at_the_next_start_go(gateway: Gateway, source: str, signum: int) -> None:
+    inside = free_port()
+    gateway.web(A, inside)
+    clusters = www(free_port(), inside, members=f"web1: {A}")
+
+    def ours() -> str:
+        kind = "-iR" if source == "ipmon" else "-aihR"
+        listed = gateway.kernel.run("ipfstat", kind).stdout
+        return "".join(line for line in listed.splitlines(True) if A in line)
+
+    gateway.configure(clusters, top=f"resets: {{interface: lo0, source: {source}}}\n", defaults=SLOW)
+    gateway.start()
+    gateway.wait_targets(A)
+    wait("the rule", ours)
+    state = gateway.directory / "state.json"
+    wait("the state", lambda: state.exists() and '"tables": ["' in state.read_text())
+    gateway.stop(signum)
+    assert ours(), "a stop leaves the rules"
+    gateway.configure(clusters, defaults=SLOW)
+    gateway.start()
+    wait("they go", lambda: not ours())

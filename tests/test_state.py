@@ -25,10 +25,11 @@ times = st.floats(0, 4e9)
 
 
 @given(st.dictionaries(st.text(), times), st.dictionaries(st.text(), st.tuples(st.booleans(), times)),
-       st.frozensets(st.text()))
+       st.frozensets(st.text()), st.frozensets(st.text()), st.frozensets(st.integers()), st.frozensets(st.text()))
 def test_what_is_written_is_read_back(disabled: dict[str, float], states: dict[str, tuple[bool, float]],
-                                      rules: frozenset[str]) -> None:
-    saved = Saved(disabled, states, rules)
+                                      rules: frozenset[str], tables: frozenset[str], tags: frozenset[int],
+                                      counts: frozenset[str]) -> None:
+    saved = Saved(disabled, states, rules, tables, tags, counts)
     assert decode(encode(saved, NOW), NOW + 1) == saved
 
 
@@ -36,6 +37,12 @@ def test_what_is_written_is_read_back(disabled: dict[str, float], states: dict[s
 def test_a_file_that_was_cut_short_is_ignored(length: int) -> None:
     with pytest.raises(ValueError, match="damaged"):
         decode(encode(SAVED, NOW)[:length], NOW)
+
+
+def test_a_file_of_before_there_were_filters_is_read() -> None:
+    data = json.loads(encode(SAVED, NOW))
+    del data["filters"]
+    assert decode(json.dumps(data).encode(), NOW) == SAVED
 
 
 def changed(**more: Any) -> bytes:
@@ -50,6 +57,7 @@ def changed(**more: Any) -> bytes:
     (changed(disabled=["www/http/web1"]), "damaged"), (changed(disabled={"a/b/c": "yes"}), "damaged"),
     (changed(disabled=None), "damaged"), (changed(endpoints={"a/b/c": [True]}), "damaged"),
     (changed(endpoints={"a/b/c": [True, float("nan")]}), "damaged"), (changed(rules=3), "damaged"),
+    (changed(filters=3), "damaged"), (changed(filters={"tags": ["x"]}), "damaged"),
     (changed(written=float("inf")), "damaged"), (changed(written=10**400), "damaged"),
     (b" " * (state.SIZE_LIMIT + 1), "larger than 64 MB"),
 ])
