@@ -15,18 +15,12 @@ from pathlib import Path
 
 import pytest
 from gateway import PATIENCE, Gateway, free_port, wait
-from sandbox_tools import Sandbox, sandbox
+from sandbox_tools import Sandbox
 
 from l4ipd.sandbox import tool_words
 
 A, B, C = "127.0.0.11", "127.0.0.12", "127.0.0.13"
 FOREIGN = ["map ext0 10.0.0.0/24 -> 0/32", "rdr ext0 203.0.113.1/32 port 25 -> 10.0.0.7 port 25 tcp"]
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Sandbox]:
-    with sandbox() as process:
-        yield process
 
 
 @pytest.fixture

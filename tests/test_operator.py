@@ -14,13 +14,7 @@ from pathlib import Path
 import pytest
 from desk import A, B, C, Desk
 from gateway import PATIENCE, wait
-from sandbox_tools import Sandbox, sandbox
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Sandbox]:
-    with sandbox() as process:
-        yield process
+from sandbox_tools import Sandbox
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sandbox_tools import Sandbox, sandbox
+from sandbox_tools import Sandbox
 
 from l4ipd import ipfilter, reconcile
 from l4ipd.loop import Loop
@@ -69,12 +69,6 @@ class Bench:
 
     def foreign(self) -> list[str]:
         return [line for line in self.kernel.ipnat("-l").rules if "tag l4ip" not in line]
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Sandbox]:
-    with sandbox() as process:
-        yield process
 
 
 @pytest.fixture

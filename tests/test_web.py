@@ -17,16 +17,10 @@ from typing import Any
 import pytest
 from gateway import Gateway, free_port, wait
 from prometheus_client.parser import text_string_to_metric_families
-from sandbox_tools import Sandbox, sandbox
+from sandbox_tools import Sandbox
 
 A, B = "127.0.0.11", "127.0.0.12"
 REFUSED = 0                                         # in the place of a status
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Sandbox]:
-    with sandbox() as process:
-        yield process
 
 
 @pytest.fixture
