@@ -39,14 +39,23 @@ BSD: Any = select               # type checkers elsewhere do not know its kqueue
 log = logging.getLogger("l4ipd.loop")
 
 
-class Timer:
-    """Something that happens later. One timer can be set again and again; only the last time counts."""
+class Timed(Protocol):
+    """Something that happens later: :meth:`Loop.set` writes ``tick``, and ``fire`` is called when it has come."""
 
-    __slots__ = ("callback", "tick")
+    tick: int                   # when it is due, 0 when it is not set
+
+    @property
+    def fire(self) -> Callback: ...
+
+
+class Timer:
+    """A callback for later. One timer can be set again and again; only the last time counts."""
+
+    __slots__ = ("fire", "tick")
 
     def __init__(self, callback: Callback) -> None:
-        self.callback = callback
-        self.tick = 0           # when it is due, 0 when it is not set
+        self.fire = callback
+        self.tick = 0
 
     @property
     def is_set(self) -> bool:
@@ -61,10 +70,11 @@ class Loop:
         self.now = clock()                          # the time of this turn
         self.stalled = float("-inf")                # when the last stall ended
         self.lateness = 0.0                         # how late the first timer of the last turn was, in seconds
+        self.broken = False                         # the descriptor at hand may have an error: the poller says so
         self._poller = poller or best_poller()
         self._handlers: dict[int, Callback] = {}
         self._fresh: set[int] = set()               # descriptors first watched during this turn's dispatch
-        self._slots: dict[int, list[Timer]] = {}
+        self._slots: dict[int, list[Timed]] = {}
         self._ticks: list[int] = []                 # heap of the keys of _slots
         self._hooks: list[Callback] = []
         self._signals: dict[int, Callback] = {}
@@ -90,12 +100,12 @@ class Loop:
 
     def closing(self, fd: int) -> None:
         """Forget a descriptor that the caller closes next; the kernel forgets it by itself where it can."""
-        if self._handlers.pop(fd, None) is not None:
+        if self._handlers.pop(fd, None) is not None and not self._poller.forgets:
             self._poller.closing(fd)
 
     # -- timers
 
-    def set(self, timer: Timer, when: float) -> None:
+    def set(self, timer: Timed, when: float) -> None:
         """Let ``timer`` fire at ``when`` (on this loop's clock), and no longer at the time it had before."""
         timer.tick = tick = int(when * RATE) + 1
         slot = self._slots.get(tick)
@@ -105,7 +115,7 @@ class Loop:
         else:
             slot.append(timer)
 
-    def clear(self, timer: Timer) -> None:
+    def clear(self, timer: Timed) -> None:
         """Let ``timer`` not fire."""
         timer.tick = 0          # its entry in the slot is passed over
 
@@ -195,9 +205,11 @@ class Loop:
             self.stalled = now
         self._fresh.clear()
         handlers = self._handlers
-        for fd in ready:
+        fresh, doubtful = self._fresh, self._poller.DOUBTFUL
+        for fd, events in ready:
             handler = handlers.get(fd)
-            if handler is not None and fd not in self._fresh:     # not closed, nor closed and used again
+            if handler is not None and fd not in fresh:           # not closed, nor closed and used again
+                self.broken = events & doubtful != 0
                 try:
                     handler()
                 except Exception:
@@ -208,6 +220,8 @@ class Loop:
     def _timeout(self) -> float | None:
         if self._stopped:
             return 0.0
+        while self._ticks and not any(timer.tick == self._ticks[0] for timer in self._slots[self._ticks[0]]):
+            del self._slots[heapq.heappop(self._ticks)]         # nothing to wake up for
         if not self._ticks:
             return None
         return max(0.0, self._ticks[0] / RATE - self.clock())
@@ -222,7 +236,7 @@ class Loop:
                     fired += 1
                     timer.tick = 0
                     try:
-                        timer.callback()
+                        timer.fire()
                     except Exception:
                         log.exception("internal error: please report this")
 
@@ -238,13 +252,20 @@ def _nothing(signum: int, frame: Any) -> None:
 
 
 class Poller(Protocol):
-    """What the loop needs of the kernel. ``poll`` returns the descriptors that are ready; None waits for ever."""
+    """What the loop needs of the kernel.
+
+    ``poll`` returns the descriptors that are ready, each with the system's own flags; None waits for ever. Without any
+    of the flags in ``DOUBTFUL`` a descriptor has no error; where the system is not trusted to tell, that is all of them.
+    """
+
+    DOUBTFUL: int
+    forgets: bool                                   # a closed descriptor by itself: ``closing`` does nothing
 
     def register(self, fd: int, events: int) -> None: ...
     def modify(self, fd: int, events: int) -> None: ...
     def unregister(self, fd: int) -> None: ...
     def closing(self, fd: int) -> None: ...
-    def poll(self, timeout: float | None) -> list[int]: ...
+    def poll(self, timeout: float | None) -> list[tuple[int, int]]: ...
     def close(self) -> None: ...
 
 
@@ -252,9 +273,12 @@ class Epoll:
     """Linux."""
 
     MASKS = (0, 1, 4, 5)                            # EPOLLIN is 1, EPOLLOUT is 4
+    DOUBTFUL = 8 | 16                               # EPOLLERR, EPOLLHUP
+    forgets = True                                  # of a descriptor that was never duplicated (epoll(7), Q6)
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
+        self.poll = self._epoll.poll
         self.unregister = self._epoll.unregister
         self.close = self._epoll.close
 
@@ -265,14 +289,14 @@ class Epoll:
         self._epoll.modify(fd, self.MASKS[events])
 
     def closing(self, fd: int) -> None:
-        """Closing a descriptor that was never duplicated takes it out of the set (epoll(7), Q6)."""
-
-    def poll(self, timeout: float | None) -> list[int]:
-        return [fd for fd, _ in self._epoll.poll(timeout)]
+        """Nothing to do."""
 
 
 class Kqueue:
     """FreeBSD, NetBSD, macOS. Reading and writing are two filters; ``_events`` remembers which are on."""
+
+    DOUBTFUL = 1
+    forgets = False
 
     def __init__(self) -> None:
         self._kqueue = BSD.kqueue()
@@ -293,8 +317,8 @@ class Kqueue:
         """Closing a descriptor removes its filters (kqueue(2))."""
         self._events.pop(fd, None)
 
-    def poll(self, timeout: float | None) -> list[int]:
-        return list(dict.fromkeys(event.ident for event in self._kqueue.control(None, 1024, timeout)))
+    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        return list(dict.fromkeys((event.ident, 1) for event in self._kqueue.control(None, 1024, timeout)))
 
     def _change(self, fd: int, old: int, new: int) -> None:
         changes = [BSD.kevent(fd, kind, BSD.KQ_EV_ADD if new & bit else BSD.KQ_EV_DELETE)
@@ -307,6 +331,9 @@ class Kqueue:
 
 class Portable:
     """Everywhere else (illumos: /dev/poll), through the standard library's selectors."""
+
+    DOUBTFUL = 1
+    forgets = False
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -323,8 +350,8 @@ class Portable:
 
     closing = unregister
 
-    def poll(self, timeout: float | None) -> list[int]:
-        return [key.fd for key, _ in self._selector.select(timeout)]
+    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        return [(key.fd, 1) for key, _ in self._selector.select(timeout)]
 
 
 def best_poller() -> Poller:

@@ -21,9 +21,9 @@ from collections.abc import Callable, Sequence
 
 from l4ipd import health
 from l4ipd.checks import Recipe
-from l4ipd.health import Verdict
+from l4ipd.health import PASSED, Verdict
 from l4ipd.holddown import Hold
-from l4ipd.loop import Loop, Timer
+from l4ipd.loop import Loop
 from l4ipd.model import Endpoint
 from l4ipd.probe import Probe
 
@@ -32,10 +32,6 @@ BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 TRAIL = 60                                          # outcomes that a monitor remembers
 TRAIL_MASK = (1 << TRAIL) - 1
 log = logging.getLogger("l4ipd.probe")
-
-
-def _nothing() -> None:
-    """For the timer of who is stopped."""
 
 
 class Rounds:
@@ -111,16 +107,21 @@ class Rounds:
 
 
 class Monitor:
-    """An endpoint under watch."""
+    """An endpoint under watch, and its own timer (:class:`l4ipd.loop.Timed`).
 
-    __slots__ = ("rounds", "endpoint", "recipes", "health", "streak", "verdict", "since", "took", "tried", "disabled",
+    There may be ten thousand, each looked at every second: small objects stay in the processor's caches.
+    """
+
+    __slots__ = ("rounds", "endpoint", "recipes", "health", "verdict", "since", "took", "tried", "disabled",
                  "unconfirmed", "queued", "trouble", "passes", "failures", "changes", "trail", "hold", "hurried",
-                 "_timing", "_timer", "_probe", "_place", "_due", "_begun", "_asked", "_phase", "_starting")
+                 "tick", "_check", "_top", "_timing", "_probe", "_place", "_due", "_pace", "_begun", "_before",
+                 "_starting")
 
     def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.rounds, self.endpoint, self.recipes = rounds, endpoint, recipes
-        self.health = health.fresh(endpoint.checks[0].rise)
-        self.streak = 0                             # how many outcomes in a row were the same; minus: failures
+        self._check = check = endpoint.checks[0]    # the one that sets the pace
+        self.health = health.fresh(check.rise)
+        self._top = health.top(check.rise, check.fall)
         self.verdict: Verdict | None = None         # the last one that says something about the member
         self.since = rounds.loop.now                # last change of state
         self.took = 0.0                             # seconds, of the last round
@@ -134,18 +135,24 @@ class Monitor:
         self.hold: Hold | None = None               # since a client of it was refused
         self.hurried = False                        # taken down by such a refusal: probed at the fast pace
         self._timing = rounds.timing("+".join(check.type for check in endpoint.checks))
-        self._timer = Timer(self._fire)
+        self._before = 0                            # passes, or failures, before the last ones in a row
+        self.tick = 0                               # idle: start; in flight: give up
         self._probe: Probe | None = None
         self._place = 0                             # which of the checks is in flight
-        self._due = self._begun = self._asked = 0.0
-        self._phase = zlib.crc32(endpoint.name.encode()) / 2**32
+        self._due = self._begun = 0.0
+        self._pace = 0.0                            # seconds between the last two times it was due; 0: not on its phase
         self._starting = False
 
     # -- what others ask and tell
 
     @property
     def up(self) -> bool:
-        return self.health >= self.endpoint.checks[0].rise
+        return self.health >= self._check.rise
+
+    @property
+    def streak(self) -> int:
+        """How many outcomes in a row were the same; minus: failures."""
+        return self.passes - self._before if self.trail & 1 else self._before - self.failures
 
     @property
     def eligible(self) -> bool:
@@ -158,12 +165,12 @@ class Monitor:
 
     def schedule(self) -> None:
         """Let the first probe happen soon: all the first probes are spread over a second."""
-        self._due = self.rounds.loop.now + self._phase * min(SPREAD, self._pace())
-        self.rounds.loop.set(self._timer, self._due)
+        self._due = self.rounds.loop.now + self._phase() * min(SPREAD, self._wanted_pace())
+        self.rounds.loop.set(self, self._due)
 
     def adopt(self) -> None:
         """Its rule was found in the kernel: it is up, but its first failure takes it down."""
-        self.health = health.adopted(self.endpoint.checks[0].rise)
+        self.health = health.adopted(self._check.rise)
 
     def inherit(self, old: Monitor) -> None:
         """Take over from a monitor whose endpoint was checked in another way, or elsewhere."""
@@ -176,8 +183,8 @@ class Monitor:
     def hasten(self) -> None:
         """Probe now, or let the probe in flight be it."""
         if not self.in_flight:
-            self._due = self.rounds.loop.now
-            self.rounds.loop.set(self._timer, self._due)
+            self._due, self._pace = self.rounds.loop.now, 0.0
+            self.rounds.loop.set(self, self._due)
 
     def refuse(self, verdict: Verdict) -> None:
         """A client of it was refused: down at once. Probes bring it up again, and the first of them is due now."""
@@ -186,10 +193,10 @@ class Monitor:
         self.hold.refused(self.rounds.loop.now)
         self.hurried = True
         self.verdict, self.took = verdict, 0.0
+        self._before = self.failures
         self.failures += 1
         self.trail = self.trail << 1 & TRAIL_MASK
         self.health = 0
-        self.streak = -1
         self.since = self.rounds.loop.now
         self.changes += 1
         self.unconfirmed = False
@@ -198,10 +205,8 @@ class Monitor:
 
     def stop(self) -> None:
         """No more probes; the one in flight is abandoned."""
-        self.rounds.loop.clear(self._timer)
-        self._timer.callback = _nothing             # no cycle: who was there at the start is frozen (main.run)
-        if self.queued:
-            self.queued = False
+        self.rounds.loop.clear(self)
+        self.queued = False
         self._abandon()
 
     def _abandon(self) -> None:
@@ -212,11 +217,13 @@ class Monitor:
 
     # -- a round: all checks, one after the other
 
-    def _fire(self) -> None:
+    def fire(self) -> None:
+        """The time has come: begin, or give up."""
+        loop = self.rounds.loop
         if self._probe is None:
             self.rounds.admit(self)
-        elif self._asked < self.rounds.loop.stalled:
-            self._give_time()                       # it was we who slept
+        elif loop.now - self.endpoint.checks[self._place].timeout < loop.stalled:
+            self._give_time()                       # it was asked before we slept
         else:
             self._probe.expire()
 
@@ -235,25 +242,31 @@ class Monitor:
 
     def _give_time(self) -> None:
         loop = self.rounds.loop
-        self._asked = loop.now
-        loop.set(self._timer, loop.now + self.endpoint.checks[self._place].timeout)
+        check = self.endpoint.checks[self._place] if self._place else self._check
+        loop.set(self, loop.now + check.timeout)
 
     def _done(self, verdict: Verdict) -> None:
         self._probe = None
         self._starting = False
-        if verdict.passed and self._place + 1 < len(self.recipes):
+        rounds = self.rounds
+        passed = verdict.code in PASSED
+        if passed and self._place + 1 < len(self.recipes):
             self._place += 1
             self._launch()
             return
-        self.took = took = self.rounds.loop.clock() - self._begun
+        self.took = took = rounds.loop.clock() - self._begun
         self._timing[bisect_left(BOUNDS, took)] += 1
         self._timing[-1] += took
-        self.rounds.codes[verdict.code] += 1
+        rounds.codes[verdict.code] += 1
         try:
-            self._judge(verdict)
+            if passed and self.health == self._top and self.tried and not (
+                    self.hold or self.unconfirmed or rounds.verbose or rounds.outcomes):
+                self._count(verdict, True)          # nothing new: nearly always
+            else:
+                self._judge(verdict)
         finally:                                    # whatever happens, its next probe must come
             self._reschedule()
-            self.rounds.landed()
+            rounds.landed()
 
     # -- outcomes
 
@@ -275,21 +288,11 @@ class Monitor:
 
     def score(self, verdict: Verdict) -> None:
         """Fold a verdict into health, and tell if that changes the state."""
-        check = self.endpoint.checks[0]
-        passed = verdict.passed
-        before = self.health
-        self.verdict = verdict
-        self.trouble = ""
+        check, passed, before = self._check, verdict.passed, self.health
         self.health = health.step(before, check.rise, check.fall, passed)
-        self.trail = (self.trail << 1 | passed) & TRAIL_MASK
         if self.hold is not None:
             self._hold_down(self.hold, before, passed)
-        if passed:
-            self.passes += 1
-            self.streak = self.streak + 1 if self.streak > 0 else 1
-        else:
-            self.failures += 1
-            self.streak = self.streak - 1 if self.streak < 0 else -1
+        self._count(verdict, passed)
         if (before >= check.rise) != (self.health >= check.rise):
             self.since = self.rounds.loop.now
             self.changes += 1
@@ -299,9 +302,25 @@ class Monitor:
             self.unconfirmed = False
             self.rounds.changed(self, False)
 
+    def _count(self, verdict: Verdict, passed: bool) -> None:
+        """The outcome as such, whatever it means."""
+        self.verdict = verdict
+        self.trouble = ""
+        trail = self.trail
+        if passed:
+            if not trail & 1:
+                self._before = self.passes
+            self.passes += 1
+            self.trail = (trail << 1 | 1) & TRAIL_MASK if trail != TRAIL_MASK else TRAIL_MASK
+        else:
+            if trail & 1:
+                self._before = self.failures
+            self.failures += 1
+            self.trail = trail << 1 & TRAIL_MASK
+
     def _hold_down(self, hold: Hold, before: int, passed: bool) -> None:
         """Probes that pass do not bring it up while it is held down for refusing clients all the same."""
-        rise = self.endpoint.checks[0].rise
+        rise = self._check.rise
         seconds = hold.judged(passed)
         if seconds:
             log.warning("%s %s: refused clients although its probes pass (%d in a row): held down for %.0f s",
@@ -320,23 +339,26 @@ class Monitor:
 
     # -- pace
 
-    def _pace(self) -> float:
-        check = self.endpoint.checks[0]
-        if self.health == health.top(check.rise, check.fall):
-            return check.interval
-        return check.fast_interval if self.health or self.hurried else check.down_interval
+    def _wanted_pace(self) -> float:
+        if self.health == self._top:
+            return self._check.interval
+        return self._check.fast_interval if self.health or self.hurried else self._check.down_interval
 
     def _reschedule(self) -> None:
         """The next probe: one pace after this one was due, on the phase; never in the past."""
-        pace = self._pace()
-        now = self.rounds.loop.now
-        due = self._due + self._until_phase(self._due, pace)
-        if due <= now:
+        loop = self.rounds.loop
+        pace = self._wanted_pace()
+        due = self._due + (pace if pace == self._pace else self._until_phase(self._due, pace))
+        if due <= loop.now:
             self.rounds.skipped += 1
-            due = now + self._until_phase(now, pace)
-        self._due = due
-        self.rounds.loop.set(self._timer, due)
+            due = loop.now + self._until_phase(loop.now, pace)
+        self._due, self._pace = due, pace
+        loop.set(self, due)
+
+    def _phase(self) -> float:
+        """Where in a period its probes are, from 0 to 1: a matter of its name."""
+        return zlib.crc32(self.endpoint.name.encode()) / 2**32
 
     def _until_phase(self, start: float, pace: float) -> float:
-        ahead = (self._phase * pace - start) % pace
+        ahead = (self._phase() * pace - start) % pace
         return ahead if ahead > pace / 1000 else pace

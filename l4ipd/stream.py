@@ -70,6 +70,7 @@ class Stream:
         elif failure:
             self._refused(failure, blame.at_once(failure, "connect"))
         else:
+            loop.broken = False
             self._connected()
 
     def expire(self) -> None:
@@ -92,7 +93,7 @@ class Stream:
 
     def _connected(self) -> None:
         sock, recipe = self._socket, self._recipe
-        failure = sock.getsockopt(SOCKET, ERROR)
+        failure = sock.getsockopt(SOCKET, ERROR) if self._loop.broken else 0
         if failure:
             self._refused(failure, blame.later(failure))
         elif recipe.loops and sock.getsockname()[:2] == recipe.target:      # nobody listens: it met itself

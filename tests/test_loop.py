@@ -28,6 +28,8 @@ class Clock:
 class Sleeper:
     """A poller that moves a :class:`Clock` instead of sleeping, and reports what a test puts in."""
 
+    DOUBTFUL, forgets = 1, False
+
     def __init__(self, clock: Clock) -> None:
         self.clock, self.ready, self.slept = clock, [], []          # type: ignore[var-annotated]
 
@@ -37,12 +39,12 @@ class Sleeper:
     def closing(self, fd: int) -> None: ...
     def close(self) -> None: ...
 
-    def poll(self, timeout: float | None) -> list[int]:
+    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
         self.slept.append(timeout)
         if not self.ready:
             self.clock.now += max(timeout or 0.0, 1e-6)     # time never stands quite still
         ready, self.ready = self.ready, []
-        return ready
+        return [(fd, 0) for fd in ready]
 
 
 @pytest.fixture
