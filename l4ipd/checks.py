@@ -1,7 +1,7 @@
 """A check is data: which transport, what to say, what to expect. One probe runs them all.
 
 :func:`recipe` turns a check and an endpoint into a frozen, comparable :class:`Recipe`, once per endpoint; requests are
-rendered here and what members of a service have in common is shared between their recipes.
+rendered here. What members of a service have in common, their recipes share: a :class:`Method`.
 
 A dialog becomes exchanges: bytes to send, then an expect. Steps are numbered from 1 as they stand in the file.
 ``reject`` steps guard the ``expect`` that follows them. A ``send`` drops what has arrived before it, since that cannot
@@ -43,41 +43,54 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """Everything that a probe of one endpoint needs to know."""
+class Method:
+    """What a check is for all the members alike."""
 
     transport: str              # tcp | udp | icmp | exec
-    target: tuple[str, int]
     inet6: bool
     connected: Verdict          # the verdict when there is nothing to be said
-    steps: tuple[Exchange, ...] = ()
     tls: Tls | None = None
     closed: bool = False        # the port must refuse
     reset: bool = False         # end the connection with a RST instead of a FIN
     listens: bool = False       # the member speaks first
     loops: bool = False         # a connection might be one to itself (RFC 9293, simultaneous open)
-    command: Words = ()
     user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that a probe of one endpoint needs to know."""
+
+    method: Method
+    target: tuple[str, int]
+    steps: tuple[Exchange, ...] = ()
+    command: Words = ()
 
 
 def recipe(check: Check, endpoint: Endpoint) -> Recipe:
     """How to probe ``endpoint`` as ``check`` says."""
     port = check.port or endpoint.member_port
     address = endpoint.address
-    tls = tls_of(check)
     steps = () if check.closed and check.type == "tcp" else _steps(check, address, port)
-    return Recipe(
+    speaks = "" if not steps else "we" if steps[0].send else "it"
+    loops = (address.startswith("127.") or address == "::1") and port >= EPHEMERAL
+    return Recipe(_method(check, ":" in address, speaks, loops), (address, port), steps,
+                  _command(check.command, endpoint, port))
+
+
+@lru_cache(maxsize=64)
+def _method(check: Check, inet6: bool, speaks: str, loops: bool) -> Method:
+    """``speaks``: who speaks first, if anybody does."""
+    tls = tls_of(check)
+    return Method(
         transport=TRANSPORTS.get(check.type, "tcp"),
-        target=(address, port),
-        inet6=":" in address,
+        inet6=inet6,
         connected=OPEN if check.closed else SHAKEN if tls else CONNECTED,
-        steps=steps,
         tls=tls,
         closed=check.closed,
-        reset=check.close == "reset" or (check.close is None and not steps and not tls),
-        listens=bool(steps) and not steps[0].send and not tls,
-        loops=(address.startswith("127.") or address == "::1") and port >= EPHEMERAL,
-        command=_command(check.command, endpoint, port),
+        reset=check.close == "reset" or (check.close is None and not speaks and not tls),
+        listens=speaks == "it" and not tls,
+        loops=loops,
         user=check.user,
     )
 

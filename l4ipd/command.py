@@ -147,7 +147,7 @@ def prepare_command(words: tuple[str, ...], user: str | None) -> None:
 
 
 def _argv(recipe: Recipe) -> list[str]:
-    user = recipe.user or SAFE_USER
+    user = recipe.method.user or SAFE_USER
     if os.geteuid() != 0 or user == "root":
         return list(recipe.command)
     return [sys.executable, "-I", "-S", str(Path(become.__file__)), user, *recipe.command]

@@ -235,7 +235,8 @@ class Monitor:
     def _launch(self) -> None:
         self._give_time()
         self._starting = True
-        probe = self.rounds.start(self.recipes[self._place], self._done)
+        start = self.rounds.start
+        probe = start(self.recipes[self._place], self._done)
         if self._starting:                          # else its verdict has come already
             self._starting = False
             self._probe = probe

@@ -43,13 +43,13 @@ class Prober:
         self._pingers = Pinger(loop, False), Pinger(loop, True)
 
     def start(self, recipe: Recipe, done: Done) -> Probe:
-        transport = recipe.transport
+        transport = recipe.method.transport
         if transport == "tcp":
             return Stream(self.loop, recipe, done)
         if transport == "udp":
             return Datagram(self.loop, recipe, done)
         if transport == "icmp":
-            return Ping(self._pingers[recipe.inet6], recipe, done)
+            return Ping(self._pingers[recipe.method.inet6], recipe, done)
         return Command(self.commands, recipe, done)
 
     def close(self) -> None:

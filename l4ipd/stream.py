@@ -49,12 +49,13 @@ class Stream:
 
     def __init__(self, loop: Loop, recipe: Recipe, done: Callable[[Verdict], object]) -> None:
         self._loop, self._recipe, self._done = loop, recipe, done
+        method = recipe.method
         self._at = -1                               # the exchange under way; -1: not that far yet
         self._data = self._unsent = b""             # received in this exchange, at most LIMIT and a bit; to be sent
         self._reader: Reader | None = None          # decides on _data
         self._tls: Tunnel | None = None
         try:
-            self._socket = sock = Socket(FAMILIES[recipe.inet6], KIND)
+            self._socket = sock = Socket(FAMILIES[method.inet6], KIND)
         except OSError as error:
             self._fd = -1
             done(local(f"socket: {blame.words(error.errno or 0)}"))
@@ -62,7 +63,7 @@ class Stream:
         self._fd = sock.fileno()
         if not NONBLOCK:
             sock.setblocking(False)
-        if QUICKACK is not None and not recipe.listens:     # else Linux would let the member wait for 200 ms
+        if QUICKACK is not None and not method.listens:     # else Linux would let the member wait for 200 ms
             sock.setsockopt(TCP, QUICKACK, 0)       # the handshake's last ACK goes with our first bytes, or our RST
         failure = sock.connect_ex(recipe.target)
         if failure == IN_PROGRESS:
@@ -93,18 +94,19 @@ class Stream:
 
     def _connected(self) -> None:
         sock, recipe = self._socket, self._recipe
+        method = recipe.method
         failure = sock.getsockopt(SOCKET, ERROR) if self._loop.broken else 0
         if failure:
             self._refused(failure, blame.later(failure))
-        elif recipe.loops and sock.getsockname()[:2] == recipe.target:      # nobody listens: it met itself
+        elif method.loops and sock.getsockname()[:2] == recipe.target:      # nobody listens: it met itself
             sock.setsockopt(SOCKET, LINGER, RESET)
             self._refused(errno.ECONNREFUSED, blame.later(errno.ECONNREFUSED))
-        elif recipe.tls is not None:
-            self._begin_tls(recipe.tls)
+        elif method.tls is not None:
+            self._begin_tls(method.tls)
         elif recipe.steps:
             self._next(b"")
         else:
-            self._finish(recipe.connected)
+            self._finish(method.connected)
 
     def _shake(self) -> None:
         """Something has come from the member's side of the handshake."""
@@ -119,7 +121,7 @@ class Stream:
         elif outcome and self._recipe.steps:
             self._next(b"")
         elif outcome:
-            self._finish(self._recipe.connected)
+            self._finish(self._recipe.method.connected)
         elif self._unsent:
             self._flush()
 
@@ -225,19 +227,20 @@ class Stream:
     def _refused(self, failure: int, verdict: Verdict) -> None:
         """There is no connection."""
         self._close()
-        self._done(REFUSED if self._recipe.closed and failure == errno.ECONNREFUSED else verdict)
+        self._done(REFUSED if self._recipe.method.closed and failure == errno.ECONNREFUSED else verdict)
 
     def _finish(self, verdict: Verdict) -> None:
         sock = self._socket
         try:
             if self._tls is not None:
                 sock.send(self._unsent + self._tls.farewell())
-            if self._recipe.reset:
+            if self._recipe.method.reset:
                 sock.setsockopt(SOCKET, LINGER, RESET)
         except OSError:
             pass                                    # it is gone, then
         self._close()
-        self._done(verdict)
+        done = self._done
+        done(verdict)
 
     def _close(self) -> None:
         self._loop.closing(self._fd)

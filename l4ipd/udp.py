@@ -36,7 +36,7 @@ class Datagram:
         self._last = b""                            # the last datagram that did not match
         self._total = 0                             # bytes of all of them
         try:
-            self._socket = Socket(FAMILIES[recipe.inet6], KIND)
+            self._socket = Socket(FAMILIES[recipe.method.inet6], KIND)
         except OSError as error:
             self._fd = -1
             done(local(f"socket: {blame.words(error.errno or 0)}"))
@@ -57,7 +57,7 @@ class Datagram:
     def expire(self) -> None:
         if self._fd < 0:
             return
-        if self._recipe.closed:
+        if self._recipe.method.closed:
             self._finish(NOT_REFUSED)
         elif self._recipe.steps[0].expect is None:
             self._finish(SILENT)
@@ -82,7 +82,7 @@ class Datagram:
 
     def _judge(self, data: bytes) -> None:
         expect = self._recipe.steps[0].expect
-        if self._recipe.closed:
+        if self._recipe.method.closed:
             self._finish(OPEN)
         elif expect is None:
             self._finish(ANSWERED)
@@ -95,7 +95,7 @@ class Datagram:
                 self._finish(expect.reader(b"").overlong(data))
 
     def _failed(self, failure: int, verdict: Verdict) -> None:
-        refused = self._recipe.closed and failure == errno.ECONNREFUSED
+        refused = self._recipe.method.closed and failure == errno.ECONNREFUSED
         self._finish(REFUSED if refused else verdict)
 
     def _finish(self, verdict: Verdict) -> None:

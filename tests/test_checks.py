@@ -255,7 +255,7 @@ def test_what_members_have_in_common_is_shared() -> None:
     (Check("http", close="reset"), True), (Check("tls"), False), (Check("tcp", closed=True), True),
     (Check("tcp", dialog=dialog(("send", b"x"))), False)])
 def test_a_connection_that_said_nothing_is_reset(check: Check, reset: bool) -> None:
-    assert made(check).reset is reset
+    assert made(check).method.reset is reset
 
 
 @pytest.mark.parametrize(("check", "tls"), [
@@ -265,7 +265,7 @@ def test_a_connection_that_said_nothing_is_reset(check: Check, reset: bool) -> N
     (Check("https", host="[fd00::1]:443", verify="/ca"), Tls("/ca", "fd00::1")),
     (Check("https", host="10.0.0.1"), Tls(None, "10.0.0.1"))])
 def test_names_for_tls(check: Check, tls: Tls | None) -> None:
-    assert made(check).tls == tls
+    assert made(check).method.tls == tls
 
 
 def test_the_words_of_a_command() -> None:
