@@ -65,7 +65,7 @@ class Daemon:
         self._adopted = False
         self._asking = False                        # find_dialect is under way
         self._old_tags: set[str] = set()
-        self._lines: dict[str, list[str]] = {}      # by endpoint: every rule that it has while it serves
+        self._lines: dict[str, tuple[str, ...]] = {}      # by endpoint: every rule that it has while it serves
         self._counts: dict[str, int] = {}           # by service: who is eligible, as far as this turn had to count
         loop.hook(self._replan)
         self._first_config = config
@@ -130,8 +130,8 @@ class Daemon:
                 self.monitors[endpoint.name] = known
                 changed += 1
             else:
-                monitor = Monitor(self.rounds, endpoint, [checks.recipe(check, endpoint)
-                                                             for check in endpoint.checks])
+                monitor = Monitor(self.rounds, endpoint, tuple(checks.recipe(check, endpoint)
+                                                               for check in endpoint.checks))
                 if known is not None:
                     monitor.inherit(known)
                     known.stop()
@@ -267,8 +267,11 @@ class Daemon:
         failed = not (monitor.up or monitor.disabled or monitor.unconfirmed)
         return "purge" if failed and self.config.ipfilter.purge else "drain"
 
-    def _known(self, line: str) -> bool:
-        return line in self.owner or line in self.saved.rules
+    def _known(self, line: str) -> str | None:
+        monitor = self.owner.get(line)
+        if monitor is not None:
+            return next(own for own in self.lines(monitor) if own == line)
+        return line if line in self.saved.rules else None
 
     def _listed(self) -> None:
         """The kernel's table has been read."""
@@ -330,11 +333,11 @@ class Daemon:
         return (f"{endpoint.name} {endpoint.where} {states}: {monitor.verdict} ({count} of {count} {what}, "
                 f"{monitor.took * 1000:.0f} ms); {self._count(endpoint.group)}")
 
-    def lines(self, monitor: Monitor) -> list[str]:
+    def lines(self, monitor: Monitor) -> tuple[str, ...]:
         """Every rule that ``monitor`` has while it serves."""
         name = monitor.endpoint.name
         if name not in self._lines:
-            self._lines[name] = plan.every_rule(monitor.endpoint, self.config.ipfilter)
+            self._lines[name] = tuple(plan.every_rule(monitor.endpoint, self.config.ipfilter))
         return self._lines[name]
 
     def _count(self, group: str) -> str:

@@ -13,12 +13,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Protocol
-
-import h11
+from typing import TYPE_CHECKING, Protocol
 
 from l4ipd.health import Verdict
 from l4ipd.patterns import Pattern
+
+if TYPE_CHECKING:
+    import h11
 
 LIMIT = 16 * 1024                                   # bytes that one step may receive without a decision
 EXCERPT = 80                                        # characters of an answer that a verdict may show
@@ -184,6 +185,9 @@ class Page:
     pattern: Pattern
     method: str = "GET"
 
+    def __post_init__(self) -> None:
+        import h11  # noqa: F401  # not before a body has to be read, but then before probes wait for it
+
     def __call__(self, data: bytes, eof: bool) -> Verdict | None:
         return self.reader(b"")(data, eof)
 
@@ -200,6 +204,7 @@ class PageReader:
     def __init__(self, page: Page) -> None:
         self._page = page
         self._passed: Verdict | None = None         # the verdict on the status, once it is there
+        import h11
         self._read = 0                              # bytes given to h11
         self._body = b""
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=LIMIT)
@@ -212,6 +217,7 @@ class PageReader:
             if verdict is None or not verdict.passed:
                 return verdict
             self._passed = verdict
+        import h11
         try:
             if self._read < len(data):
                 self._h11.receive_data(data[self._read:])
@@ -235,8 +241,9 @@ class PageReader:
         return Verdict("L7RSP", f"more than 16 KiB without {quoted(self._page.pattern.text)}")
 
     def _events(self, passed: Verdict) -> Verdict | None:
+        import h11
         while True:
-            event = self._h11.next_event()
+            event: h11.Event | type = self._h11.next_event()
             if isinstance(event, h11.Data):
                 self._body += event.data
                 if self._page.pattern.search(self._body) >= 0:

@@ -74,7 +74,7 @@ class _Reader:
 
     def _is_ours(self, rule: Rdr) -> bool:
         if self.nat.settings.tag is None:
-            return self.nat.known(rule.line())
+            return self.nat.known(rule.line()) is not None
         return any(ipfilter.owned(rule.tag, tag) for tag in self.nat.tags)
 
 

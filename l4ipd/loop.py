@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-READ, WRITE = 1, 2
+READ, WRITE = 1, 4              # Linux calls them EPOLLIN and EPOLLOUT
 RATE = 200                      # ticks a second; timers are rounded up to a tick, so that one wake-up serves a batch
 BATCH = 512                     # timers of a backlog that are fired before the loop looks what has arrived meanwhile
 STALL = 0.5                     # seconds that the first timer must be late for a turn to count as stalled
@@ -254,8 +254,8 @@ def _nothing(signum: int, frame: Any) -> None:
 class Poller(Protocol):
     """What the loop needs of the kernel.
 
-    ``poll`` returns the descriptors that are ready, each with the system's own flags; None waits for ever. Without any
-    of the flags in ``DOUBTFUL`` a descriptor has no error; where the system is not trusted to tell, that is all of them.
+    ``poll`` returns the descriptors that are ready, each with the system's own flags; None waits for ever. A descriptor
+    without any of the flags in ``DOUBTFUL`` has no error; where the system is not trusted to tell, everybody has one.
     """
 
     DOUBTFUL: int
@@ -272,21 +272,16 @@ class Poller(Protocol):
 class Epoll:
     """Linux."""
 
-    MASKS = (0, 1, 4, 5)                            # EPOLLIN is 1, EPOLLOUT is 4
     DOUBTFUL = 8 | 16                               # EPOLLERR, EPOLLHUP
     forgets = True                                  # of a descriptor that was never duplicated (epoll(7), Q6)
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self.poll = self._epoll.poll
+        self.register = self._epoll.register
+        self.modify = self._epoll.modify
         self.unregister = self._epoll.unregister
         self.close = self._epoll.close
-
-    def register(self, fd: int, events: int) -> None:
-        self._epoll.register(fd, self.MASKS[events])
-
-    def modify(self, fd: int, events: int) -> None:
-        self._epoll.modify(fd, self.MASKS[events])
 
     def closing(self, fd: int) -> None:
         """Nothing to do."""
@@ -332,6 +327,8 @@ class Kqueue:
 class Portable:
     """Everywhere else (illumos: /dev/poll), through the standard library's selectors."""
 
+    EVENTS = {READ: selectors.EVENT_READ, WRITE: selectors.EVENT_WRITE,
+              READ | WRITE: selectors.EVENT_READ | selectors.EVENT_WRITE}
     DOUBTFUL = 1
     forgets = False
 
@@ -340,10 +337,10 @@ class Portable:
         self.close = self._selector.close
 
     def register(self, fd: int, events: int) -> None:
-        self._selector.register(fd, events)
+        self._selector.register(fd, self.EVENTS[events])
 
     def modify(self, fd: int, events: int) -> None:
-        self._selector.modify(fd, events)
+        self._selector.modify(fd, self.EVENTS[events])
 
     def unregister(self, fd: int) -> None:
         self._selector.unregister(fd)

@@ -16,7 +16,6 @@ from l4ipd.loop import Loop
 from l4ipd.model import Ipfilter
 from l4ipd.reconcile import Table
 
-Read = tuple[str, str | None] | None                # the canonical line and the tag of a listed rule; None: no rdr
 log = logging.getLogger("l4ipd.rules")
 
 
@@ -47,10 +46,21 @@ def find_dialect(loop: Loop, tools: Ipfilter, done: Callable[[Dialect], object])
     Child(loop, (*tools.ipf, "-V"), timeout=tools.timeout, done=versioned)
 
 
-class NatTable:
-    """Reads listings. ``known`` says which rules are ours where there are no tags."""
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A listed rdr rule with a tag that is not ours, or without one."""
 
-    def __init__(self, settings: Ipfilter, dialect: Dialect, known: Callable[[str], bool],
+    line: str                                       # canonical
+
+
+class NatTable:
+    """Reads listings.
+
+    ``known(line)`` is the caller's copy of a canonical line that may be ours, or None: where there are no tags, that
+    makes it ours; and one copy of ten thousand lines is enough.
+    """
+
+    def __init__(self, settings: Ipfilter, dialect: Dialect, known: Callable[[str], str | None],
                  old_tags: Collection[str] = ()) -> None:
         self.settings, self.known = settings, known
         self.tags = {tag for tag in (settings.tag, *old_tags) if tag}
@@ -58,23 +68,29 @@ class NatTable:
         self.table = Table("ipnat", "ipfilter.ipnat", (*settings.ipnat, "-l"), (*settings.ipnat, "-f", "-"),
                            (*settings.ipnat, "-r", "-f", "-"), (*settings.ipnat, "-r", *purging, "-f", "-"),
                            self._read, _plain if dialect.modern else _without_family, ipfilter.LISTING_END)
-        self._seen: dict[str, Read] = {}            # every line of the last listing and of this one
-        self._now: dict[str, Read] = {}
+        self._seen: dict[str, str | Foreign | None] = {}        # lines of the last listing; canonical, None: no rdr
+        self._now: dict[str, str | Foreign | None] = {}         # lines of this listing
         self._warned: set[tuple[str, str]] = set()
 
     def _read(self, line: str) -> str | None:
-        read = self._now[line] = self._seen[line] if line in self._seen else _understand(line)
-        if read is None:
+        read = self._now[line] = self._seen[line] if line in self._seen else self._understand(line)
+        if isinstance(read, str) and (self.settings.tag is not None or self.known(read) is not None):
+            return read
+        return None
+
+    def _understand(self, line: str) -> str | Foreign | None:
+        rule = ipfilter.parse(line, _port)
+        if rule is None:
             return None
-        canonical, tag = read
-        if self.settings.tag is None:
-            return canonical if self.known(canonical) else None
-        return canonical if any(ipfilter.owned(tag, ours) for ours in self.tags) else None
+        canonical = rule.line()
+        if self.settings.tag is not None and not any(ipfilter.owned(rule.tag, ours) for ours in self.tags):
+            return Foreign(canonical)
+        return self.known(canonical) or canonical
 
     def listed(self, ours: Iterable[str], want: Iterable[str]) -> None:
         """A listing is complete: warn about rules of others that get in the way of those we want, once each."""
         mine = set(ours)
-        foreign = [(line, rule) for line, read in self._now.items() if read is not None and read[0] not in mine
+        foreign = [(line, rule) for line, read in self._now.items() if read is not None and read not in mine
                    and (rule := ipfilter.parse(line, _port)) is not None]
         self._seen, self._now = self._now, {}
         if not foreign:
@@ -92,11 +108,6 @@ class NatTable:
                 log.warning("a rule that is not ours %s: remove it, or give its port up: %s: it meets ours: %s",
                             how, line, hurt)
         self._warned = {(line, ipfilter.side(hurt)) for line, hurt in clashes}
-
-
-def _understand(line: str) -> Read:
-    rule = ipfilter.parse(line, _port)
-    return None if rule is None else (rule.line(), rule.tag)
 
 
 def _plain(line: str) -> str:

@@ -18,7 +18,6 @@ from l4ipd.loop import Loop
 from l4ipd.model import Check
 from l4ipd.ping import Ping, Pinger
 from l4ipd.stream import Stream
-from l4ipd.tls import prepare_tls
 from l4ipd.udp import Datagram
 
 Done = Callable[[Verdict], object]
@@ -65,6 +64,8 @@ def prepare(check: Check) -> None:
     """
     tls = tls_of(check)
     if tls is not None:
+        from l4ipd.tls import prepare_tls  # 4 MB: not before a check needs it
+
         prepare_tls(tls)
     if check.type == "exec":
         prepare_command(check.command, check.user)

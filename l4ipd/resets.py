@@ -97,10 +97,10 @@ class Sensing:
     def apply(self, settings: Resets | None, tools: Ipfilter, watched: Iterable[Watched], pidfile: str) -> None:
         """Take over a configuration, the first or another one."""
         self.settings, self.tools, self.hearing.tools = settings, tools, tools
-        watched = list(watched)
+        watched = list(watched) if settings is not None else []
         self._aim(watched)
         action = "count" if settings is not None and settings.source == "counters" else "log"
-        self._want([each.endpoint for each in watched] if settings is not None else [], action)
+        self._want([each.endpoint for each in watched], action)
         self._listen(pidfile)
 
     def _aim(self, watched: Sequence[Watched]) -> None:

@@ -18,18 +18,21 @@ from __future__ import annotations
 
 import errno
 import socket
-import ssl
 import struct
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from l4ipd import blame
 from l4ipd.checks import REFUSED, Recipe, Tls
 from l4ipd.expects import DIALOG, LIMIT, Reader
 from l4ipd.health import Verdict, local
 from l4ipd.loop import READ, WRITE, Loop
-from l4ipd.tls import SHAKE_TIMED_OUT, TlsError, Tunnel, reason
+
+if TYPE_CHECKING:
+    from l4ipd.tls import Tunnel
 
 CONNECT_TIMED_OUT = Verdict("L4TOUT", "no answer to the connection attempt")
+SHAKE_TIMED_OUT = Verdict("L6TOUT", "no answer to the TLS handshake")
 SHAKE_CUT = Verdict("L6RSP", "connection closed in the TLS handshake")
 CHUNK = 4096                                        # bytes asked for at a time
 NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)     # 0: this system cannot make a socket non-blocking at creation
@@ -154,11 +157,11 @@ class Stream:
         if self._tls is None:
             self._judge(chunk, not chunk)
             return
-        try:
-            plain, eof = self._tls.open(chunk)
-        except ssl.SSLError as error:
-            self._finish(Verdict("L6RSP", reason(error, None)))
+        opened = self._tls.open(chunk)
+        if isinstance(opened, Verdict):
+            self._finish(opened)
             return
+        plain, eof = opened
         if plain or eof or not chunk:
             self._judge(plain, eof or not chunk)
 
@@ -196,9 +199,11 @@ class Stream:
             self._loop.watch(self._fd, READ, self._receive)
 
     def _begin_tls(self, tls: Tls) -> None:
+        from l4ipd.tls import Tunnel  # 4 MB: not before a check needs it (probe.prepare imports it)
+
         try:
             self._tls = Tunnel(tls)
-        except TlsError as error:
+        except ValueError as error:
             self._finish(local(str(error)))
             return
         self._tls.shake(b"")

@@ -21,7 +21,6 @@ from l4ipd.checks import Tls
 from l4ipd.expects import printable, quoted
 from l4ipd.health import Verdict
 
-SHAKE_TIMED_OUT = Verdict("L6TOUT", "no answer to the TLS handshake")
 RECORDS = (0x15, 0x16)                              # what a TLS server's first byte can be: alert, handshake
 REASONS = {                                         # by X509_V_ERR_* (x509_vfy.h)
     9: "certificate is not yet valid", 10: "certificate has expired", 18: "unknown authority: self-signed certificate",
@@ -126,8 +125,9 @@ class Tunnel:
             self._object.write(plain)
         return self._outgoing.read()
 
-    def open(self, received: bytes) -> tuple[bytes, bool]:
-        """The plain bytes in what was received, and whether the member has ended the conversation. Raises SSLError."""
+    def open(self, received: bytes) -> tuple[bytes, bool] | Verdict:
+        """The plain bytes in what was received, and whether the member has ended the conversation; or what went wrong.
+        """
         self._incoming.write(received)
         plain = b""
         try:
@@ -137,6 +137,8 @@ class Tunnel:
             return plain, False
         except ssl.SSLZeroReturnError:
             pass
+        except ssl.SSLError as error:
+            return Verdict("L6RSP", reason(error, None))
         return plain, True
 
     def outgoing(self) -> bytes:

@@ -42,7 +42,7 @@ class Bench:
         self.purged: list[str] = []
         self.repaired: list[str] = []
         self.ways: dict[str, str | None] = {}
-        self.nat = NatTable(self.settings, Dialect("6.0.0", True, True), lambda line: False)
+        self.nat = NatTable(self.settings, Dialect("6.0.0", True, True), lambda line: None)
         self.it = Reconciler(self.loop, self.nat.table, self.settings.timeout, self.settings.resync,
                              removal=lambda line: self.ways.get(line, "drain"), repaired=self.repaired.extend,
                              listed=lambda: self.nat.listed(self.it.have, self.it.want))
@@ -204,7 +204,7 @@ def test_when_the_noise_stops_kernel_equals_want(bench: Bench, seed: int) -> Non
 def test_no_ipnat_at_all(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     real = bench.it.table
-    missing = NatTable(Ipfilter(interface="ext0", ipnat=("/nonexistent/ipnat",)), Dialect(), lambda line: False).table
+    missing = NatTable(Ipfilter(interface="ext0", ipnat=("/nonexistent/ipnat",)), Dialect(), lambda line: None).table
     bench.it.use(missing, 1.0, 60.0)
     bench.want(rule(2))
     bench.until(lambda: bench.it.failed_runs == 4)
