@@ -154,6 +154,7 @@ class Daemon:
             if (config.ipfilter.ipnat, config.ipfilter.ipf) != (before.ipfilter.ipnat, before.ipfilter.ipf):
                 self.dialect = replace(self.dialect, sure=False)
             self._use_table()
+        self.rounds.bunch(sum(1 / monitor.endpoint.checks[0].interval for monitor in self.monitors.values()))
         self.sensing.apply(config.resets, config.ipfilter, self.monitors.values(),
                            f"{os.path.splitext(config.pidfile)[0]}.ipmon.pid")
         return f"{len(self.monitors)} endpoints: {fresh} new, {changed} changed, {len(old)} gone"

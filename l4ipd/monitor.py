@@ -23,10 +23,11 @@ from l4ipd import health
 from l4ipd.checks import Recipe
 from l4ipd.health import PASSED, Verdict
 from l4ipd.holddown import Hold
-from l4ipd.loop import Loop
+from l4ipd.loop import RATE, Loop
 from l4ipd.model import Endpoint
 from l4ipd.probe import Probe
 
+BUNCH, LONGEST_STEP = 10, 0.1                       # probes that begin together, and seconds between bunches at most
 SPREAD = 1.0                                        # seconds over which the first probes are spread
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)     # seconds, see Rounds.timing
 TRAIL = 60                                          # outcomes that a monitor remembers
@@ -48,6 +49,7 @@ class Rounds:
         self.changed, self.decided = changed, decided
         self.refused: Callable[[Monitor, Verdict], object] = lambda monitor, verdict: None     # a probe found no way in
         self.verbose = False
+        self.step = 1 / RATE                        # seconds: phases are multiples of it
         self.flying = 0
         self.started = self.late = self.skipped = 0
         self.outcomes: list[Callable[[Monitor, Verdict], object]] = []  # who is told of the outcome of every round
@@ -61,6 +63,10 @@ class Rounds:
     def waiting(self) -> int:
         """Probes that are due and have no place."""
         return len(self._queue)
+
+    def bunch(self, rate: float) -> None:
+        """Let some probes begin together when there are ``rate`` a second: to wake up costs more than a probe."""
+        self.step = min(LONGEST_STEP, max(1, int(BUNCH / max(rate, 1.0) * RATE)) / RATE)
 
     def timing(self, kind: str) -> list[float]:
         """The histogram of one kind of check: how many rounds took up to each of BOUNDS, or longer; last, their sum."""
@@ -361,5 +367,7 @@ class Monitor:
         return zlib.crc32(self.endpoint.name.encode()) / 2**32
 
     def _until_phase(self, start: float, pace: float) -> float:
-        ahead = (self._phase() * pace - start) % pace
+        phase = self._phase() * pace
+        phase -= phase % min(self.rounds.step, pace / BUNCH)
+        ahead = (phase + 0.5 / RATE - start) % pace     # in the middle of a tick: the whole bunch is on the same
         return ahead if ahead > pace / 1000 else pace

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from test_loop import Clock, Sleeper
 
 from l4ipd.checks import Recipe, recipe
 from l4ipd.health import Verdict, local
-from l4ipd.loop import Loop
+from l4ipd.loop import RATE, Loop
 from l4ipd.model import Check, Cluster, Endpoint, Member, Service
 from l4ipd.monitor import Monitor, Rounds
 
@@ -319,3 +320,20 @@ def test_a_service_that_refuses_clients_and_passes_probes_is_held_down_longer_ea
             world.run(0.1)
         downs.append(world.clock.now - start)
     assert all(later > 1.5 * earlier for earlier, later in zip(downs, downs[1:], strict=False)), downs
+
+
+def test_a_few_probes_a_second_begin_in_bunches_and_many_do_not(world: World) -> None:
+    for number in range(100):
+        world.monitor(replace(PACE, interval=1.0), name=f"m{number}")
+    world.probes.now = GOOD
+    world.rounds.bunch(100.0)
+    world.run(5)
+    world.probes.starts.clear()
+    world.run(10)
+    assert len(world.probes.starts) == 1000
+    moments = sorted({when for when, _ in world.probes.starts})
+    assert len(moments) <= 101, "ten moments a second"
+    assert all(later - earlier == pytest.approx(0.1, abs=0.011) for earlier, later in pairwise(moments))
+    assert set(gaps(world)) <= {0.0, 0.1}, "and nobody's second is longer or shorter"
+    world.rounds.bunch(10_000.0)
+    assert world.rounds.step == 1 / RATE
