@@ -70,7 +70,7 @@ class Loop:
         self.now = clock()                          # the time of this turn
         self.stalled = float("-inf")                # when the last stall ended
         self.lateness = 0.0                         # how late the first timer of the last turn was, in seconds
-        self.broken = False                         # the descriptor at hand may have an error: the poller says so
+        self.events = 0                             # what the poller says of the descriptor at hand; 0: it does not
         self._poller = poller or best_poller()
         self._handlers: dict[int, Callback] = {}
         self._fresh: set[int] = set()               # descriptors first watched during this turn's dispatch
@@ -92,6 +92,25 @@ class Loop:
             self._poller.register(fd, events)
             self._fresh.add(fd)
         self._handlers[fd] = callback
+
+    def watch_connect(self, fd: int, callback: Callback) -> None:
+        """Call ``callback`` when the connection that ``fd`` has begun is there, or has failed.
+
+        In it, :attr:`events` is WRITE when there is no error and nothing to be read; anything else leaves that open.
+        """
+        self._poller.register(fd, self._poller.CONNECT)
+        self._fresh.add(fd)
+        self._handlers[fd] = callback
+
+    def watch_answer(self, fd: int, callback: Callback) -> None:
+        """In the callback of :meth:`watch_connect`: call this ``callback`` when something arrives, and only once.
+
+        Whoever wants to hear of more calls :meth:`watch`. Most probes do not, and save a system call.
+        """
+        if self.events == WRITE:
+            self._handlers[fd] = callback           # what arrives from now on is a change, and will be reported
+        else:
+            self.watch(fd, READ, callback)
 
     def unwatch(self, fd: int) -> None:
         """Stop watching a descriptor that stays open."""
@@ -205,11 +224,11 @@ class Loop:
             self.stalled = now
         self._fresh.clear()
         handlers = self._handlers
-        fresh, doubtful = self._fresh, self._poller.DOUBTFUL
+        fresh = self._fresh
         for fd, events in ready:
             handler = handlers.get(fd)
             if handler is not None and fd not in fresh:           # not closed, nor closed and used again
-                self.broken = events & doubtful != 0
+                self.events = events
                 try:
                     handler()
                 except Exception:
@@ -254,11 +273,12 @@ def _nothing(signum: int, frame: Any) -> None:
 class Poller(Protocol):
     """What the loop needs of the kernel.
 
-    ``poll`` returns the descriptors that are ready, each with the system's own flags; None waits for ever. A descriptor
-    without any of the flags in ``DOUBTFUL`` has no error; where the system is not trusted to tell, everybody has one.
+    ``poll`` returns the descriptors that are ready, each with what is known of it: READ, WRITE and whatever else the
+    system has to say, or 0; with a timeout of None it waits for ever. A descriptor that is registered for ``CONNECT``
+    is reported when it becomes writable; a poller that tells events reports from then on when something arrives, too.
     """
 
-    DOUBTFUL: int
+    CONNECT: int
     forgets: bool                                   # a closed descriptor by itself: ``closing`` does nothing
 
     def register(self, fd: int, events: int) -> None: ...
@@ -272,7 +292,7 @@ class Poller(Protocol):
 class Epoll:
     """Linux."""
 
-    DOUBTFUL = 8 | 16                               # EPOLLERR, EPOLLHUP
+    CONNECT = READ | WRITE | (1 << 31)              # EPOLLET: each change once
     forgets = True                                  # of a descriptor that was never duplicated (epoll(7), Q6)
 
     def __init__(self) -> None:
@@ -290,7 +310,7 @@ class Epoll:
 class Kqueue:
     """FreeBSD, NetBSD, macOS. Reading and writing are two filters; ``_events`` remembers which are on."""
 
-    DOUBTFUL = 1
+    CONNECT = WRITE
     forgets = False
 
     def __init__(self) -> None:
@@ -313,7 +333,7 @@ class Kqueue:
         self._events.pop(fd, None)
 
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-        return list(dict.fromkeys((event.ident, 1) for event in self._kqueue.control(None, 1024, timeout)))
+        return list(dict.fromkeys((event.ident, 0) for event in self._kqueue.control(None, 1024, timeout)))
 
     def _change(self, fd: int, old: int, new: int) -> None:
         changes = [BSD.kevent(fd, kind, BSD.KQ_EV_ADD if new & bit else BSD.KQ_EV_DELETE)
@@ -329,7 +349,7 @@ class Portable:
 
     EVENTS = {READ: selectors.EVENT_READ, WRITE: selectors.EVENT_WRITE,
               READ | WRITE: selectors.EVENT_READ | selectors.EVENT_WRITE}
-    DOUBTFUL = 1
+    CONNECT = WRITE
     forgets = False
 
     def __init__(self) -> None:
@@ -348,7 +368,7 @@ class Portable:
     closing = unregister
 
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-        return [(key.fd, 1) for key, _ in self._selector.select(timeout)]
+        return [(key.fd, 0) for key, _ in self._selector.select(timeout)]
 
 
 def best_poller() -> Poller:

@@ -70,11 +70,11 @@ class Stream:
             sock.setsockopt(TCP, QUICKACK, 0)       # the handshake's last ACK goes with our first bytes, or our RST
         failure = sock.connect_ex(recipe.target)
         if failure == IN_PROGRESS:
-            loop.watch(self._fd, WRITE, self._connected)
+            loop.watch_connect(self._fd, self._connected)
         elif failure:
             self._refused(failure, blame.at_once(failure, "connect"))
         else:
-            loop.broken = False
+            loop.events = 0
             self._connected()
 
     def expire(self) -> None:
@@ -98,7 +98,7 @@ class Stream:
     def _connected(self) -> None:
         sock, recipe = self._socket, self._recipe
         method = recipe.method
-        failure = sock.getsockopt(SOCKET, ERROR) if self._loop.broken else 0
+        failure = sock.getsockopt(SOCKET, ERROR) if self._loop.events != WRITE else 0
         if failure:
             self._refused(failure, blame.later(failure))
         elif method.loops and sock.getsockname()[:2] == recipe.target:      # nobody listens: it met itself
@@ -107,7 +107,7 @@ class Stream:
         elif method.tls is not None:
             self._begin_tls(method.tls)
         elif recipe.steps:
-            self._next(b"")
+            self._next(b"", True)
         else:
             self._finish(method.connected)
 
@@ -128,8 +128,8 @@ class Stream:
         elif self._unsent:
             self._flush()
 
-    def _flush(self) -> None:
-        """Send what is to be sent, then listen."""
+    def _flush(self, first: bool = False) -> None:
+        """Send what is to be sent, then listen. ``first``: the connection has just come about."""
         unsent = self._unsent
         try:
             sent = self._socket.send(unsent)
@@ -147,6 +147,8 @@ class Stream:
             self._loop.watch(self._fd, READ, self._shake)
         elif self._reader is None:
             self._finish(DIALOG)
+        elif first:
+            self._loop.watch_answer(self._fd, self._receive)
         else:
             self._loop.watch(self._fd, READ, self._receive)
 
@@ -176,6 +178,8 @@ class Stream:
             if verdict is None:
                 if len(data) > LIMIT:
                     self._finish(reader.overlong(data))
+                else:
+                    self._loop.watch(self._fd, READ, self._receive)     # this may have been the one call it was for
                 return
             if self._at + 1 == len(self._recipe.steps) or not verdict.passed:
                 self._finish(verdict)
@@ -185,7 +189,7 @@ class Stream:
             if not data:
                 return
 
-    def _next(self, data: bytes) -> None:
+    def _next(self, data: bytes, first: bool = False) -> None:
         """Begin the next exchange. ``data`` is what the one before has received; what of it is left stays in _data."""
         self._at += 1
         exchange = self._recipe.steps[self._at]
@@ -194,7 +198,7 @@ class Stream:
                         exchange.expect.reader(data[:len(data) - len(self._data)]))
         self._unsent += exchange.send if self._tls is None else self._tls.seal(exchange.send)
         if self._unsent:
-            self._flush()
+            self._flush(first)
         else:
             self._loop.watch(self._fd, READ, self._receive)
 

@@ -28,7 +28,7 @@ class Clock:
 class Sleeper:
     """A poller that moves a :class:`Clock` instead of sleeping, and reports what a test puts in."""
 
-    DOUBTFUL, forgets = 1, False
+    CONNECT, forgets = WRITE, False
 
     def __init__(self, clock: Clock) -> None:
         self.clock, self.ready, self.slept = clock, [], []          # type: ignore[var-annotated]

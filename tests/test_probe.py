@@ -23,8 +23,9 @@ from members import (
     send,
     silent,
 )
+from test_loop import POLLERS
 
-from l4ipd import blame
+from l4ipd import blame, loop
 from l4ipd.checks import recipe
 from l4ipd.health import Verdict
 from l4ipd.model import Check
@@ -38,6 +39,12 @@ MAIL = Check("tcp", dialog=dialog(("expect", b"220*"), ("send", b"EHLO l4ip\r\n"
                                   ("expect", b"250*"), ("send", b"QUIT\r\n"), ("expect", b"*221 *")))
 
 
+@pytest.fixture(params=POLLERS, ids=lambda poller: poller.__name__, autouse=True)
+def poller(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every system's way to wait that this one has: they differ in what they tell, and in how often."""
+    monkeypatch.setattr(loop, "best_poller", request.param)
+
+
 def smtp(piece: int, *lines: bytes) -> Member:
     """A mail server that says ``lines``, ``piece`` bytes at a time, each but the first in reply to a line."""
     def behaviour(member: Member, client: socket.socket) -> None:
@@ -47,6 +54,27 @@ def smtp(piece: int, *lines: bytes) -> Member:
             send(client, line, piece)
         member.hang()
     return Member(behaviour)
+
+
+@pytest.mark.parametrize("piece", [0, 1, 7])
+def test_a_member_that_speaks_before_it_is_asked(piece: int) -> None:
+    """Connected and readable come in one report; the answer is waited for all the same, in pieces too."""
+    banner, asked = threading.Event(), threading.Event()
+
+    def behaviour(member: Member, client: socket.socket) -> None:
+        client.sendall(b"welcome\r\n")
+        banner.set()
+        member.read(client, b"\r\n\r\n")
+        asked.set()
+        send(client, b"+PONG\r\n", piece)
+        member.hang()
+
+    with Member(behaviour) as member, Watch() as watch:
+        watch.prober.start(recipe(PING, endpoint(PING, member.port)), watch.verdicts.append)
+        banner.wait(10)
+        watch.turn_until(lambda: watch.verdicts)
+        assert asked.is_set()
+        assert watch.verdicts == [("L7OK", "dialog complete")]
 
 
 # -- connecting
