@@ -40,6 +40,7 @@ class Exchange:
 
     send: bytes
     expect: Expect | None
+    tail: bytes = b""           # to be sent after ``send`` and the recipe's host: an HTTP request that names the member
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +63,26 @@ class Recipe:
     """Everything that a probe of one endpoint needs to know."""
 
     method: Method
-    target: tuple[str, int]
+    address: str
+    port: int
     steps: tuple[Exchange, ...] = ()
+    host: bytes = b""
     command: Words = ()
+
+    def says(self, exchange: Exchange) -> bytes:
+        """What is to be sent."""
+        return exchange.send + self.host + exchange.tail if exchange.tail else exchange.send
 
 
 def recipe(check: Check, endpoint: Endpoint) -> Recipe:
     """How to probe ``endpoint`` as ``check`` says."""
     port = check.port or endpoint.member_port
     address = endpoint.address
-    steps = () if check.closed and check.type == "tcp" else _steps(check, address, port)
+    steps = () if check.closed and check.type == "tcp" else _steps(check)
+    host = host_port(address.partition("%")[0], port).encode() if steps and steps[0].tail else b""
     speaks = "" if not steps else "we" if steps[0].send else "it"
     loops = (address.startswith("127.") or address == "::1") and port >= EPHEMERAL
-    return Recipe(_method(check, ":" in address, speaks, loops), (address, port), steps,
+    return Recipe(_method(check, ":" in address, speaks, loops), address, port, steps, host,
                   _command(check.command, endpoint, port))
 
 
@@ -98,9 +106,9 @@ def _method(check: Check, inet6: bool, speaks: str, loops: bool) -> Method:
 TRANSPORTS = {"udp": "udp", "ping": "icmp", "exec": "exec"}
 
 
-def _steps(check: Check, address: str, port: int) -> tuple[Exchange, ...]:
+def _steps(check: Check) -> tuple[Exchange, ...]:
     if check.type in ("http", "https"):
-        return _http(check, check.host or host_port(address.partition("%")[0], port))
+        return _http(check)
     if check.type == "udp":
         return _udp(check.send, check.expect)
     return _dialog(check.dialog)
@@ -133,18 +141,18 @@ def _host_name(host: str) -> str:
 # -- http
 
 @lru_cache(maxsize=64)
-def _http(check: Check, host: str) -> tuple[Exchange, ...]:
-    return (Exchange(_request(check, host), _answer(check.status, check.body, check.method)),)
+def _http(check: Check) -> tuple[Exchange, ...]:
+    status = Status(check.status)
+    expect = status if check.body is None else Page(status, pattern(check.body), check.method)
+    begin, tail = _request(check)
+    return (Exchange(begin, expect, tail),)
 
 
-@lru_cache(maxsize=64)
-def _answer(status: tuple[tuple[int, int], ...], body: bytes | None, method: str) -> Expect:
-    return Status(status) if body is None else Page(Status(status), pattern(body), method)
-
-
-def _request(check: Check, host: str) -> bytes:
-    """A request with the check's own headers; they replace ours of the same name."""
-    headers = {"host": ("Host", host), "user-agent": ("User-Agent", f"l4ip/{__version__}"),
+def _request(check: Check) -> tuple[bytes, bytes]:
+    """A request with the check's own headers, which replace ours of the same name; in two parts if between them the
+    member is to be named.
+    """
+    headers = {"host": ("Host", check.host or ""), "user-agent": ("User-Agent", f"l4ip/{__version__}"),
                "accept": ("Accept", "*/*"), "connection": ("Connection", "close")}
     if check.method in ("POST", "PUT", "PATCH"):
         headers["content-length"] = ("Content-Length", "0")
@@ -152,7 +160,11 @@ def _request(check: Check, host: str) -> bytes:
     lines = [f"{check.method} {check.path} HTTP/1.1"]
     lines += [f"{name}: {value}" for key, (name, value) in headers.items() if key not in own]
     lines += [f"{name}: {value}" for name, value in check.headers]
-    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("utf-8", "surrogateescape")
+    request = "".join(f"{line}\r\n" for line in [*lines, ""]).encode("utf-8", "surrogateescape")
+    if check.host or "host" in own:
+        return request, b""
+    begin, host, tail = request.partition(b"\r\nHost: ")
+    return begin + host, tail
 
 
 # -- dialogs

@@ -9,6 +9,7 @@ read in ``config_check``.
 from __future__ import annotations
 
 import ipaddress
+from sys import intern
 
 from l4ipd import config_words as words
 from l4ipd.config_check import Pace, checks, defaults
@@ -231,6 +232,7 @@ def _service(name: str, place: Place, pace: Pace) -> tuple[Service, Place]:
 
 def _member(name: str, place: Place, tag: str | None) -> tuple[Member, Place]:
     """A member and the place of its address."""
+    name = intern(name)                             # the same few names in a hundred clusters
     if not isinstance(place.node, Mapping):
         return Member(name, place.read(words.address, "")), place
     section = Section(place, MEMBER)

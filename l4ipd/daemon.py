@@ -309,6 +309,7 @@ class Daemon:
         if monitor.verdict is not None and not monitor.up and not monitor.changes:
             log.info("%s", self._transition(monitor, "unknown -> down"))
         if not self._undecided:
+            self._undecided = set()                 # that was emptied keeps its room
             self.rules.touch()
             for group, members in self.groups.items():
                 if not all(member.disabled for member in members):

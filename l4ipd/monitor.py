@@ -262,6 +262,7 @@ class Monitor:
             self._launch()
             return
         self.took = took = rounds.loop.clock() - self._begun
+        self._begun = 0.0
         self._timing[bisect_left(BOUNDS, took)] += 1
         self._timing[-1] += took
         rounds.codes[verdict.code] += 1

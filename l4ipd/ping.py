@@ -160,8 +160,8 @@ class Ping:
         self._pinger, self._done = pinger, done
         self._sequence = -1
         self.cookie = os.urandom(COOKIE)
-        self.address = _packed(recipe.target[0])
-        outcome = pinger.launch(self, recipe.target[0])
+        self.address = _packed(recipe.address)
+        outcome = pinger.launch(self, recipe.address)
         if isinstance(outcome, Verdict):
             done(outcome)
         else:

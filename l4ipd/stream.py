@@ -68,7 +68,7 @@ class Stream:
             sock.setblocking(False)
         if QUICKACK is not None and not method.listens:     # else Linux would let the member wait for 200 ms
             sock.setsockopt(TCP, QUICKACK, 0)       # the handshake's last ACK goes with our first bytes, or our RST
-        failure = sock.connect_ex(recipe.target)
+        failure = sock.connect_ex((recipe.address, recipe.port))
         if failure == IN_PROGRESS:
             loop.watch_connect(self._fd, self._connected)
         elif failure:
@@ -101,8 +101,8 @@ class Stream:
         failure = sock.getsockopt(SOCKET, ERROR) if self._loop.events != WRITE else 0
         if failure:
             self._refused(failure, blame.later(failure))
-        elif method.loops and sock.getsockname()[:2] == recipe.target:      # nobody listens: it met itself
-            sock.setsockopt(SOCKET, LINGER, RESET)
+        elif method.loops and sock.getsockname()[:2] == (recipe.address, recipe.port):
+            sock.setsockopt(SOCKET, LINGER, RESET)      # nobody listens: it met itself
             self._refused(errno.ECONNREFUSED, blame.later(errno.ECONNREFUSED))
         elif method.tls is not None:
             self._begin_tls(method.tls)
@@ -193,10 +193,11 @@ class Stream:
         """Begin the next exchange. ``data`` is what the one before has received; what of it is left stays in _data."""
         self._at += 1
         exchange = self._recipe.steps[self._at]
-        self._data = b"" if exchange.send or self._reader is None else self._reader.rest(data)
+        send = self._recipe.says(exchange)
+        self._data = b"" if send or self._reader is None else self._reader.rest(data)
         self._reader = (None if exchange.expect is None else
                         exchange.expect.reader(data[:len(data) - len(self._data)]))
-        self._unsent += exchange.send if self._tls is None else self._tls.seal(exchange.send)
+        self._unsent += send if self._tls is None else self._tls.seal(send)
         if self._unsent:
             self._flush(first)
         else:

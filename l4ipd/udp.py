@@ -43,7 +43,7 @@ class Datagram:
             return
         self._fd = self._socket.fileno()
         self._socket.setblocking(False)
-        failure = self._socket.connect_ex(recipe.target)
+        failure = self._socket.connect_ex((recipe.address, recipe.port))
         if failure:
             self._failed(failure, blame.at_once(failure, "connect"))
             return

@@ -216,7 +216,8 @@ def test_two_expects_in_a_row_do_not_depend_on_the_pieces(first: bytes, second: 
 # -- recipes
 
 def request(check: Check, address: str = "127.0.0.1", port: int = 8080) -> bytes:
-    return recipe(check, endpoint(check, port, address)).steps[0].send
+    made = recipe(check, endpoint(check, port, address))
+    return made.says(made.steps[0])
 
 
 def test_the_request() -> None:

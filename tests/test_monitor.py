@@ -30,7 +30,7 @@ class Probes:
         self.cancelled = 0
 
     def start(self, what: Recipe, done: Callable[[Verdict], object]) -> Flight:
-        self.starts.append((self.clock.now, what.target[1]))
+        self.starts.append((self.clock.now, what.port))
         flight = Flight(self, done)
         if self.now is not None:
             done(self.now)

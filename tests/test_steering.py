@@ -39,7 +39,7 @@ class Dealer:
         self.alive: dict[str, bool] = {}            # by address
 
     def start(self, recipe: Recipe, done: Callable[[Verdict], object]) -> Dealer:
-        done(GOOD if self.alive.get(recipe.target[0]) else BAD)
+        done(GOOD if self.alive.get(recipe.address) else BAD)
         return self
 
     def expire(self) -> None: ...

@@ -101,10 +101,10 @@ def bare(recipes: list[Recipe], probes: int, batch: int) -> float:
         for number in range(first, first + batch):
             sock = socket.SocketType(socket.AF_INET, KIND)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
-            sock.connect_ex(recipes[number % len(recipes)].target)
+            sock.connect_ex((recipes[number % len(recipes)].address, recipes[number % len(recipes)].port))
             open_sockets[sock.fileno()] = sock
             poll.register(sock.fileno(), select.EPOLLOUT)
-        request = recipes[0].steps[0].send if recipes[0].steps else b""
+        request = recipes[0].says(recipes[0].steps[0]) if recipes[0].steps else b""
         while open_sockets:
             for fd, events in poll.poll():
                 sock = open_sockets[fd]
