@@ -13,7 +13,6 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 from l4ipd import become
 from l4ipd.checks import Recipe
@@ -150,7 +149,7 @@ def _argv(recipe: Recipe) -> list[str]:
     user = recipe.method.user or SAFE_USER
     if os.geteuid() != 0 or user == "root":
         return list(recipe.command)
-    return [sys.executable, "-I", "-S", str(Path(become.__file__)), user, *recipe.command]
+    return [sys.executable, "-I", "-S", become.__file__, user, *recipe.command]
 
 
 def _signal_name(number: int) -> str:
