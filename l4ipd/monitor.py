@@ -24,7 +24,7 @@ from l4ipd.checks import Recipe
 from l4ipd.health import PASSED, Verdict
 from l4ipd.holddown import Hold
 from l4ipd.loop import RATE, Loop
-from l4ipd.model import Endpoint
+from l4ipd.model import Check, Endpoint
 from l4ipd.probe import Probe
 
 BUNCH, LONGEST_STEP = 10, 0.1                       # probes that begin together, and seconds between bunches at most
@@ -90,6 +90,10 @@ class Rounds:
     def landed(self) -> None:
         """A probe is over: its place goes to who waits longest."""
         self.flying -= 1
+        if self._queue or self._said_late:
+            self._relieve()
+
+    def _relieve(self) -> None:
         if self._admitting:                         # a probe that was over at once: the caller's caller goes on
             return
         if self._queue:
@@ -225,32 +229,29 @@ class Monitor:
 
     def fire(self) -> None:
         """The time has come: begin, or give up."""
-        loop = self.rounds.loop
         if self._probe is None:
             self.rounds.admit(self)
-        elif loop.now - self.endpoint.checks[self._place].timeout < loop.stalled:
-            self._give_time()                       # it was asked before we slept
+            return
+        loop, timeout = self.rounds.loop, self.endpoint.checks[self._place].timeout
+        if loop.now - timeout < loop.stalled:
+            loop.set(self, loop.now + timeout)      # it was asked before we slept
         else:
             self._probe.expire()
 
     def begin(self) -> None:
         self._place = 0
         self._begun = self.rounds.loop.clock()
-        self._launch()
+        self._launch(self._check)
 
-    def _launch(self) -> None:
-        self._give_time()
+    def _launch(self, check: Check) -> None:
+        rounds = self.rounds
+        rounds.loop.set(self, rounds.loop.now + check.timeout)
         self._starting = True
-        start = self.rounds.start
+        start = rounds.start
         probe = start(self.recipes[self._place], self._done)
         if self._starting:                          # else its verdict has come already
             self._starting = False
             self._probe = probe
-
-    def _give_time(self) -> None:
-        loop = self.rounds.loop
-        check = self.endpoint.checks[self._place] if self._place else self._check
-        loop.set(self, loop.now + check.timeout)
 
     def _done(self, verdict: Verdict) -> None:
         self._probe = None
@@ -259,7 +260,7 @@ class Monitor:
         passed = verdict.code in PASSED
         if passed and self._place + 1 < len(self.recipes):
             self._place += 1
-            self._launch()
+            self._launch(self.endpoint.checks[self._place])
             return
         self.took = took = rounds.loop.clock() - self._begun
         self._begun = 0.0
