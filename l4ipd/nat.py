@@ -68,14 +68,20 @@ class NatTable:
         self.table = Table("ipnat", "ipfilter.ipnat", (*settings.ipnat, "-l"), (*settings.ipnat, "-f", "-"),
                            (*settings.ipnat, "-r", "-f", "-"), (*settings.ipnat, "-r", *purging, "-f", "-"),
                            self._read, _plain if dialect.modern else _without_family, ipfilter.LISTING_END)
-        self._seen: dict[str, str | Foreign | None] = {}        # lines of the last listing; canonical, None: no rdr
-        self._now: dict[str, str | Foreign | None] = {}         # lines of this listing
+        self._seen: dict[str, str | Foreign | None] = {}        # lines of listings; canonical, or None: no rdr
+        self._count = 0                                         # of the lines of this listing
+        self._strangers: list[str] = []                         # those of them that are rdr rules, and not ours
         self._warned: set[tuple[str, str]] = set()
 
     def _read(self, line: str) -> str | None:
-        read = self._now[line] = self._seen[line] if line in self._seen else self._understand(line)
+        self._count += 1
+        if line not in self._seen:
+            self._seen[line] = self._understand(line)
+        read = self._seen[line]
         if isinstance(read, str) and (self.settings.tag is not None or self.known(read) is not None):
             return read
+        if read is not None:
+            self._strangers.append(line)
         return None
 
     def _understand(self, line: str) -> str | Foreign | None:
@@ -90,9 +96,11 @@ class NatTable:
     def listed(self, ours: Iterable[str], want: Iterable[str]) -> None:
         """A listing is complete: warn about rules of others that get in the way of those we want, once each."""
         mine = set(ours)
-        foreign = [(line, rule) for line, read in self._now.items() if read is not None and read not in mine
-                   and (rule := ipfilter.parse(line, _port)) is not None]
-        self._seen, self._now = self._now, {}
+        foreign = [(line, rule) for line in self._strangers
+                   if (rule := ipfilter.parse(line, _port)) is not None and rule.line() not in mine]
+        if len(self._seen) > 2 * self._count + 100:             # most of it is gone
+            self._seen = {}
+        self._count, self._strangers = 0, []
         if not foreign:
             self._warned.clear()
             return

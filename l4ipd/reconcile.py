@@ -21,7 +21,7 @@ blocks only itself, is named, and is tried again later.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from l4ipd.child import Child, Exit
@@ -207,7 +207,7 @@ class Reconciler:
     # -- listing
 
     def _list(self) -> None:
-        listing = Listing(self.table)
+        listing = Listing(self.table, self.have)
         self._start(self.table.listing, lambda end: self._was_listed(listing, end), output=listing.feed)
 
     def _was_listed(self, listing: Listing, end: Exit) -> None:
@@ -299,8 +299,8 @@ class Reconciler:
 class Listing:
     """Reads a listing as it streams, and stops where the rules end: the sessions behind them may be a million."""
 
-    def __init__(self, table: Table) -> None:
-        self.table = table
+    def __init__(self, table: Table, before: Mapping[str, str]) -> None:
+        self.table, self.before = table, before
         self.rules: dict[str, str] = {}
         self.complete = False
         self._rest = b""
@@ -317,5 +317,6 @@ class Listing:
                 continue
             canonical = self.table.read(line)
             if canonical is not None:
-                self.rules[canonical] = self.table.bare(line)
+                words, known = self.table.bare(line), self.before.get(canonical)
+                self.rules[canonical] = known if known == words else words      # not another copy of the same
         return False
