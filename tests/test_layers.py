@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import l4ipd
@@ -98,3 +100,9 @@ def test_nobody_but_child_creates_processes() -> None:
         if path.stem != "child":
             assert not imports(path)[1] & {"subprocess", "multiprocessing"}, path
             assert not {"os.fork", "os.posix_spawn"} & set(re.findall(r"os\.\w+", path.read_text())), path
+
+
+def test_what_few_checks_need_is_not_loaded_for_all() -> None:
+    """ssl alone is 4 MB."""
+    code = "import l4ipd.main, sys; print(*sorted({'ssl', 'h11', 'prometheus_client'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

@@ -212,3 +212,16 @@ def test_signals_end_the_sleep_and_are_handled_in_the_loop(real: Loop) -> None:
     real.later(0.01, lambda: os.kill(os.getpid(), signal.SIGUSR1))
     real.run()
     assert seen == [signal.SIGUSR1]
+
+
+def test_nobody_wakes_up_for_timers_that_were_cleared_or_set_anew(faked: Loop, clock: Clock) -> None:
+    fired: list[float] = []
+    timer, other = Timer(lambda: fired.append(clock.now)), Timer(lambda: None)
+    faked.set(timer, clock.now + 1)
+    faked.set(other, clock.now + 2)
+    faked.clear(other)
+    faked.set(timer, clock.now + 9)
+    faked.turn()
+    assert faked._poller.slept[-1] == pytest.approx(9, abs=0.02)    # type: ignore[attr-defined]
+    faked.turn()
+    assert len(fired) == 1
