@@ -28,6 +28,7 @@ from l4ipd.model import Check, Endpoint
 from l4ipd.probe import Probe
 
 BUNCH, LONGEST_STEP = 10, 0.1                       # probes that begin together, and seconds between bunches at most
+MOMENTS = 10                                        # of a period, at least, to which probes keep
 SPREAD = 1.0                                        # seconds over which the first probes are spread
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)     # seconds, see Rounds.timing
 TRAIL = 60                                          # outcomes that a monitor remembers
@@ -370,6 +371,6 @@ class Monitor:
 
     def _until_phase(self, start: float, pace: float) -> float:
         phase = self._phase() * pace
-        phase -= phase % min(self.rounds.step, pace / BUNCH)
+        phase -= phase % min(self.rounds.step, pace / MOMENTS)
         ahead = (phase + 0.5 / RATE - start) % pace     # in the middle of a tick: the whole bunch is on the same
         return ahead if ahead > pace / 1000 else pace

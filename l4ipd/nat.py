@@ -70,7 +70,7 @@ class NatTable:
                            self._read, _plain if dialect.modern else _without_family, ipfilter.LISTING_END)
         self._seen: dict[str, str | Foreign | None] = {}        # lines of listings; canonical, or None: no rdr
         self._count = 0                                         # of the lines of this listing
-        self._strangers: list[str] = []                         # those of them that are rdr rules, and not ours
+        self._strangers: dict[str, None] = {}                   # those of them that are rdr rules, and not ours
         self._warned: set[tuple[str, str]] = set()
 
     def _read(self, line: str) -> str | None:
@@ -81,7 +81,7 @@ class NatTable:
         if isinstance(read, str) and (self.settings.tag is not None or self.known(read) is not None):
             return read
         if read is not None:
-            self._strangers.append(line)
+            self._strangers[line] = None            # no list: listings that are cut short may come for hours
         return None
 
     def _understand(self, line: str) -> str | Foreign | None:
@@ -100,7 +100,7 @@ class NatTable:
                    if (rule := ipfilter.parse(line, _port)) is not None and rule.line() not in mine]
         if len(self._seen) > 2 * self._count + 100:             # most of it is gone
             self._seen = {}
-        self._count, self._strangers = 0, []
+        self._count, self._strangers = 0, {}
         if not foreign:
             self._warned.clear()
             return
