@@ -3,16 +3,15 @@
 ``expect(data, eof)`` returns a verdict, or None for "more, please"; with ``eof`` it always decides. Nothing here ever
 raises, whatever the member sends, and no byte of a member reaches the words of a verdict unless it is printable.
 
-A probe asks ``expect.reader(before)`` instead, again and again while the data of one step grows: that is the expect
-itself where reading anew is cheap, else something that remembers how far it has read.
+A probe has ``expect.reader(before)`` read, again and again while the data of one step grows: that is the expect itself
+where reading anew is cheap, else something that remembers how far it has read.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from l4ipd.health import Verdict
@@ -43,7 +42,7 @@ class Reader(Protocol):
     def where(self) -> str:
         """``step 2: ``, or nothing: what a verdict begins with."""
 
-    def __call__(self, data: bytes, eof: bool) -> Verdict | None: ...
+    def read(self, data: bytes, eof: bool) -> Verdict | None: ...
 
     def rest(self, data: bytes) -> bytes:
         """What of ``data`` comes after the answer that passed: the next step may want it."""
@@ -71,7 +70,7 @@ class Match:
     last: Pattern | None = None                     # the pattern of the expect before this one
     late: bool = False                              # the last answer broke off in the middle of a line
 
-    def __call__(self, data: bytes, eof: bool) -> Verdict | None:
+    def read(self, data: bytes, eof: bool) -> Verdict | None:
         end = self._find(self.pattern, data) if data else -1
         for number, reject in self.rejects if data else ():
             hit = self._find(reject, data)
@@ -82,6 +81,8 @@ class Match:
         if eof:
             return Verdict("L7RSP", self.where + closed(data))
         return self._mismatch(data)
+
+    __call__ = read
 
     @property
     def where(self) -> str:
@@ -140,6 +141,7 @@ class Match:
 STATUS = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9][0-9])(?=[ \r\n])")
 SHORTEST = len(b"HTTP/1.1 200\n")                   # a status line, with the byte that ends the number
 BLANK = re.compile(rb"\r?\n\r?\n")
+INTERIM = frozenset(range(100, 200)) - {101}        # statuses that another one follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,22 +149,28 @@ class Status:
     """An HTTP answer, judged by its status line as soon as the number is there; interim answers (1xx) are skipped."""
 
     ranges: Ranges
+    good: dict[bytes, Verdict] = field(init=False, compare=False, repr=False)      # by number, what passes
     where = ""
 
-    def __call__(self, data: bytes, eof: bool) -> Verdict | None:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "good", {b"%d" % code: Verdict("L7OK", str(code)) for low, high in self.ranges
+                                          for code in range(low, high + 1) if code not in INTERIM})
+
+    def read(self, data: bytes, eof: bool) -> Verdict | None:
         found = STATUS.match(data)
         if found is None:
             return _no_status(data, eof)
-        code = int(found[1])
-        if code < 200 and code != 101:
+        number = found[1]
+        if number in self.good:
+            return self.good[number]
+        if int(number) in INTERIM:
             blank = BLANK.search(data)
-            return self(data[blank.end():], eof) if blank else _unfinished(data, eof)
-        for low, high in self.ranges:
-            if low <= code <= high:
-                return _passed(code)
+            return self.read(data[blank.end():], eof) if blank else _unfinished(data, eof)
         if b"\n" in data or eof or len(data) > EXCERPT:
             return Verdict("L7STS", printable(data[9:].partition(b"\n")[0]))
         return None
+
+    __call__ = read
 
     def reader(self, before: bytes) -> Reader:
         return self
@@ -189,7 +197,7 @@ class Page:
         import h11  # noqa: F401  # not before a body has to be read, but then before probes wait for it
 
     def __call__(self, data: bytes, eof: bool) -> Verdict | None:
-        return self.reader(b"")(data, eof)
+        return self.reader(b"").read(data, eof)
 
     def reader(self, before: bytes) -> Reader:
         return PageReader(self)
@@ -211,7 +219,7 @@ class PageReader:
         self._h11.send(h11.Request(method=page.method, target="/", headers=[("Host", "-"), ("Connection", "close")]))
         self._h11.send(h11.EndOfMessage())
 
-    def __call__(self, data: bytes, eof: bool) -> Verdict | None:
+    def read(self, data: bytes, eof: bool) -> Verdict | None:
         if self._passed is None:
             verdict = self._page.status(data, eof)
             if verdict is None or not verdict.passed:
@@ -256,11 +264,6 @@ class PageReader:
                 return None
             elif isinstance(event, h11.ConnectionClosed):
                 return Verdict("L7RSP", "connection closed before the end of the answer")
-
-
-@cache
-def _passed(code: int) -> Verdict:
-    return Verdict("L7OK", str(code))
 
 
 def _no_status(data: bytes, eof: bool) -> Verdict | None:

@@ -72,8 +72,11 @@ class Loop:
         self.lateness = 0.0                         # how late the first timer of the last turn was, in seconds
         self.events = 0                             # what the poller says of the descriptor at hand; 0: it does not
         self._poller = poller or best_poller()
+        self._register, self._closing, self._connect = (
+            self._poller.register, self._poller.closing, self._poller.CONNECT)
         self._handlers: dict[int, Callback] = {}
-        self._fresh: set[int] = set()               # descriptors first watched during this turn's dispatch
+        self._current = -1                          # the descriptor whose callback is running
+        self._gone: set[int] = set()                # those that other callbacks of this turn have let go
         self._slots: dict[int, list[Timed]] = {}
         self._ticks: list[int] = []                 # heap of the keys of _slots
         self._hooks: list[Callback] = []
@@ -90,7 +93,6 @@ class Loop:
             self._poller.modify(fd, events)
         else:
             self._poller.register(fd, events)
-            self._fresh.add(fd)
         self._handlers[fd] = callback
 
     def watch_connect(self, fd: int, callback: Callback) -> None:
@@ -98,8 +100,8 @@ class Loop:
 
         In it, :attr:`events` is WRITE when there is no error and nothing to be read; anything else leaves that open.
         """
-        self._poller.register(fd, self._poller.CONNECT)
-        self._fresh.add(fd)
+        register = self._register
+        register(fd, self._connect)
         self._handlers[fd] = callback
 
     def watch_answer(self, fd: int, callback: Callback) -> None:
@@ -115,12 +117,15 @@ class Loop:
     def unwatch(self, fd: int) -> None:
         """Stop watching a descriptor that stays open."""
         if self._handlers.pop(fd, None) is not None:
+            self._gone.add(fd)
             self._poller.unregister(fd)
 
     def closing(self, fd: int) -> None:
-        """Forget a descriptor that the caller closes next; the kernel forgets it by itself where it can."""
-        if self._handlers.pop(fd, None) is not None and not self._poller.forgets:
-            self._poller.closing(fd)
+        """Forget a descriptor that the caller closes next."""
+        if fd != self._current:
+            self._gone.add(fd)
+        if self._handlers.pop(fd, None) is not None and self._closing is not None:
+            self._closing(fd)
 
     # -- timers
 
@@ -222,18 +227,19 @@ class Loop:
         self.lateness = now - self._ticks[0] / RATE if self._ticks else 0.0
         if self.lateness > STALL:
             self.stalled = now
-        self._fresh.clear()
-        handlers = self._handlers
-        fresh = self._fresh
+        handlers, gone = self._handlers, self._gone
+        gone.clear()
         for fd, events in ready:
             handler = handlers.get(fd)
-            if handler is not None and fd not in fresh:           # not closed, nor closed and used again
-                self.events = events
-                try:
-                    handler()
-                except Exception:
-                    log.exception("internal error: please report this")
-                    self.unwatch(fd)
+            if handler is None or fd in gone:       # closed, and maybe used again: this is not about the new one
+                continue
+            self._current, self.events = fd, events
+            try:
+                handler()
+            except Exception:
+                log.exception("internal error: please report this")
+                self.unwatch(fd)
+        self._current = -1
         self._fire(int(now * RATE))
 
     def _timeout(self) -> float | None:
@@ -279,12 +285,14 @@ class Poller(Protocol):
     """
 
     CONNECT: int
-    forgets: bool                                   # a closed descriptor by itself: ``closing`` does nothing
+
+    @property
+    def closing(self) -> Callable[[int], None] | None:
+        """To be told of descriptors that are closed next; None if the kernel forgets them by itself."""
 
     def register(self, fd: int, events: int) -> None: ...
     def modify(self, fd: int, events: int) -> None: ...
     def unregister(self, fd: int) -> None: ...
-    def closing(self, fd: int) -> None: ...
     def poll(self, timeout: float | None) -> list[tuple[int, int]]: ...
     def close(self) -> None: ...
 
@@ -293,7 +301,7 @@ class Epoll:
     """Linux."""
 
     CONNECT = READ | WRITE | (1 << 31)              # EPOLLET: each change once
-    forgets = True                                  # of a descriptor that was never duplicated (epoll(7), Q6)
+    closing = None                                  # unless the descriptor was duplicated (epoll(7), Q6)
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -303,15 +311,11 @@ class Epoll:
         self.unregister = self._epoll.unregister
         self.close = self._epoll.close
 
-    def closing(self, fd: int) -> None:
-        """Nothing to do."""
-
 
 class Kqueue:
     """FreeBSD, NetBSD, macOS. Reading and writing are two filters; ``_events`` remembers which are on."""
 
     CONNECT = WRITE
-    forgets = False
 
     def __init__(self) -> None:
         self._kqueue = BSD.kqueue()
@@ -350,7 +354,6 @@ class Portable:
     EVENTS = {READ: selectors.EVENT_READ, WRITE: selectors.EVENT_WRITE,
               READ | WRITE: selectors.EVENT_READ | selectors.EVENT_WRITE}
     CONNECT = WRITE
-    forgets = False
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()

@@ -21,16 +21,17 @@ from collections.abc import Callable, Sequence
 
 from l4ipd import health
 from l4ipd.checks import Recipe
-from l4ipd.health import PASSED, Verdict
+from l4ipd.health import PASSED, Verdict, local
 from l4ipd.holddown import Hold
 from l4ipd.loop import RATE, Loop
-from l4ipd.model import Check, Endpoint
+from l4ipd.model import Endpoint
 from l4ipd.probe import Probe
 
 BUNCH, LONGEST_STEP = 10, 0.1                       # probes that begin together, and seconds between bunches at most
 MOMENTS = 10                                        # of a period, at least, to which probes keep
 SPREAD = 1.0                                        # seconds over which the first probes are spread
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)     # seconds, see Rounds.timing
+SUM = len(BOUNDS) + 1                               # where the sum is in such a histogram
 TRAIL = 60                                          # outcomes that a monitor remembers
 TRAIL_MASK = (1 << TRAIL) - 1
 log = logging.getLogger("l4ipd.probe")
@@ -52,7 +53,7 @@ class Rounds:
         self.verbose = False
         self.step = 1 / RATE                        # seconds: phases are multiples of it
         self.flying = 0
-        self.started = self.late = self.skipped = 0
+        self.late = self.skipped = 0
         self.outcomes: list[Callable[[Monitor, Verdict], object]] = []  # who is told of the outcome of every round
         self.codes = dict.fromkeys(health.CODES, 0)  # outcomes of rounds, by code
         self.timings: dict[str, list[float]] = {}   # by kind of check
@@ -73,13 +74,8 @@ class Rounds:
         """The histogram of one kind of check: how many rounds took up to each of BOUNDS, or longer; last, their sum."""
         return self.timings.setdefault(kind, [0.0] * (len(BOUNDS) + 2))
 
-    def admit(self, monitor: Monitor) -> None:
-        """Begin now if a place is free, else as soon as one is."""
-        if self.flying < self.limit:
-            self.flying += 1
-            self.started += 1
-            monitor.begin()
-            return
+    def delay(self, monitor: Monitor) -> None:
+        """No place is free: it begins as soon as one is."""
         self.late += 1
         monitor.queued = True
         self._queue.append(monitor)
@@ -112,9 +108,17 @@ class Rounds:
             monitor = self._queue.popleft()
             if monitor.queued:
                 monitor.queued = False
-                self.flying += 1
-                self.started += 1
                 monitor.begin()
+
+
+class _Starting:
+    """Stands for a probe while it is being made."""
+
+    def expire(self) -> None: ...
+    def cancel(self) -> None: ...
+
+
+STARTING = _Starting()
 
 
 class Monitor:
@@ -125,8 +129,8 @@ class Monitor:
 
     __slots__ = ("rounds", "endpoint", "recipes", "health", "verdict", "since", "took", "tried", "disabled",
                  "unconfirmed", "queued", "trouble", "passes", "failures", "changes", "trail", "hold", "hurried",
-                 "tick", "_check", "_top", "_timing", "_probe", "_place", "_due", "_pace", "_begun", "_before",
-                 "_starting")
+                 "tick", "_check", "_top", "_timing", "_probe", "_place", "_last", "_due", "_pace", "_begun",
+                 "_before")
 
     def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.rounds, self.endpoint, self.recipes = rounds, endpoint, recipes
@@ -149,10 +153,9 @@ class Monitor:
         self._before = 0                            # passes, or failures, before the last ones in a row
         self.tick = 0                               # idle: start; in flight: give up
         self._probe: Probe | None = None
-        self._place = 0                             # which of the checks is in flight
+        self._place, self._last = 0, len(recipes) - 1       # which of the checks is in flight; the last of them
         self._due = self._begun = 0.0
         self._pace = 0.0                            # seconds between the last two times it was due; 0: not on its phase
-        self._starting = False
 
     # -- what others ask and tell
 
@@ -172,7 +175,7 @@ class Monitor:
 
     @property
     def in_flight(self) -> bool:
-        return self._probe is not None or self._starting or self.queued
+        return self._probe is not None or self.queued
 
     def schedule(self) -> None:
         """Let the first probe happen soon: all the first probes are spread over a second."""
@@ -229,45 +232,60 @@ class Monitor:
     # -- a round: all checks, one after the other
 
     def fire(self) -> None:
-        """The time has come: begin, or give up."""
-        if self._probe is None:
-            self.rounds.admit(self)
-            return
+        """The time has come: begin if a place is free, or give up."""
+        if self._probe is not None:
+            self._overdue(self._probe)
+        elif self.rounds.flying < self.rounds.limit:
+            self.begin()
+        else:
+            self.rounds.delay(self)
+
+    def _overdue(self, probe: Probe) -> None:
         loop, timeout = self.rounds.loop, self.endpoint.checks[self._place].timeout
         if loop.now - timeout < loop.stalled:
             loop.set(self, loop.now + timeout)      # it was asked before we slept
         else:
-            self._probe.expire()
+            probe.expire()
 
     def begin(self) -> None:
-        self._place = 0
-        self._begun = self.rounds.loop.clock()
-        self._launch(self._check)
-
-    def _launch(self, check: Check) -> None:
+        """Begin a round."""
         rounds = self.rounds
-        rounds.loop.set(self, rounds.loop.now + check.timeout)
-        self._starting = True
-        start = rounds.start
-        probe = start(self.recipes[self._place], self._done)
-        if self._starting:                          # else its verdict has come already
-            self._starting = False
+        rounds.flying += 1
+        clock = rounds.loop.clock
+        self._begun = clock()
+        self._launch(0)
+
+    def _launch(self, place: int) -> None:
+        self._place = place
+        rounds = self.rounds
+        loop, start = rounds.loop, rounds.start
+        loop.set(self, loop.now + self.endpoint.checks[place].timeout)
+        self._probe = STARTING
+        try:
+            probe = start(self.recipes[place], self._done)
+        except Exception:
+            log.exception("internal error: please report this")
+            probe = None
+        if self._probe is STARTING:                 # else its verdict has come already
             self._probe = probe
+            if probe is None:
+                self._done(local("internal error"))
 
     def _done(self, verdict: Verdict) -> None:
         self._probe = None
-        self._starting = False
         rounds = self.rounds
-        passed = verdict.code in PASSED
-        if passed and self._place + 1 < len(self.recipes):
-            self._place += 1
-            self._launch(self.endpoint.checks[self._place])
+        code = verdict.code
+        passed = code in PASSED
+        if passed and self._place < self._last:
+            self._launch(self._place + 1)
             return
-        self.took = took = rounds.loop.clock() - self._begun
+        clock = rounds.loop.clock
+        self.took = took = clock() - self._begun
         self._begun = 0.0
-        self._timing[bisect_left(BOUNDS, took)] += 1
-        self._timing[-1] += took
-        rounds.codes[verdict.code] += 1
+        timing = self._timing
+        timing[bisect_left(BOUNDS, took)] += 1
+        timing[SUM] += took
+        rounds.codes[code] += 1
         try:
             if passed and self.health == self._top and self.tried and not (
                     self.hold or self.unconfirmed or rounds.verbose or rounds.outcomes):

@@ -174,7 +174,7 @@ class Stream:
         while True:
             reader = self._reader
             assert reader is not None
-            verdict = reader(data, eof)
+            verdict = reader.read(data, eof)
             if verdict is None:
                 if len(data) > LIMIT:
                     self._finish(reader.overlong(data))
@@ -191,12 +191,14 @@ class Stream:
 
     def _next(self, data: bytes, first: bool = False) -> None:
         """Begin the next exchange. ``data`` is what the one before has received; what of it is left stays in _data."""
-        self._at += 1
-        exchange = self._recipe.steps[self._at]
-        send = self._recipe.says(exchange)
-        self._data = b"" if send or self._reader is None else self._reader.rest(data)
-        self._reader = (None if exchange.expect is None else
-                        exchange.expect.reader(data[:len(data) - len(self._data)]))
+        recipe = self._recipe
+        self._at = at = self._at + 1
+        exchange = recipe.steps[at]
+        expect, send = exchange.expect, recipe.says(exchange)
+        if data:
+            self._data = rest = b"" if send or self._reader is None else self._reader.rest(data)
+            data = data[:len(data) - len(rest)]
+        self._reader = None if expect is None else expect.reader(data)
         self._unsent += send if self._tls is None else self._tls.seal(send)
         if self._unsent:
             self._flush(first)
@@ -240,6 +242,14 @@ class Stream:
         self._done(REFUSED if self._recipe.method.closed and failure == errno.ECONNREFUSED else verdict)
 
     def _finish(self, verdict: Verdict) -> None:
+        if self._tls is not None or self._recipe.method.reset:
+            self._part()
+        self._close()
+        done = self._done
+        done(verdict)
+
+    def _part(self) -> None:
+        """How the connection is to end, if not just with a FIN."""
         sock = self._socket
         try:
             if self._tls is not None:
@@ -248,11 +258,8 @@ class Stream:
                 sock.setsockopt(SOCKET, LINGER, RESET)
         except OSError:
             pass                                    # it is gone, then
-        self._close()
-        done = self._done
-        done(verdict)
 
     def _close(self) -> None:
-        self._loop.closing(self._fd)
-        self._fd = -1
+        fd, self._fd = self._fd, -1
+        self._loop.closing(fd)
         self._socket.close()

@@ -104,10 +104,10 @@ def ask(expect: Expect, data: bytes, cuts: list[int], before: bytes = b"") -> tu
     """What a probe would get when the data arrives in pieces that end at ``cuts``, then eof; and how much it read."""
     reader = expect.reader(before)
     for cut in cuts:
-        verdict = reader(data[:cut], False)
+        verdict = reader.read(data[:cut], False)
         if verdict is not None:
             return verdict, cut
-    verdict = reader(data, True)
+    verdict = reader.read(data, True)
     assert verdict is not None
     return verdict, len(data)
 
@@ -140,7 +140,7 @@ def test_cut_short_at_every_position(expect: Expect, data: bytes, wanted: str) -
 def test_too_late_and_too_long(expect: Expect, data: bytes, wanted: str) -> None:
     reader = expect.reader(b"")
     for length in range(len(data)):
-        if reader(data[:length], False) is None:
+        if reader.read(data[:length], False) is None:
             for verdict in (reader.expired(data[:length]), reader.overlong(data[:length])):
                 assert verdict.text.isprintable() and len(verdict.text) < 3 * EXCERPT
                 assert not verdict.passed or (isinstance(expect, Match) and expect.pattern is None)
@@ -201,7 +201,7 @@ def test_two_expects_in_a_row_do_not_depend_on_the_pieces(first: bytes, second: 
             assert step.expect is not None
             reader = step.expect.reader(data[before:start])
             for cut in [*(cut for cut in cuts if cut > start), None]:
-                verdict = reader(data[start:cut], cut is None)
+                verdict = reader.read(data[start:cut], cut is None)
                 if verdict is not None:
                     break
             assert verdict is not None

@@ -28,7 +28,7 @@ class Clock:
 class Sleeper:
     """A poller that moves a :class:`Clock` instead of sleeping, and reports what a test puts in."""
 
-    CONNECT, forgets = WRITE, False
+    CONNECT = WRITE
 
     def __init__(self, clock: Clock) -> None:
         self.clock, self.ready, self.slept = clock, [], []          # type: ignore[var-annotated]
@@ -151,7 +151,6 @@ def test_a_descriptor_closed_and_used_again_in_one_turn_is_not_taken_for_ready(f
         faked.watch(6, WRITE, lambda: seen.append("a new connection, not yet connected"))
     faked.watch(5, READ, first)
     faked.watch(6, READ, lambda: seen.append("closed already"))
-    faked._fresh.clear()
     faked._poller.ready = [5, 6]                    # type: ignore[attr-defined]
     faked.turn()
     assert not seen
