@@ -12,7 +12,7 @@ import pwd
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from l4ipd import become
 from l4ipd.checks import Recipe
@@ -130,10 +130,11 @@ class Command:
         return False
 
 
-def prepare_command(words: tuple[str, ...], user: str | None) -> None:
-    """Raises ValueError if the command could not be run."""
-    if find_program(words[0]) is None:
-        raise ValueError(f"command: {words[0]}: no such program, or it cannot be executed")
+def prepare_command(programs: Iterable[str], user: str | None) -> None:
+    """Raises ValueError if one of them could not be run, or not as ``user``."""
+    for program in sorted(programs):
+        if find_program(program) is None:
+            raise ValueError(f"command: {program}: no such program, or it cannot be executed")
     user = user or (SAFE_USER if os.geteuid() == 0 else None)
     if user is None:
         return

@@ -9,13 +9,14 @@ read in ``config_check``.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from sys import intern
 
 from l4ipd import config_words as words
 from l4ipd.config_check import Pace, checks, defaults
 from l4ipd.config_section import Place, Section
 from l4ipd.model import Check, Cluster, Config, Control, Ipfilter, Log, Member, Resets, Service, Words
-from l4ipd.yamltree import Mapping, Problems, Scalar, Sequence, tree
+from l4ipd.yamltree import Mapping, Node, Problems, Scalar, Sequence, join, tree
 
 TOP = ("pidfile", "control", "state", "log", "http", "notify", "ipfilter", "resets", "defaults", "clusters")
 IPFILTER = ("interface", "tag", "resync", "on_stop", "purge", "timeout", "ipnat", "ipf", "ipfstat", "ipmon")
@@ -42,6 +43,24 @@ def parse(text: str | bytes, name: str) -> Config:
     if problems:
         raise ConfigError(problems.lines())
     return config
+
+
+def locate(text: str | bytes, name: str, steps: Iterable[str | int]) -> str:
+    """The line and the path of a place in a good configuration, as errors begin: ``l4ip.conf:12: control.group: ``.
+
+    ``steps`` lead there: keys, and numbers of items from 1. What is not written out has the line of what stands for it.
+    """
+    node: Node | None = tree(text, Problems(name))
+    line, path = 1, ""
+    for step in steps:
+        path = join(path, step) if isinstance(step, str) else f"{path}[{step}]"
+        if isinstance(node, Mapping) and step in node.items:
+            line, node = node.items[str(step)]
+        elif isinstance(node, Sequence) and isinstance(step, int) and step <= len(node.items):
+            line, node = node.items[step - 1]
+        else:
+            node = None
+    return f"{name}:{line}: {path}: "
 
 
 def warnings(config: Config) -> list[str]:

@@ -278,9 +278,12 @@ def _unfinished(data: bytes, eof: bool) -> Verdict | None:
 
 def closed(data: bytes) -> str:
     """Words for a connection that the member has closed too early."""
-    if not data:
-        return "connection closed without an answer"
-    return f"connection closed after {len(data)} bytes: {quoted(data)}"
+    return "connection closed" + (after(data) or " without an answer")
+
+
+def after(data: bytes) -> str:
+    """Words for what a member had said when the connection ended, if anything."""
+    return f" after {len(data)} bytes: {quoted(data)}" if data else ""
 
 
 def got(data: bytes) -> str:

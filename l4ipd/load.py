@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from l4ipd import probe
 from l4ipd.child import find_program
-from l4ipd.config import ConfigError, parse
+from l4ipd.config import ConfigError, locate, parse
 from l4ipd.daemon import Daemon, Event
 from l4ipd.model import Config
 from l4ipd.rehearsal import Rehearsal
@@ -31,29 +31,33 @@ def load(path: str) -> Config:
         raise Refused(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
     except ConfigError as error:
         raise Refused("\n".join(error.errors)) from None
-    problems = [f"{path}: {problem}" for problem in surroundings(config)]
+    problems = [locate(text, path, where) + words for where, words in surroundings(config)]
     if problems:
         raise Refused("\n".join(problems))
     return config
 
 
-def surroundings(config: Config) -> list[str]:
-    """What the configuration needs of this machine and does not find: programs, CA files, users."""
-    problems = []
+def surroundings(config: Config) -> list[tuple[tuple[str | int, ...], str]]:
+    """What the configuration needs of this machine and does not find, programs, CA files and users: where, and why."""
+    problems: list[tuple[tuple[str | int, ...], str]] = []
     for cluster in config.clusters:
         for service in cluster.services:
-            for each in service.checks:
+            endpoints = [endpoint for endpoint in cluster.endpoints() if endpoint.service == service.name
+                         and any(check.type == "exec" for check in service.checks)]
+            place = ("clusters", cluster.name, "services", service.name, "check")
+            for number, each in enumerate(service.checks, 1):
                 try:
-                    probe.prepare(each)
+                    probe.prepare(each, endpoints)
                 except ValueError as error:
-                    problems.append(f"clusters.{cluster.name}.services.{service.name}.check: {error}")
+                    key, _, words = str(error).partition(": ")
+                    problems.append(((*place, number, key) if len(service.checks) > 1 else (*place, key), words))
     if config.control.group is not None:
         try:
             grp.getgrnam(config.control.group)
         except KeyError:
-            problems.append(f"control.group: {config.control.group}: no such group")
+            problems.append((("control", "group"), f"{config.control.group}: no such group"))
     if config.notify and find_program(config.notify[0]) is None:
-        problems.append(f"notify: {config.notify[0]}: no such program, or it cannot be executed")
+        problems.append((("notify",), f"{config.notify[0]}: no such program, or it cannot be executed"))
     return problems
 
 
@@ -102,6 +106,7 @@ class Reloader:
     def _commit(self, config: Config) -> list[str]:
         if self.rehearsal is not None:
             config = self.rehearsal.adapt(config)
+        probe.use_prepared()
         before = self.daemon.config
         later = [key for key in ("pidfile", "log") if getattr(before, key) != getattr(config, key)]
         lines = [self.daemon.reload(config), *(f"{key}: the change takes effect at the next start" for key in later)]

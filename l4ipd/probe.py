@@ -8,14 +8,15 @@ member that refuses at once, our own trouble), never after ``cancel``. Time is t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from l4ipd.checks import Recipe, tls_of
+from l4ipd.checks import Recipe, recipe, tls_of
 from l4ipd.command import Command, Commands, prepare_command
 from l4ipd.health import Verdict
 from l4ipd.loop import Loop
-from l4ipd.model import Check
+from l4ipd.model import Check, Endpoint
 from l4ipd.ping import Ping, Pinger
 from l4ipd.stream import Stream
 from l4ipd.udp import Datagram
@@ -57,15 +58,27 @@ class Prober:
             pinger.close()
 
 
-def prepare(check: Check) -> None:
-    """See that what ``check`` needs of this machine is there: CA files, programs, users. Raises ValueError in words.
+def prepare(check: Check, endpoints: Sequence[Endpoint] = ()) -> None:
+    """See that what ``check`` of these endpoints needs of this machine is there: CA files, programs, users.
 
-    CA files are read here, and again at the next call if they have changed.
+    CA files are read here, and again at the next call if they have changed; :func:`use_prepared` puts them to use.
+    Raises ValueError: the key of the check, a colon, and what is wrong with it.
     """
     tls = tls_of(check)
     if tls is not None:
-        from l4ipd.tls import prepare_tls  # 4 MB: not before a check needs it
+        from l4ipd.tls import TlsError, prepare_tls  # 4 MB: not before a check needs it
 
-        prepare_tls(tls)
+        try:
+            prepare_tls(tls)
+        except TlsError as error:
+            raise ValueError(f"{error.key}: {error}") from None
     if check.type == "exec":
-        prepare_command(check.command, check.user)
+        programs = {recipe(check, endpoint).command[0] for endpoint in endpoints} or {check.command[0]}
+        prepare_command(programs, check.user)
+
+
+def use_prepared() -> None:
+    """The configuration that checks were prepared for is accepted: probes trust the CAs that were read for it."""
+    tls = sys.modules.get("l4ipd.tls")
+    if tls is not None:
+        tls.use_prepared()

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from l4ipd import blame
 from l4ipd.checks import REFUSED, Recipe, Tls
-from l4ipd.expects import DIALOG, LIMIT, Reader
+from l4ipd.expects import DIALOG, LIMIT, Reader, after
 from l4ipd.health import Verdict, local
 from l4ipd.loop import READ, WRITE, Loop
 
@@ -70,7 +70,10 @@ class Stream:
             sock.setsockopt(TCP, QUICKACK, 0)       # the handshake's last ACK goes with our first bytes, or our RST
         failure = sock.connect_ex((recipe.address, recipe.port))
         if failure == IN_PROGRESS:
-            loop.watch_connect(self._fd, self._connected)
+            try:
+                loop.watch_connect(self._fd, self._connected)
+            except OSError as error:                # Linux: fs.epoll.max_user_watches
+                self._refused(error.errno or 0, local(f"watch: {blame.words(error.errno or 0)}"))
         elif failure:
             self._refused(failure, blame.at_once(failure, "connect"))
         else:
@@ -123,6 +126,7 @@ class Stream:
             self._finish(outcome)
         elif outcome and self._recipe.steps:
             self._next(b"")
+            self._unseal(b"")                       # a member that speaks first may have done so in the same packet
         elif outcome:
             self._finish(self._recipe.method.connected)
         elif self._unsent:
@@ -158,14 +162,28 @@ class Stream:
             return
         if self._tls is None:
             self._judge(chunk, not chunk)
+        else:
+            self._unseal(chunk, not chunk)
+
+    def _unseal(self, chunk: bytes, eof: bool = False) -> None:
+        """What has come through TLS; the protocol itself may want to be answered, too."""
+        if self._fd < 0 or self._tls is None:
             return
         opened = self._tls.open(chunk)
         if isinstance(opened, Verdict):
             self._finish(opened)
             return
-        plain, eof = opened
-        if plain or eof or not chunk:
-            self._judge(plain, eof or not chunk)
+        plain, over = opened
+        owed = self._tls.outgoing()
+        if owed:
+            self._unsent += owed
+            self._flush()
+        if self._fd < 0 or self._reader is None:
+            return
+        if self._unsent:
+            self._data += plain                     # to be judged with what comes when that is sent
+        elif plain or over or eof:
+            self._judge(plain, over or eof)
 
     # -- the dialog
 
@@ -199,7 +217,13 @@ class Stream:
             self._data = rest = b"" if send or self._reader is None else self._reader.rest(data)
             data = data[:len(data) - len(rest)]
         self._reader = None if expect is None else expect.reader(data)
-        self._unsent += send if self._tls is None else self._tls.seal(send)
+        if self._tls is not None:
+            sealed = self._tls.seal(send)
+            if isinstance(sealed, Verdict):
+                self._finish(sealed)
+                return
+            send = sealed
+        self._unsent += send
         if self._unsent:
             self._flush(first)
         else:
@@ -231,7 +255,7 @@ class Stream:
 
     def _broken(self, error: OSError) -> None:
         verdict = blame.broken(error.errno or 0, "L6RSP" if self._at < 0 else "L7RSP")
-        self._finish(verdict._replace(text=self._where() + verdict.text))
+        self._finish(verdict._replace(text=self._where() + verdict.text + after(self._data)))
 
     def _where(self) -> str:
         return self._reader.where if self._reader is not None else ""

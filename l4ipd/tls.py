@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import ssl
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from l4ipd.checks import Tls
 from l4ipd.expects import printable, quoted
 from l4ipd.health import Verdict
 
+HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 RECORDS = (0x15, 0x16)                              # what a TLS server's first byte can be: alert, handshake
 REASONS = {                                         # by X509_V_ERR_* (x509_vfy.h)
     9: "certificate is not yet valid", 10: "certificate has expired", 18: "unknown authority: self-signed certificate",
@@ -30,34 +32,66 @@ REASONS = {                                         # by X509_V_ERR_* (x509_vfy.
 
 
 class TlsError(ValueError):
-    """A check's TLS settings cannot be used: a file is missing, or a name makes no sense."""
+    """A check's TLS settings cannot be used: a file is missing, or a name makes no sense. ``key`` is the setting."""
+
+    def __init__(self, words: str, key: str = "verify") -> None:
+        super().__init__(words)
+        self.key = key
 
 
 @dataclass(slots=True)
 class _Context:
     context: ssl.SSLContext
-    stamp: tuple[int, ...]                          # of the CA file it was read from
+    stamp: tuple[tuple[int, ...], ...]              # of the files and directories that its CAs come from
 
 
-_contexts: dict[tuple[str | None, bool], _Context] = {}
+_contexts: dict[tuple[str | None, bool], _Context] = {}     # in use
+_prepared: dict[tuple[str | None, bool], _Context] = {}     # to be used once the configuration is accepted
 
 
 def prepare_tls(tls: Tls) -> None:
-    """Read the CA file, again if it has changed, and try the name. Raises TlsError."""
+    """Read the CA certificates, again if they have changed, and try the name. Raises TlsError.
+
+    Probes go on with what they had until :func:`use_prepared`.
+    """
     key = _key(tls)
-    stamp = _stamp(tls.verify)
-    if key not in _contexts or _contexts[key].stamp != stamp:
-        _contexts[key] = _Context(_build(*key), stamp)
-    Tunnel(tls)
+    stamp = tuple(_stamp(path) for path in _sources(tls.verify))
+    known = _prepared.get(key) or _contexts.get(key)
+    if known is None or known.stamp != stamp:
+        known = _prepared[key] = _Context(_build(*key), stamp)
+    _wrap(known.context, tls, ssl.MemoryBIO(), ssl.MemoryBIO())
+
+
+def use_prepared() -> None:
+    """From now on, probes trust the CAs that were read last."""
+    _contexts.update(_prepared)
+    _prepared.clear()
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    key = _key(tls)
+    if key not in _contexts:
+        if key not in _prepared:
+            prepare_tls(tls)
+        _contexts[key] = _prepared.pop(key)
+    return _contexts[key].context
 
 
 def _key(tls: Tls) -> tuple[str | None, bool]:
     return tls.verify, bool(tls.name and tls.verify is not None)
 
 
-def _stamp(path: str | None) -> tuple[int, ...]:
-    if not path:
-        return ()
+def _sources(verify: str | None) -> list[str]:
+    """The files and directories that CA certificates come from."""
+    if verify is None:
+        return []
+    if verify:
+        return [verify]
+    paths = ssl.get_default_verify_paths()          # those of them that exist; SSL_CERT_FILE and SSL_CERT_DIR count
+    return [path for path in (paths.cafile, paths.capath) if path]
+
+
+def _stamp(path: str) -> tuple[int, ...]:
     try:
         status = os.stat(path)
     except OSError as error:
@@ -68,14 +102,16 @@ def _stamp(path: str | None) -> tuple[int, ...]:
 def _build(verify: str | None, named: bool) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = named
+    context.options |= getattr(ssl, "OP_NO_RENEGOTIATION", 0)
     if verify is None:
         context.verify_mode = ssl.CERT_NONE
         context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
+        context.options |= getattr(ssl, "OP_LEGACY_SERVER_CONNECT", 0x4)    # servers from before RFC 5746
         return context
     context.verify_flags |= getattr(ssl, "VERIFY_X509_PARTIAL_CHAIN", 0)    # the file may be the certificate itself
     if not verify:
-        context.load_default_certs()
+        _load_system(context)
         return context
     try:
         context.load_verify_locations(verify)
@@ -86,23 +122,35 @@ def _build(verify: str | None, named: bool) -> ssl.SSLContext:
     return context
 
 
+def _load_system(context: ssl.SSLContext) -> None:
+    """The system's CAs, all of them now: OpenSSL would look into a directory only in the middle of a handshake."""
+    for path in _sources(""):
+        for file in [path] if os.path.isfile(path) else _hashed(path):
+            with contextlib.suppress(ssl.SSLError, OSError):        # a dangling link, a file of something else
+                context.load_verify_locations(file)
+    if not context.cert_store_stats()["x509_ca"]:
+        raise TlsError("yes: this system has no CA certificates: install them, or name a file")
+
+
+def _hashed(directory: str) -> list[str]:
+    """The certificates in a directory that c_rehash(1) has prepared."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    return [os.path.join(directory, name) for name in sorted(names) if HASHED.fullmatch(name)]
+
+
 class Tunnel:
     """The TLS side of one connection: bytes of the network in and out, plain bytes in and out. Raises TlsError."""
 
     __slots__ = ("_tls", "_incoming", "_outgoing", "_object", "_begun")
 
     def __init__(self, tls: Tls) -> None:
-        key = _key(tls)
-        if key not in _contexts:
-            _contexts[key] = _Context(_build(*key), _stamp(tls.verify))
         self._tls = tls
         self._begun = False                         # something has arrived
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        try:
-            self._object = _contexts[key].context.wrap_bio(self._incoming, self._outgoing,
-                                                           server_hostname=tls.name or None)
-        except (ValueError, ssl.SSLError) as error:
-            raise TlsError(f"{tls.name}: is no name that TLS can ask for") from error
+        self._object = _wrap(_context(tls), tls, self._incoming, self._outgoing)
 
     def shake(self, received: bytes) -> Verdict | bool:
         """Go on with the handshake. True: it is done, False: more is needed; :meth:`outgoing` may have to be sent."""
@@ -119,10 +167,13 @@ class Tunnel:
             return Verdict("L6RSP", reason(error, self._tls.name))
         return True
 
-    def seal(self, plain: bytes) -> bytes:
-        """What has to be sent so that the member reads ``plain``."""
-        if plain:
-            self._object.write(plain)
+    def seal(self, plain: bytes) -> bytes | Verdict:
+        """What has to be sent so that the member reads ``plain``, or what went wrong."""
+        try:
+            if plain:
+                self._object.write(plain)
+        except ssl.SSLError as error:
+            return Verdict("L6RSP", reason(error, None))
         return self._outgoing.read()
 
     def open(self, received: bytes) -> tuple[bytes, bool] | Verdict:
@@ -151,12 +202,21 @@ class Tunnel:
         return self._outgoing.read()
 
 
+def _wrap(context: ssl.SSLContext, tls: Tls, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+    try:
+        return context.wrap_bio(incoming, outgoing, server_hostname=tls.name or None)
+    except (ValueError, ssl.SSLError) as error:
+        raise TlsError(f"{tls.name}: is no name that TLS can ask for", "sni") from error
+
+
 def reason(error: ssl.SSLError, name: str | None) -> str:
     """Why a handshake failed, in words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return REASONS.get(error.verify_code, error.verify_message).format(name=name)
     words = (error.reason or "failed without a reason").lower().replace("_", " ")
-    side, _, alert = words.partition(" alert ")
+    _, _, alert = words.partition(" alert ")
+    if words == "tlsv1 unrecognized name":          # the alerts of RFC 6066 have no such word
+        alert = words[len("tlsv1 "):]
     if alert:
         return f"the member refused the handshake: {printable(alert.encode())}"
     return "handshake failed: " + printable(words.encode())

@@ -181,7 +181,22 @@ def test_reset_in_mid_answer(check: Check, begun: bytes) -> None:
         reset(client)
 
     with Member(behaviour) as member:
-        assert str(probe(check, member.port)).endswith("connection reset")
+        verdict = str(probe(check, member.port))
+        assert verdict.startswith("L7RSP ") and "connection reset" in verdict
+        assert not begun or f"after {len(begun)} bytes" in verdict
+
+
+def test_a_member_that_says_why_and_resets() -> None:
+    """One that closes without having read the request: the kernel's RST must not make us forget its words."""
+    def behaviour(member: Member, client: socket.socket) -> None:
+        client.sendall(b"-ERR max number of clients reached\r\n")
+        client.recv(1)
+        client.close()                              # the rest is unread
+
+    with Member(behaviour) as member:
+        check = Check("tcp", dialog=dialog(("send", b"PING\r\n"), ("expect", b"*+PONG")))
+        assert str(probe(check, member.port)) == (
+            'L7RSP step 2: connection reset after 36 bytes: "-ERR max number of clients reached"')
 
 
 @pytest.mark.parametrize(("check", "begun", "verdict"), [

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import socket
 import ssl
+import subprocess
+import threading
 from pathlib import Path
+from typing import IO
 
 import pytest
 from certs import Authority
 from members import Member, answers, dialog, endless, probe, reset, send, silent
 
+from l4ipd import tls
 from l4ipd.model import Check
-from l4ipd.probe import prepare
+from l4ipd.probe import prepare, use_prepared
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\nConnection: close\r\n\r\nall is well"
 PING = dialog(("send", b"PING\r\n\r\n"), ("expect", b"+PONG"))
@@ -123,7 +129,7 @@ def test_a_certificate_that_is_its_own_ca(authority: Authority, tmp_path: Path) 
 
 
 def test_a_ca_file_that_changes(authority: Authority, stranger: Authority, tmp_path: Path) -> None:
-    """It is read again when checks are prepared, not while they run."""
+    """It is read again when checks are prepared, and used when their configuration is accepted."""
     path = tmp_path / "ca.pem"
     check = Check("tls", verify=str(path))
     with Member(silent, authority.server("x")) as member:
@@ -131,7 +137,10 @@ def test_a_ca_file_that_changes(authority: Authority, stranger: Authority, tmp_p
         prepare(check)
         assert not probe(check, member.port).passed
         path.write_bytes(authority.path.read_bytes() + b"\n")
+        assert not probe(check, member.port).passed
         prepare(check)
+        assert not probe(check, member.port).passed
+        use_prepared()
         assert probe(check, member.port).passed
         path.unlink()
         assert probe(check, member.port).passed
@@ -144,7 +153,7 @@ def test_bad_ca_files(tmp_path: Path, content: bytes | None, words: str) -> None
     if content is not None:
         path.write_bytes(content)
     check = Check("https", verify=str(path))
-    with pytest.raises(ValueError, match=f"^{path}: {words}"):
+    with pytest.raises(ValueError, match=f"^verify: {path}: {words}"):
         prepare(check)
     with Member(answers(OK)) as member:             # nobody has prepared it: not the member's fault
         verdict = probe(check, member.port)
@@ -156,7 +165,100 @@ def test_bad_names() -> None:
         prepare(Check("tls", sni=".example.org"))
 
 
+# -- the system's CAs
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that stands for the system's, and is empty."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    tls._contexts.pop(("", False), None)
+    tls._prepared.pop(("", False), None)
+    return tmp_path
+
+
+def test_the_systems_cas_are_read_at_once_and_again(system: Path, authority: Authority, good: ssl.SSLContext) -> None:
+    check = Check("tls", verify="")
+    with pytest.raises(ValueError, match="^verify: yes: this system has no CA certificates"):
+        prepare(check)
+    (system / "0123abcd.0").write_bytes(authority.path.read_bytes())
+    (system / "dangling.0").symlink_to("nowhere")
+    prepare(check)
+    use_prepared()
+    (system / "0123abcd.0").unlink()
+    with Member(silent, good) as member:
+        assert probe(check, member.port).passed     # nothing is looked up in the middle of a handshake
+
+
 # -- trouble
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("steps", [
+    (("expect", b"220 *"),),
+    (("expect", b"220 *"), ("send", b"QUIT\r\n"), ("expect", b"221 *")),
+])
+def test_a_greeting_in_the_packet_that_ends_the_handshake(authority: Authority, version: ssl.TLSVersion,
+                                                         steps: tuple[tuple[str, bytes], ...]) -> None:
+    context = authority.server("www.example.org")
+    context.maximum_version = version
+
+    def behaviour(member: Member, client: socket.socket) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tunnel = context.wrap_bio(incoming, outgoing, server_side=True)
+        while True:
+            try:
+                tunnel.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                client.sendall(outgoing.read())
+                incoming.write(client.recv(4096))
+        tunnel.write(b"220 hello\r\n")
+        client.sendall(outgoing.read())             # Finished and greeting
+        incoming.write(client.recv(4096))
+        tunnel.write(b"221 bye\r\n")
+        client.sendall(outgoing.read())
+        member.hang()
+
+    with Member(behaviour) as member:
+        assert probe(Check("tls", dialog=dialog(*steps)), member.port) == ("L7OK", "dialog complete")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+@pytest.mark.parametrize("check", [Check("https"), Check("tls", dialog=dialog(("send", b"a\n"), ("expect", b"*b")))])
+def test_a_member_that_wants_to_renegotiate_is_told_no(authority: Authority, check: Check) -> None:
+    """And at once: it must not wait for an answer that stays with us until the timeout."""
+    authority.server("www.example.org")
+    pem = max(authority.directory.glob("server-*.pem"), key=lambda path: path.stat().st_mtime_ns)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["openssl", "s_server", "-tls1_2", "-accept", f"127.0.0.1:{port}", "-cert", str(pem), "-key", str(pem)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
+        assert server.stdin is not None and server.stdout is not None
+        while b"ACCEPT" not in server.stdout.readline():
+            pass
+
+        def relay(member: Member, client: socket.socket) -> None:
+            """Between the two, so that the wish comes after the request."""
+            with socket.create_connection(("127.0.0.1", port)) as inner:
+                threading.Thread(target=_pump, args=(inner, client), daemon=True).start()
+                _pump(client, inner, server.stdin)
+
+        with Member(relay) as member:
+            verdict = probe(check, member.port)
+        server.kill()
+    assert verdict == ("L6RSP", "the member refused the handshake: handshake failure")
+
+
+def _pump(source: socket.socket, sink: socket.socket, console: IO[bytes] | None = None) -> None:
+    with contextlib.suppress(OSError):
+        while chunk := source.recv(65536):
+            sink.sendall(chunk)
+            if console is not None and chunk[:1] == b"\x17":       # the request: now renegotiate
+                console.write(b"r\n")
+                console.flush()
+
+
 
 @pytest.mark.parametrize(("said", "words"), [
     (b"220 mail ready\r\n", 'not TLS: "220 mail ready"'),
@@ -205,6 +307,7 @@ class Middle:
                 tunnel.write(OK)
             except ssl.SSLWantReadError:
                 pass
+
             said = outgoing.read()[:left]
             send(client, said, self.piece)
             left -= len(said)
