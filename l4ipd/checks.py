@@ -181,10 +181,10 @@ def _dialog(dialog: tuple[Step, ...]) -> tuple[Exchange, ...]:
         elif step.verb == "reject":
             rejects += ((number, pattern(step.text)),)
         else:
-            exchanges.append(Exchange(send, Match(number, pattern(step.text), rejects, last)))
+            exchanges.append(Exchange(send, Match(number, pattern(step.text), rejects, last, bool(send))))
             send, rejects, last = b"", (), pattern(step.text)
     if send or rejects:
-        exchanges.append(Exchange(send, Match(rejects[0][0], None, rejects, last) if rejects else None))
+        exchanges.append(Exchange(send, Match(rejects[0][0], None, rejects, last, bool(send)) if rejects else None))
     return tuple(exchanges)
 
 

@@ -10,7 +10,6 @@ where reading anew is cheap, else something that remembers how far it has read.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     import h11
 
 LIMIT = 16 * 1024                                   # bytes that one step may receive without a decision
+LATE = 100                                          # lines of an answer that may come after it was taken for complete
+CONTINUED = re.compile(rb"[1-5][0-9][0-9]-")        # how a line begins that is not the last one of its answer
 EXCERPT = 80                                        # characters of an answer that a verdict may show
 DIALOG = Verdict("L7OK", "dialog complete")
 Ranges = tuple[tuple[int, int], ...]
@@ -61,26 +62,31 @@ class Match:
     Whichever pattern is complete first decides, a ``reject`` in case of doubt. Without an ``expect`` the step passes
     when the member closes, falls silent until the timeout, or has sent LIMIT bytes. An anchored pattern fails at the
     end of the first line that it cannot match. Only a late rest of the last answer is passed over: the end of a line
-    that was unfinished when the last step was through, and lines that the last step's anchored pattern matches too.
+    that was unfinished when the last step was through, and lines that the last step's anchored pattern matches too; if
+    the last answer had begun with a line like ``250-``, all up to the line that begins with ``250`` and a blank (RFC
+    5321, 4.2.1; RFC 959, 4.2).
     """
 
     number: int                                     # of the step in the dialog, from 1; 0: not part of a dialog
     pattern: Pattern | None
     rejects: tuple[tuple[int, Pattern], ...] = ()
     last: Pattern | None = None                     # the pattern of the expect before this one
-    late: bool = False                              # the last answer broke off in the middle of a line
+    answers: bool = False                           # something was sent after that one
+    before: bytes = b""                             # the last answer, as far as it was read
 
     def read(self, data: bytes, eof: bool) -> Verdict | None:
-        end = self._find(self.pattern, data) if data else -1
-        for number, reject in self.rejects if data else ():
-            hit = self._find(reject, data)
+        starts = self._starts(data) if data else []
+        some = bool(data) or not self.number        # an empty datagram is an answer, too
+        end = _find(self.pattern, data, starts) if some else -1
+        for number, reject in self.rejects if some else ():
+            hit = _find(reject, data, starts)
             if hit >= 0 and (end < 0 or hit <= end):
                 return Verdict("L7RSP", f"step {number}: got {quoted(_line(data, hit))}")
         if end >= 0 or (eof and self.pattern is None):
             return DIALOG
         if eof:
             return Verdict("L7RSP", self.where + closed(data))
-        return self._mismatch(data)
+        return self._mismatch(data, starts)
 
     __call__ = read
 
@@ -89,10 +95,10 @@ class Match:
         return f"step {self.number}: " if self.number else ""
 
     def reader(self, before: bytes) -> Reader:
-        return replace(self, late=True) if before and not before.endswith(b"\n") else self
+        return replace(self, before=before) if before else self
 
     def rest(self, data: bytes) -> bytes:
-        return data[max(self._find(self.pattern, data), 0):]
+        return data[max(_find(self.pattern, data, self._starts(data)), 0):]
 
     def expired(self, data: bytes) -> Verdict:
         return DIALOG if self.pattern is None else Verdict("L7TOUT", self.where + got(data))
@@ -102,32 +108,30 @@ class Match:
             return DIALOG
         return Verdict("L7RSP", f"{self.where}more than 16 KiB without {quoted(self.pattern.text)}")
 
-    def _find(self, pattern: Pattern | None, data: bytes) -> int:
-        if pattern is None:
-            return -1
-        if not pattern.anchored:
-            return pattern.search(data)
-        return next((end for start in self._starts(data) if (end := pattern.search(data, start)) >= 0), -1)
-
-    def _starts(self, data: bytes) -> Iterator[int]:
+    def _starts(self, data: bytes) -> list[int]:
         """Where the answer to this step may begin."""
-        yield 0
-        start = 0
-        if self.late:
+        last = self.last if self.last is not None and self.last.anchored else None
+        owed = _owed(self.before, data) if last is not None and self.answers else b""
+        if owed:
+            end = re.search(rb"^%s(?: [^\n]*)?\r?\n" % owed, data, re.MULTILINE)
+            return [end.end()] if end else []
+        start, starts = 0, [0]
+        if self.before and not self.before.endswith(b"\n"):
             start = data.find(b"\n") + 1
             if not start:
-                return
-            yield start
-        while self.last and self.last.anchored and self.last.search(data, start) >= 0:
+                return starts
+            starts.append(start)
+        while last is not None and len(starts) < LATE and last.search(data, start) >= 0:
             start = data.find(b"\n", start) + 1
             if not start:
-                return
-            yield start
+                break
+            starts.append(start)
+        return starts
 
-    def _mismatch(self, data: bytes) -> Verdict | None:
-        if self.pattern is None or b"\n" not in data:
+    def _mismatch(self, data: bytes, starts: list[int]) -> Verdict | None:
+        if self.pattern is None or not starts:
             return None
-        *_, start = self._starts(data)
+        start = starts[-1]
         end = data.find(b"\n", start)
         if end < 0 or self._unread(data, start) or not self.pattern.hopeless(data, start):
             return None
@@ -136,6 +140,26 @@ class Match:
     def _unread(self, data: bytes, start: int) -> bool:
         """Whether the line at ``start`` may yet turn out to belong to the last answer."""
         return self.last is not None and self.last.anchored and len(data) - start < self.last.first
+
+
+def _find(pattern: Pattern | None, data: bytes, starts: list[int]) -> int:
+    """Where the first match ends; -1: there is none."""
+    if pattern is None:
+        return -1
+    if not pattern.anchored:
+        return pattern.search(data)
+    return next((end for start in starts if (end := pattern.search(data, start)) >= 0), -1)
+
+
+def _owed(before: bytes, data: bytes) -> bytes:
+    """The code of an answer of several lines whose last line had not come when ``before`` had, if it was one."""
+    code = b""
+    for line in (before + data[:data.find(b"\n") + 1 if not before.endswith(b"\n") else 0]).splitlines():
+        if not code and CONTINUED.match(line):
+            code = line[:3]
+        elif code and (line == code or line.startswith(code + b" ")):
+            code = b""
+    return code
 
 
 STATUS = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9][0-9])(?=[ \r\n])")
@@ -157,15 +181,21 @@ class Status:
                                           for code in range(low, high + 1) if code not in INTERIM})
 
     def read(self, data: bytes, eof: bool) -> Verdict | None:
-        found = STATUS.match(data)
-        if found is None:
-            return _no_status(data, eof)
-        number = found[1]
-        if number in self.good:
-            return self.good[number]
-        if int(number) in INTERIM:
-            blank = BLANK.search(data)
-            return self.read(data[blank.end():], eof) if blank else _unfinished(data, eof)
+        start = 0
+        while True:
+            found = STATUS.match(data, start)
+            if found is None:
+                return _no_status(data[start:], eof)
+            number = found[1]
+            if number in self.good:
+                return self.good[number]
+            if int(number) not in INTERIM:
+                break
+            blank = BLANK.search(data, start)
+            if blank is None:
+                return _unfinished(data[start:], eof)
+            start = blank.end()
+        data = data[start:]
         if b"\n" in data or eof or len(data) > EXCERPT:
             return Verdict("L7STS", printable(data[9:].partition(b"\n")[0]))
         return None
