@@ -2,7 +2,8 @@
 
 No shell, no standard input, a process group of its own, and a user of its own: ``nobody`` when the daemon is root and
 ``user`` says nothing else. At most ``limit`` commands run at a time; the others wait, and if one waits until its
-deadline, that is our trouble. A command that is late is killed with its children; its verdict does not wait for that.
+deadline, that is our trouble. What it has waited it gets back: it has its whole timeout from when it began. A command
+that is late is killed with its children; its verdict does not wait for that.
 """
 
 from __future__ import annotations
@@ -22,7 +23,13 @@ from l4ipd.health import Verdict, local
 from l4ipd.loop import Loop
 
 SAFE_USER = "nobody"
+NO_WAIT = 0.02                                      # seconds: a command that began within them has not waited
 HEARD = 4096                                        # bytes of its output that are kept
+
+
+def places() -> int:
+    """How many commands may run at the same time."""
+    return 4 * (os.cpu_count() or 1)
 
 
 class Commands:
@@ -54,28 +61,35 @@ class Commands:
 class Command:
     """One run of a command."""
 
-    __slots__ = ("_commands", "_recipe", "_done", "_child", "_out", "_err")
+    __slots__ = ("_commands", "_recipe", "_done", "_child", "_out", "_err", "_asked", "_waited")
 
     def __init__(self, commands: Commands, recipe: Recipe, done: Callable[[Verdict], object]) -> None:
         self._commands, self._recipe = commands, recipe
         self._done: Callable[[Verdict], object] | None = done      # None once it has been called, or never will be
         self._child: Child | None = None
         self._out = self._err = b""                  # the beginning of what it says
+        self._asked = commands.loop.clock()
+        self._waited = 0.0                          # seconds for a place, not yet given back
         commands.admit(self)
 
     def begin(self) -> None:
+        self._waited = self._commands.loop.clock() - self._asked
         self._child = Child(self._commands.loop, _argv(self._recipe), timeout=None, done=self._ended,
                             output=self._hear, errors=self._hear_errors)
 
-    def expire(self) -> None:
+    def expire(self) -> float | None:
         if self._done is None:
-            return
+            return None
+        if self._child is not None and self._waited > NO_WAIT:
+            waited, self._waited = self._waited, 0.0
+            return waited
         if self._child is None:
             self._abandon()
             self._say(local(f"no place to run it: {self._commands.limit} commands run already"))
         else:
             self._abandon()
             self._say(Verdict("PROCTOUT", self._words("no end within the timeout")))
+        return None
 
     def cancel(self) -> None:
         if self._done is not None:

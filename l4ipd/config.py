@@ -71,6 +71,11 @@ def warnings(config: Config) -> list[str]:
             if all(_blind(check) for check in service.checks):
                 found.append(f"{cluster.name}/{service.name}: a udp check without expect cannot see a dead host: add"
                              " send and expect, or a ping check beside it")
+            rounds, interval = sum(check.timeout for check in service.checks), service.checks[0].interval
+            if len(service.checks) > 1 and rounds > interval:
+                found.append(f"{cluster.name}/{service.name}: its {len(service.checks)} checks run one after the other"
+                             f" and may take {words.span(rounds)}, longer than the interval, {words.span(interval)}:"
+                             " shorten their timeouts, or failures are noticed late")
             if service.sticky and not config.ipfilter.purge:
                 found.append(f"{cluster.name}/{service.name}: sticky with purge: no keeps sending a member's clients to"
                              " it after it went down, until their sessions end")

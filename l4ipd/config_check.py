@@ -170,6 +170,11 @@ def _contradictions(section: Section, check: Check, protocol: str) -> None:
     for key, value in (("dialog", check.dialog), ("send", check.send), ("expect", check.expect)):
         if check.closed and value and not (key == "send" and check.type == "udp"):
             section.entry[key].refuse("contradicts closed: yes, which passes when the port refuses")
+    if check.body is not None and check.method == "HEAD":
+        section.entry["body"].refuse("the answer to HEAD has no body")
+    elif check.body is not None and all(code < 200 or code in (204, 304) for low, high in check.status
+                                        for code in range(low, high + 1)):
+        section.entry["body"].refuse("no answer with such a status has a body")
     transport = TRANSPORT.get(check.type)
     if protocol and transport and transport != protocol and "port" not in section.entry:
         section.refuse(f"a check of type {check.type} speaks {transport}, and the service is {protocol}: choose another"

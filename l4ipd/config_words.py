@@ -6,6 +6,7 @@ What ends up in a rule, a command or a log line is checked here against a closed
 
 from __future__ import annotations
 
+import difflib
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
@@ -27,7 +28,7 @@ RESERVED = frozenset([
 ])
 USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
 SERVER_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(?:\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")
-HOST = re.compile(r"(?:([A-Za-z0-9_][A-Za-z0-9_.-]*)|\[([0-9A-Fa-f:.]+)\])(?::[0-9]{1,5})?")
+HOST = re.compile(r"(?:([A-Za-z0-9_][A-Za-z0-9_.-]*)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{1,5}))?")
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")            # RFC 9110, 5.6.2
 PERCENT = re.compile(r"\\\\|\\?%([0-9A-Fa-f]{2})")        # a byte in a pattern, and whether it is escaped already
 MAGIC = b"*?[]!^-\\"                                # what a pattern may take for more than itself
@@ -225,11 +226,11 @@ def word(text: str) -> str:
 
 
 def template(text: str) -> str:
-    """An argument that may hold placeholders; other braces are left alone."""
+    """An argument that may hold placeholders; other braces are left alone, unless one nearly is a placeholder."""
     for placeholder in PLACEHOLDER.findall(text):
-        if placeholder not in PLACEHOLDERS:
-            known = " ".join(f"{{{known}}}" for known in PLACEHOLDERS)
-            raise ValueError(f"{shown('{' + placeholder + '}')} is not a placeholder (known: {known})")
+        near = difflib.get_close_matches(placeholder.lower(), PLACEHOLDERS, 1, 0.75)
+        if near and placeholder not in PLACEHOLDERS:
+            raise ValueError(f"{shown('{' + placeholder + '}')} is not a placeholder, did you mean {{{near[0]}}}?")
     return word(text)
 
 
@@ -259,14 +260,22 @@ def verify(text: str) -> str | None:
 
 
 def server_name(text: str) -> str:
-    if not SERVER_NAME.fullmatch(text):
+    if not SERVER_NAME.fullmatch(text) and not _is_inet6(text):
         raise ValueError(f"{shown(text)} is not the name of a server")
     return text
 
 
+def _is_inet6(text: str) -> bool:
+    try:
+        return IPv6Address(text).scope_id is None
+    except AddressValueError:
+        return False
+
+
 def host(text: str) -> str:
     match = HOST.fullmatch(text)
-    if not match or match[1] and not SERVER_NAME.fullmatch(match[1]):
+    if (not match or match[1] and not SERVER_NAME.fullmatch(match[1]) or match[2] and not _is_inet6(match[2])
+            or match[3] and not 1 <= int(match[3]) <= 65535):
         raise ValueError(f"{shown(text)} is not a host, with or without a port")
     return text
 

@@ -23,14 +23,17 @@ class Estimate:
     probes: float                                   # a second
     cpu: float                                      # cores
     descriptors: int                                # at the same time, at worst: every probe waiting for its answer
+    commands: float                                 # that run at the same time, when all of them hang
     by_type: dict[str, float]                       # probes a second
 
     def __str__(self) -> str:
         return (f"{self.endpoints} endpoints, {self.probes:.4g} probes a second, about {self.cpu * 100:.2g} % of a "
                 f"core, up to {self.descriptors} descriptors")
 
-    def warnings(self, limit: int) -> list[str]:
-        """What will not go well; ``limit`` is the number of descriptors that probes may use."""
+    def warnings(self, limit: int, places: int) -> list[str]:
+        """What will not go well; ``limit`` is the number of descriptors that probes may use, ``places`` that of
+        commands which may run at the same time.
+        """
         found = []
         if self.cpu > MUCH:
             dear = max(self.by_type, key=lambda kind: self.by_type[kind] * COST[kind])
@@ -41,6 +44,9 @@ class Estimate:
         if self.descriptors > limit:
             found.append(f"up to {self.descriptors} probes at the same time, and {limit} descriptors for them: some "
                          "will be late when members do not answer: raise the limit of open files")
+        if self.commands > places:
+            found.append(f"about {self.commands:.3g} commands would run at the same time if all of them hung, and"
+                         f" {places} may: some would be late then: shorten their timeout, or run them less often")
         return found
 
 
@@ -48,12 +54,16 @@ def estimate(config: Config) -> Estimate:
     """Add up all checks of all endpoints."""
     by_type: dict[str, float] = {}
     endpoints = descriptors = 0
+    commands = 0.0
     for cluster in config.clusters:
         for service in cluster.services:
             members = len(cluster.members)
             endpoints += members
             descriptors += members * (3 if any(check.type == "exec" for check in service.checks) else 1)
             for check in service.checks:
-                by_type[check.type] = by_type.get(check.type, 0.0) + members / service.checks[0].interval
-    cpu = sum(COST[kind] * rate for kind, rate in by_type.items())
-    return Estimate(endpoints, sum(by_type.values()), cpu, descriptors, by_type)
+                rate = members / service.checks[0].interval
+                by_type[check.type] = by_type.get(check.type, 0.0) + rate
+                if check.type == "exec":
+                    commands += min(members, rate * check.timeout)
+    cpu = sum(COST[kind] * often for kind, often in by_type.items())
+    return Estimate(endpoints, sum(by_type.values()), cpu, descriptors, commands, by_type)

@@ -17,6 +17,7 @@ import daemon as python_daemon
 
 from l4ipd import __version__, logs, pidfile, plan, status
 from l4ipd.child import Child, Exit, end_all
+from l4ipd.command import places
 from l4ipd.config import warnings
 from l4ipd.daemon import Daemon
 from l4ipd.desk import Desk
@@ -108,7 +109,7 @@ def check(config: Config) -> int:
             lines += plan.rules(plan.serving(members, names, (), cluster.keep), config.ipfilter)
     print("".join(f"{line}\n" for line in lines), end="", flush=True)
     load = estimate(config)
-    for warning in (*warnings(config), *load.warnings(descriptors(RESERVE))):
+    for warning in (*warnings(config), *load.warnings(descriptors(RESERVE), places())):
         print(f"warning: {warning}", file=sys.stderr)
     print(f"load: {load}", file=sys.stderr)
     refusal = rehearse(config.ipfilter, lines)

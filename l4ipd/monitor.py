@@ -58,6 +58,7 @@ class Rounds:
         self.codes = dict.fromkeys(health.CODES, 0)  # outcomes of rounds, by code
         self.timings: dict[str, list[float]] = {}   # by kind of check
         self._queue: deque[Monitor] = deque()
+        self._troubled: dict[str, int] = {}         # our own troubles, in words: endpoints that have it
         self._said_late = False
         self._admitting = False
 
@@ -83,6 +84,18 @@ class Rounds:
             self._said_late = True
             log.warning("probes are late: %d in flight, which is the limit; raise the limit of open files, "
                         "or probe less often", self.flying)
+
+    def troubled(self, words: str) -> bool:
+        """One endpoint more cannot be probed, through our fault; whether it is the first with these words."""
+        self._troubled[words] = self._troubled.get(words, 0) + 1
+        return self._troubled[words] == 1
+
+    def relieved(self, words: str) -> None:
+        """One endpoint less."""
+        self._troubled[words] -= 1
+        if not self._troubled[words]:
+            del self._troubled[words]
+            log.info("the gateway can probe again: no more %s", words)
 
     def landed(self) -> None:
         """A probe is over: its place goes to who waits longest."""
@@ -129,8 +142,8 @@ class Monitor:
 
     __slots__ = ("rounds", "endpoint", "recipes", "health", "verdict", "since", "took", "tried", "disabled",
                  "unconfirmed", "queued", "trouble", "passes", "failures", "changes", "trail", "hold", "hurried",
-                 "tick", "_check", "_top", "_timing", "_probe", "_place", "_last", "_due", "_pace", "_begun",
-                 "_before")
+                 "tick", "_check", "_top", "_timing", "_probe", "_place", "_last", "_unrun", "_due", "_pace",
+                 "_begun", "_before")
 
     def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.rounds, self.endpoint, self.recipes = rounds, endpoint, recipes
@@ -154,6 +167,7 @@ class Monitor:
         self.tick = 0                               # idle: start; in flight: give up
         self._probe: Probe | None = None
         self._place, self._last = 0, len(recipes) - 1       # which of the checks is in flight; the last of them
+        self._unrun: Verdict | None = None          # of a list of checks: why the first that could not be run was not
         self._due = self._begun = 0.0
         self._pace = 0.0                            # seconds between the last two times it was due; 0: not on its phase
 
@@ -222,11 +236,12 @@ class Monitor:
         self.rounds.loop.clear(self)
         self.queued = False
         self._abandon()
+        self._recover()
 
     def _abandon(self) -> None:
         if self._probe is not None:
             self._probe.cancel()
-            self._probe = None
+            self._probe = self._unrun = None
             self.rounds.landed()
 
     # -- a round: all checks, one after the other
@@ -244,8 +259,10 @@ class Monitor:
         loop, timeout = self.rounds.loop, self.endpoint.checks[self._place].timeout
         if loop.now - timeout < loop.stalled:
             loop.set(self, loop.now + timeout)      # it was asked before we slept
-        else:
-            probe.expire()
+            return
+        lost = probe.expire()
+        if lost:
+            loop.set(self, loop.now + lost)
 
     def begin(self) -> None:
         """Begin a round."""
@@ -276,9 +293,15 @@ class Monitor:
         rounds = self.rounds
         code = verdict.code
         passed = code in PASSED
-        if passed and self._place < self._last:
-            self._launch(self._place + 1)
-            return
+        if self._last:
+            if code == "LOCAL" and self._unrun is None:
+                self._unrun = verdict
+            if (passed or code == "LOCAL") and self._place < self._last:
+                self._launch(self._place + 1)       # a later one may have something to say about the member
+                return
+            if self._unrun is not None and (passed or code == "LOCAL"):
+                verdict, code, passed = self._unrun, "LOCAL", False
+            self._unrun = None
         clock = rounds.loop.clock
         self.took = took = clock() - self._begun
         self._begun = 0.0
@@ -333,7 +356,8 @@ class Monitor:
     def _count(self, verdict: Verdict, passed: bool) -> None:
         """The outcome as such, whatever it means."""
         self.verdict = verdict
-        self.trouble = ""
+        if self.trouble:
+            self._recover()
         trail = self.trail
         if passed:
             if not trail & 1:
@@ -360,10 +384,19 @@ class Monitor:
                 self.hurried = False
 
     def _local(self, verdict: Verdict) -> None:
-        if verdict.text != self.trouble:
-            self.trouble = verdict.text
-            log.warning("%s %s: %s; its state stays %s", self.endpoint.name, self.endpoint.where, verdict,
-                        "up" if self.up else "down")
+        if verdict.text == self.trouble:
+            return
+        self._recover()
+        self.trouble = verdict.text
+        if self.rounds.troubled(verdict.text):
+            log.warning("%s %s: %s; its state stays %s, as that of others with this trouble, which is logged once",
+                        self.endpoint.name, self.endpoint.where, verdict, "up" if self.up else "down")
+
+    def _recover(self) -> None:
+        """What kept us from probing it is over."""
+        if self.trouble:
+            self.rounds.relieved(self.trouble)
+            self.trouble = ""
 
     # -- pace
 

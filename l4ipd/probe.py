@@ -2,18 +2,18 @@
 
 A probe begins when it is made. It calls ``done(verdict)`` exactly once: maybe before :meth:`Prober.start` returns (a
 member that refuses at once, our own trouble), never after ``cancel``. Time is the owner's business: it calls
-``expire`` when the deadline has passed, and the probe delivers the verdict that fits the stage it was in.
+``expire`` when the deadline has passed, and the probe delivers the verdict that fits the stage it was in. Only one that
+had to wait for us may ask for more time instead, once.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from l4ipd.checks import Recipe, recipe, tls_of
-from l4ipd.command import Command, Commands, prepare_command
+from l4ipd.command import Command, Commands, places, prepare_command
 from l4ipd.health import Verdict
 from l4ipd.loop import Loop
 from l4ipd.model import Check, Endpoint
@@ -27,8 +27,8 @@ Done = Callable[[Verdict], object]
 class Probe(Protocol):
     """What the owner of a probe may do with it. Both do nothing once it is over."""
 
-    def expire(self) -> None:
-        """The deadline has passed: deliver a verdict now."""
+    def expire(self) -> float | None:
+        """The deadline has passed: deliver a verdict now, or return how many seconds it has lost through us."""
 
     def cancel(self) -> None:
         """No verdict is wanted any more: let go of everything."""
@@ -39,7 +39,7 @@ class Prober:
 
     def __init__(self, loop: Loop, commands: int | None = None) -> None:
         self.loop = loop
-        self.commands = Commands(loop, commands or 4 * (os.cpu_count() or 1))
+        self.commands = Commands(loop, commands or places())
         self._pingers = Pinger(loop, False), Pinger(loop, True)
 
     def start(self, recipe: Recipe, done: Done) -> Probe:

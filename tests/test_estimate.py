@@ -21,12 +21,15 @@ def of(check: str, members: int) -> str:
     ("{type: https, interval: 500ms}", 600, "1200 probes a second",
      ["https probes a second", "check tcp or http instead"]),
     ("{type: exec, command: [/bin/true], interval: 1s}", 100, "up to 300 descriptors", ["100 exec probes a second"]),
+    ("{type: exec, command: [/bin/true], interval: 10s, timeout: 2s}", 40, "4 probes a second", []),
+    ("{type: exec, command: [/bin/true], interval: 10s, timeout: 2s}", 50, "5 probes a second",
+     ["about 10 commands would run at the same time if all of them hung, and 8 may"]),
     ("{type: tcp, interval: 1h}", 1500, "up to 1500 descriptors", ["raise the limit of open files"]),
 ])
 def test_estimates(check: str, members: int, text: str, warned: list[str]) -> None:
     load = estimate(parse(of(check, members), "test"))
     assert text in str(load)
-    warnings = load.warnings(1000)
+    warnings = load.warnings(1000, 8)
     assert bool(warnings) == bool(warned)
     for words in warned:
         assert words in warnings[0]

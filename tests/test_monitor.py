@@ -191,6 +191,49 @@ def test_our_own_trouble_never_moves_health_and_is_said_once(world: World, caplo
     assert monitor.trouble == ""
 
 
+def test_in_a_list_our_trouble_with_one_does_not_hide_that_another_fails(world: World) -> None:
+    monitor = world.monitor(replace(PACE, rise=1, fall=1), replace(PACE, port=443), replace(PACE, port=444))
+    trouble = local("no program")
+    for outcomes, verdict in (
+            ((GOOD, GOOD, GOOD), GOOD), ((trouble, GOOD, BAD), BAD), ((trouble, BAD), BAD), ((GOOD, GOOD, GOOD), GOOD)):
+        world.until_start()
+        for outcome in outcomes:
+            world.probes.end(outcome)
+        assert not world.probes.flying and monitor.verdict == verdict and not monitor.trouble
+    for outcomes in ((trouble, GOOD, GOOD), (GOOD, trouble, local("no memory")), (trouble, trouble, trouble)):
+        world.until_start()
+        for outcome in outcomes:
+            world.probes.end(outcome)
+        assert not world.probes.flying and monitor.up and monitor.verdict == GOOD and monitor.trouble == "no program"
+
+
+def test_a_trouble_that_many_have_is_logged_once_and_when_it_is_over(world: World,
+                                                                     caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    monitors = [world.monitor(name=f"web{number}") for number in range(5)]
+    world.probes.now = local("no memory")
+    world.run(30.0)
+    assert len(caplog.records) == 1 and "LOCAL no memory; its state stays down" in caplog.text
+    monitors.pop().stop()
+    world.probes.now = GOOD
+    world.run(30.0)
+    assert [record.getMessage() for record in caplog.records[1:]] == ["the gateway can probe again: no more no memory"]
+
+
+def test_a_probe_that_cannot_even_be_made_is_our_trouble(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(what: Recipe, done: Callable[[Verdict], object]) -> Flight:
+        raise RuntimeError("a bug")
+
+    monitor = world.monitor()
+    start, world.rounds.start = world.rounds.start, fail
+    world.run(9.0)
+    assert monitor.trouble == "internal error" and not monitor.up and "a bug" in caplog.text
+    assert world.rounds.flying == 0
+    world.rounds.start, world.probes.now = start, GOOD
+    world.run(5.0)
+    assert monitor.up and not monitor.trouble
+
+
 def test_a_list_must_pass_whole_and_shows_the_first_that_failed(world: World) -> None:
     first, second = replace(PACE, rise=1, fall=1), replace(PACE, port=81)
     monitor = world.monitor(first, second)

@@ -147,6 +147,21 @@ def test_bounded_number_at_once(tmp_path: Path) -> None:
         assert watch.prober.commands.running == 0
 
 
+def test_the_time_that_it_waited_for_a_place_is_given_back(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "gate")
+    with Watch(commands=1) as watch:
+        check = shell(f"read x < {tmp_path}/gate", **({"user": "root"} if ROOT else {}))
+        first, second = (watch.prober.start(recipe(check, endpoint(check, 1)), watch.verdicts.append) for _ in range(2))
+        end = watch.loop.clock() + 0.1
+        watch.turn_until(lambda: watch.loop.clock() > end)
+        assert first.expire() is None
+        watch.turn_until(lambda: second._child is not None)     # type: ignore[attr-defined]
+        assert (second.expire() or 0) > 0.1
+        assert second.expire() is None
+        assert [verdict.code for verdict in watch.verdicts] == ["PROCTOUT", "PROCTOUT"]
+        watch.turn_until(lambda: not watch.prober.commands.running)
+
+
 def test_default_signals_and_no_descriptors() -> None:
     given = {"0", "1", "2", *filter(inheritable, os.listdir("/dev/fd"))}      # some may come from outside
     with open(os.devnull):
