@@ -54,7 +54,9 @@ class Checking:
             return
         if name in self._stale:
             self._stale.discard(name)
-            monitor.hasten()
+            del self._left[name]
+            self._ahead.append(monitor)             # not from here: it is about to set its own timer
+            self.rounds.loop.set(self._beat, self.rounds.loop.now)
             return
         del self._left[name]
         self._failed = self._failed or not verdict.passed

@@ -19,6 +19,7 @@ from l4ipd.control import Answer, Refusal, Request, Session, end
 from l4ipd.daemon import Daemon, Event
 from l4ipd.kernel import Look, clashes, look
 from l4ipd.monitor import Monitor
+from l4ipd.state import Store
 from l4ipd.table import printable
 
 SETTLE = 3.0                                        # seconds that a disable waits for the rules to be gone
@@ -31,8 +32,8 @@ log = logging.getLogger("l4ipd.control")
 class Commands:
     """The commands. ``reload(done)`` reads the configuration anew and calls ``done(ok, lines)``."""
 
-    def __init__(self, daemon: Daemon, reload: Reload) -> None:
-        self.daemon, self.loop, self._reload = daemon, daemon.loop, reload
+    def __init__(self, daemon: Daemon, reload: Reload, store: Store) -> None:
+        self.daemon, self.loop, self._reload, self.store = daemon, daemon.loop, reload, store
 
     def by_name(self) -> dict[str, Callable[[Session, Request], object]]:
         return {"show": self.show, "disable": self.disable, "enable": self.enable, "check": self.check,
@@ -135,7 +136,14 @@ class Commands:
         if not gone:
             why = self.daemon.rules.problem or self.daemon.rules.complaint or "see l4ipctl rules"
             warnings = [*warnings, f"their rules may still be in the kernel: {printable(why)}"]
-        yield end(0 if gone else 1, warnings=warnings)
+        unsaved = self._unsaved()
+        yield end(1 if not gone or unsaved else 0, warnings=[*warnings, *unsaved])
+
+    def _unsaved(self) -> list[str]:
+        """Why what was asked for would not survive a restart."""
+        if self.store.failure:
+            return [f"this would not survive a restart: {self.store.path}: {self.store.failure}"]
+        return [f"this is not saved yet: {self.store.path}: the disk is slow"] if self.store.busy else []
 
     def _when_gone(self, session: Session, chosen: Sequence[Monitor], until: float,
                    then: Callable[[bool], object]) -> None:
@@ -147,8 +155,8 @@ class Commands:
             gone = not rules.stale and names.isdisjoint(self._with_rules())
             if session.over:
                 return
-            if self.loop.now > until or (gone and not rules.busy):   # what runs at present may be adding one
-                then(gone)
+            if self.loop.now > until or (gone and not rules.busy and not self.store.busy):
+                then(gone)                          # what runs at present might be adding one
             else:
                 self.loop.later(GLANCE, glance)
 
@@ -167,9 +175,18 @@ class Commands:
                 words = "enabled: to be checked, then added" if name in names else "was not disabled"
                 yield {"endpoint": name, "address": monitor.endpoint.where, "state": status.state(monitor),
                        "changed": name in names, "text": f"{name} {words}"}
-            yield end()
+            unsaved = self._unsaved()
+            yield end(1 if unsaved else 0, warnings=unsaved)
 
-        session.answer(lines())
+        until = self.loop.now + SETTLE
+
+        def glance() -> None:
+            if self.store.busy and self.loop.now <= until:
+                self.loop.later(GLANCE, glance)
+            elif not session.over:
+                session.answer(lines())
+
+        glance()
 
     def check(self, session: Session, request: Request) -> None:
         """Probe now; the verdicts, as they come."""
@@ -206,12 +223,14 @@ class Commands:
 
 
 def match(pattern: str, names: Sequence[str]) -> list[str]:
-    """The names that ``pattern`` means: fnmatch(3) on the whole or, without a slash, on any one part.
+    """The names that ``pattern`` means: fnmatch(3) on the whole; without a slash, on any one part; with one, also on
+    cluster and service.
 
     Raises :class:`Refusal` if there are none, with what may have been meant.
     """
     if "/" in pattern or pattern == "*":
-        found = [name for name in names if fnmatchcase(name, pattern)]
+        found = [name for name in names if fnmatchcase(name, pattern)
+                 or pattern.count("/") == 1 and fnmatchcase(name.rpartition("/")[0], pattern)]
     else:
         found = [name for name in names if any(fnmatchcase(part, pattern) for part in name.split("/"))]
     if not found:

@@ -349,10 +349,7 @@ def make_way(path: str) -> None:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise Unusable(f"{path}: is there, and is no socket: remove it, or name another in control")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.setblocking(False)
-            outcome = probe.connect_ex(path)
-        if outcome != errno.ECONNREFUSED:
+        if is_served(path):
             raise Unusable(f"{path}: another program listens there, probably another l4ipd: stop it, or name another "
                            "path in control")
         os.unlink(path)
@@ -360,6 +357,13 @@ def make_way(path: str) -> None:
         pass
     except OSError as error:
         raise Unusable(f"{path}: {error.strerror or error}: l4ipctl cannot reach this l4ipd") from None
+
+
+def is_served(path: str) -> bool:
+    """Whether somebody listens at ``path``."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT, errno.ENOTSOCK, errno.EACCES)
 
 
 def _share(path: str, group: str) -> None:

@@ -11,12 +11,12 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import NamedTuple
 
 from l4ipd import checks, ipfilter, plan
 from l4ipd.loop import Loop
-from l4ipd.model import Config
+from l4ipd.model import Config, Control, Ipfilter, Log, Resets
 from l4ipd.monitor import Monitor, Rounds
 from l4ipd.nat import Dialect, NatTable, find_dialect
 from l4ipd.probe import Prober
@@ -147,7 +147,9 @@ class Daemon:
             self.disabled.pop(gone.endpoint.name, None)
             self._cut.discard(gone.endpoint.name)
             self._lines.pop(gone.endpoint.name, None)
+        owner = self.owner
         self._regroup()
+        self._take_over(owner)
         if config.ipfilter != before.ipfilter and before.clusters:
             if before.ipfilter.tag and before.ipfilter.tag != config.ipfilter.tag:
                 self._old_tags.add(before.ipfilter.tag)
@@ -157,7 +159,9 @@ class Daemon:
         self.rounds.bunch(sum(1 / monitor.endpoint.checks[0].interval for monitor in self.monitors.values()))
         self.sensing.apply(config.resets, config.ipfilter, self.monitors.values(),
                            f"{os.path.splitext(config.pidfile)[0]}.ipmon.pid")
-        return f"{len(self.monitors)} endpoints: {fresh} new, {changed} changed, {len(old)} gone"
+        settings = changes(before, config)
+        return (f"{len(self.monitors)} endpoints: {fresh} new, {changed} changed, {len(old)} gone" +
+                (f"; settings changed: {', '.join(settings)}" if settings and before.clusters else ""))
 
     def _regroup(self) -> None:
         groups: dict[str, list[Monitor]] = defaultdict(list)
@@ -172,6 +176,15 @@ class Daemon:
             for group in planned.keys() - self.groups.keys():
                 del planned[group]
         self._dirty.update(self.groups)
+
+    def _take_over(self, before: dict[str, Monitor]) -> None:
+        """A rule in the kernel that belongs to another endpoint now, by a new name: that one is up as the last was."""
+        for line in self.owner.keys() & before.keys() & self.rules.have.keys():
+            monitor, last = self.owner[line], before[line]
+            if monitor is not last and last.eligible and monitor.verdict is None and not monitor.up:
+                monitor.adopt()
+                group = monitor.endpoint.group
+                self._serving[group] = (*self._serving.get(group, ()), monitor.endpoint.name)
 
     def reload(self, config: Config) -> str:
         """Like :meth:`apply`, and say it."""
@@ -265,7 +278,7 @@ class Daemon:
             return None if self._undecided and not self.stopping else "drain"
         if monitor.endpoint.name in self._cut:
             return "purge"
-        failed = not (monitor.up or monitor.disabled or monitor.unconfirmed)
+        failed = monitor.verdict is not None and not (monitor.up or monitor.disabled or monitor.unconfirmed)
         return "purge" if failed and self.config.ipfilter.purge else "drain"
 
     def _known(self, line: str) -> str | None:
@@ -366,6 +379,21 @@ class Daemon:
     def tell(self, event: Event) -> None:
         for listener in self.listeners:
             listener(event)
+
+
+def changes(before: Config, after: Config) -> list[str]:
+    """The settings that differ, clusters apart: ``http``, ``ipfilter.tag``."""
+    found = []
+    for each in fields(Config):
+        old, new = getattr(before, each.name), getattr(after, each.name)
+        if not each.compare or each.name == "clusters" or old == new:
+            continue
+        if isinstance(new, (Ipfilter, Log, Resets, Control)) and type(old) is type(new):
+            found += [f"{each.name}.{part.name}" for part in fields(new)
+                      if getattr(old, part.name) != getattr(new, part.name)]
+        else:
+            found.append(each.name)
+    return found
 
 
 def _log_event(event: Event) -> None:

@@ -25,9 +25,9 @@ class Desk:
 
     def __init__(self, loop: Loop, daemon: Daemon, config: Config, reload: Reload) -> None:
         self.loop, self.daemon = loop, daemon
-        self.commands = Commands(daemon, reload).by_name()
         self.notifier = Notifier(loop, daemon, config.notify)
         self.store = Store(loop, config.state, self._snapshot)
+        self.commands = Commands(daemon, reload, self.store).by_name()
         self.control: Control | None = None
         self._wanted: ControlSettings | None = None
         daemon.saved = load(config.state)
@@ -44,7 +44,7 @@ class Desk:
     def _heard(self, event: Event) -> None:
         if event.kind == "reloaded":
             self._follow(self.daemon.config)
-        self.store.changed()
+        self.store.changed(urgent=event.kind in ("disabled", "enabled"))
 
     def _follow(self, config: Config) -> None:
         self.notifier.use(config.notify)

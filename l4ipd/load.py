@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import grp
 import logging
+import os
+import stat
 from collections.abc import Callable
 
 from l4ipd import probe
@@ -13,6 +15,7 @@ from l4ipd.daemon import Daemon, Event
 from l4ipd.model import Config
 from l4ipd.rehearsal import Rehearsal
 
+SIZE_LIMIT = 64 << 20                               # bytes of a configuration
 Done = Callable[[bool, list[str]], object]          # whether it was reloaded, and what changed or what is wrong
 log = logging.getLogger("l4ipd")
 
@@ -21,11 +24,18 @@ class Refused(Exception):
     """The start, or the reload, is refused; the lines say why."""
 
 
-def load(path: str) -> Config:
-    """Read and check a configuration, files and programs that it names included. Raises :class:`Refused`."""
+def load(path: str, again: bool = False) -> Config:
+    """Read and check a configuration, files and programs that it names included. Raises :class:`Refused`.
+
+    Read ``again`` is only what is a file: anything else might keep its reader waiting for ever.
+    """
     try:
-        with open(path, "rb") as file:
-            text = file.read()
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if again else 0)), "rb") as file:
+            if again and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Refused(f"{path}: is no regular file, and cannot be read again")
+            text = file.read(SIZE_LIMIT + 1)
+        if len(text) > SIZE_LIMIT:
+            raise Refused(f"{path}: is larger than {SIZE_LIMIT >> 20} MB")
         config = parse(text, path)
     except OSError as error:
         raise Refused(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
@@ -61,6 +71,18 @@ def surroundings(config: Config) -> list[tuple[tuple[str | int, ...], str]]:
     return problems
 
 
+def missing_tools(config: Config) -> list[str]:
+    """The tools that are not here, in words. They may come later (a file system that is not mounted yet): no error."""
+    settings = config.ipfilter
+    tools = {"ipnat": settings.ipnat}
+    if config.resets is not None:
+        tools |= {"ipf": settings.ipf, "ipfstat": settings.ipfstat}
+        if config.resets.source == "ipmon":
+            tools["ipmon"] = settings.ipmon
+    return [f"ipfilter.{key}: {words[0]}: no such program here, or it cannot be executed"
+            for key, words in tools.items() if find_program(words[0]) is None]
+
+
 class Reloader:
     """SIGHUP and `l4ipctl reload`. The file is read by a thread, so that the loop goes on meanwhile.
 
@@ -84,7 +106,7 @@ class Reloader:
 
     def _load(self) -> Config | Refused:
         try:
-            return load(self.path)
+            return load(self.path, again=True)
         except Refused as refusal:
             return refusal
 
@@ -110,6 +132,7 @@ class Reloader:
         before = self.daemon.config
         later = [key for key in ("pidfile", "log") if getattr(before, key) != getattr(config, key)]
         lines = [self.daemon.reload(config), *(f"{key}: the change takes effect at the next start" for key in later)]
+        lines += missing_tools(config)
         for line in lines[1:]:
             log.warning("%s", line)
         return lines

@@ -19,12 +19,13 @@ from l4ipd import __version__, logs, pidfile, plan, status
 from l4ipd.child import Child, Exit, end_all
 from l4ipd.command import places
 from l4ipd.config import warnings
+from l4ipd.control import is_served
 from l4ipd.daemon import Daemon
 from l4ipd.desk import Desk
 from l4ipd.estimate import estimate
 from l4ipd.ipfilter import REMEDIES, explain
 from l4ipd.kernel import Look, look
-from l4ipd.load import Refused, Reloader, load
+from l4ipd.load import Refused, Reloader, load, missing_tools
 from l4ipd.loop import Loop
 from l4ipd.model import Config, Ipfilter
 from l4ipd.rehearsal import Rehearsal
@@ -63,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     open_standard_streams()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)    # whoever sends one this early means the daemon that is to come
     options = parser().parse_args(argv)
+    if options.demo and (options.check or options.pidfile or options.config != DEFAULT_CONFIG):
+        parser().error("--demo brings everything along: it goes with none of -c, -n and -p")
     try:
         if options.demo:
             from l4ipd.demo import run
@@ -109,7 +112,7 @@ def check(config: Config) -> int:
             lines += plan.rules(plan.serving(members, names, (), cluster.keep), config.ipfilter)
     print("".join(f"{line}\n" for line in lines), end="", flush=True)
     load = estimate(config)
-    for warning in (*warnings(config), *load.warnings(descriptors(RESERVE), places())):
+    for warning in (*warnings(config), *missing_tools(config), *load.warnings(descriptors(RESERVE), places())):
         print(f"warning: {warning}", file=sys.stderr)
     print(f"load: {load}", file=sys.stderr)
     refusal = rehearse(config.ipfilter, lines)
@@ -147,7 +150,9 @@ def serve(options: argparse.Namespace, config: Config, stack: ExitStack) -> int:
     if rehearsal is not None:
         config = rehearsal.adapt(config)
     path = os.path.abspath(options.pidfile or config.pidfile)
-    left_behind = look_first(path)
+    left_behind = look_first(path, config.control.path)
+    for warning in missing_tools(config):
+        print(f"warning: {warning}", file=sys.stderr)
     options.config = os.path.abspath(options.config)
     if options.foreground:
         logs.to_stderr(config.log)
@@ -167,7 +172,7 @@ def serve(options: argparse.Namespace, config: Config, stack: ExitStack) -> int:
     return 0
 
 
-def look_first(path: str) -> int | None:
+def look_first(path: str, control: str) -> int | None:
     """Refuse the start while standard error is there to say why."""
     try:
         left_behind = pidfile.clear(path)
@@ -177,6 +182,9 @@ def look_first(path: str) -> int | None:
     except OSError as error:
         raise Refused(f"{path}: cannot create the pid file: {error.strerror} (start as root, or name another with -p)"
                       ) from None
+    if is_served(control):
+        raise Refused(f"{control}: another l4ipd answers there: stop it, or give this one a control, a pidfile, a "
+                      "state and a tag of its own")
     return left_behind
 
 

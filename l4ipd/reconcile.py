@@ -79,6 +79,7 @@ class Reconciler:
         self.held: dict[str, Held] = {}
         self.problem = ""                           # why the table cannot be read at present
         self.complaint = ""                         # what the last failed change said, until all is as wanted
+        self._complaints: set[str] = set()          # what was logged meanwhile
         self.stale = True                           # have is not to be trusted
         self.proven = False                         # have was read from the kernel after the last change
         self.pause = False                          # start nothing
@@ -171,6 +172,7 @@ class Reconciler:
             self._failures = 0
             self._batch = BATCH
             self.complaint = ""
+            self._complaints.clear()
         else:
             self.loop.set(self._release, min(held.until for held in self.held.values()))
         self.loop.set(self._audit, self.loop.now + self.resync)
@@ -286,9 +288,10 @@ class Reconciler:
 
     def _complain(self, words: str) -> None:
         """Say once what goes wrong with changes."""
-        if words != self.complaint:
+        if words not in self._complaints:
             log.error("%s: %s; trying again", self.table.name, words)
-            self.complaint = words
+            self._complaints.add(words)
+        self.complaint = words
 
     def _words(self, end: Exit) -> str:
         if end.status is None:

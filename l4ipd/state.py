@@ -1,8 +1,8 @@
 """The state file: what the operator disabled, what was up and since when, and which rules are ours.
 
-Written within a second of a change, and at the end; always whole (a temporary file beside it, synchronized, renamed),
-and readable by us alone. A disk may be slow or broken: it is written by a thread, of which there is never more than
-one, and a failure is said once and costs nothing else.
+Written at once when the operator changes something, within a second of any other change, and at the end; always whole
+(a temporary file beside it, synchronized, renamed), and readable by us alone. A disk may be slow or broken: the file is
+written by a thread, of which there is never more than one, and a failure is said once and costs nothing else.
 
 The kernel's table stays the first witness. Whether an endpoint starts *up* is decided by its rules in the kernel and
 by its probes, never by this file: after a reboot the table is empty, the first probes are a second away, and a file
@@ -28,6 +28,7 @@ from l4ipd.loop import Loop, Timer
 
 VERSION = 1
 PAUSE = 1.0                                         # seconds between two writes
+WAIT = 0.05                                         # seconds between two looks whether a write is over
 OLD = 3600.0                                        # seconds after which "since when" is forgotten
 SIZE_LIMIT = 64 << 20
 LAST_WAIT = 2.0                                     # seconds that the end of the program waits for the disk
@@ -62,7 +63,9 @@ def load(path: str, now: float | None = None) -> Saved:
     except OSError as error:
         log.warning("%s: ignored: %s", path, error.strerror)
     except ValueError as error:
-        log.warning("%s: ignored: %s", path, error)
+        with contextlib.suppress(OSError):
+            os.replace(path, f"{path}.bad")
+        log.warning("%s: ignored, and kept as %s.bad: %s: nothing is disabled any more", path, path, error)
     return Saved()
 
 
@@ -148,11 +151,16 @@ class Store:
         self._thread: threading.Thread | None = None
         self._timer = Timer(self._write)
 
-    def changed(self) -> None:
+    @property
+    def busy(self) -> bool:
+        """Whether something is still to be written, or being written."""
+        return self._dirty or self._thread is not None and self._thread.is_alive()
+
+    def changed(self, urgent: bool = False) -> None:
         """Something that is saved has changed."""
-        if not self._dirty:
+        if urgent or not self._dirty:
             self._dirty = True
-            self.loop.set(self._timer, self.loop.now + PAUSE)
+            self.loop.set(self._timer, self.loop.now + (0.0 if urgent else PAUSE))
 
     def close(self) -> None:
         """The last write; waits for it, but not for ever."""
@@ -166,7 +174,7 @@ class Store:
 
     def _write(self) -> None:
         if self._thread is not None and self._thread.is_alive():
-            self.loop.set(self._timer, self.loop.now + PAUSE)       # a slow disk
+            self.loop.set(self._timer, self.loop.now + WAIT)        # a slow disk
         else:
             self._begin()
 

@@ -328,6 +328,39 @@ def test_usage_and_version(gateway: Gateway) -> None:
     assert end.stdout.startswith("l4ipd 1.")
 
 
+def test_the_demo_goes_with_no_configuration(gateway: Gateway) -> None:
+    ended = gateway.run("--demo")
+    assert ended.returncode == 2 and "--demo brings everything along" in ended.stderr
+
+
+def test_what_the_machine_does_not_have_is_said_with_its_line(gateway: Gateway) -> None:
+    gateway.configure("""
+        www:
+          address: 127.0.0.1
+          services:
+            a: {port: 1080, check: {type: https, verify: /nonexistent/ca.pem}}
+            b:
+              port: 1081
+              check:
+                - tcp
+                - {type: exec, command: ["/nonexistent/{service}-check"]}
+          members: {web1: 127.0.0.11}
+        """, top="notify: /nonexistent/notify", ipfilter="ipnat: /nonexistent/ipnat")
+    lines = gateway.config.read_text().splitlines()
+    ended = gateway.run("-n")
+    assert ended.returncode == 1
+    for words, fragment in (("clusters.www.services.a.check.verify: /nonexistent/ca.pem: cannot be read", "ca.pem"),
+                            ("clusters.www.services.b.check[2].command: /nonexistent/b-check: no such", "{service}"),
+                            ("notify: /nonexistent/notify: no such program", "notify:")):
+        number = next(number for number, line in enumerate(lines, 1) if fragment in line)
+        assert f"{gateway.config}:{number}: {words}" in ended.stderr
+    gateway.configure("www: {address: 127.0.0.1, services: {a: {port: 1080}}, members: {web1: 127.0.0.11}}",
+                      ipfilter="ipnat: /nonexistent/ipnat")
+    ended = gateway.run("-n")
+    assert ended.returncode == 0 and "configuration OK" in ended.stderr
+    assert "warning: ipfilter.ipnat: /nonexistent/ipnat: no such program here" in ended.stderr
+
+
 def test_a_second_start_is_refused_while_somebody_can_read_why(gateway: Gateway) -> None:
     gateway.configure(www(free_port(), free_port(), f"web1: {A}"))
     gateway.start()
@@ -338,6 +371,7 @@ def test_a_second_start_is_refused_while_somebody_can_read_why(gateway: Gateway)
         assert end.returncode == 1
         assert end.stderr == f"l4ipd is already running, pid {gateway.process.pid} ({gateway.pidfile})\n"
     other = gateway.directory / "other.pid"
+    gateway.config.write_text(gateway.config.read_text().replace("/l4ip.sock", "/other.sock"))
     elsewhere = subprocess.Popen(gateway.command("-d", "-p", str(other)), stderr=subprocess.DEVNULL,
                                  env=gateway.environment())
     wait("the other pid file", lambda: other.exists() and other.read_text().strip() == str(elsewhere.pid))

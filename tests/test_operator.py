@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,9 +109,10 @@ def test_disabled_survives_reload_and_crash(desk: Desk) -> None:
     assert desk.ctl("reload")[:2] == (0, "configuration reloaded: 4 endpoints: 1 new, 0 changed, 0 gone\n")
     assert desk.states()["web1"] == "disabled (up)"
     state = desk.directory / "state.json"
-    wait("written", lambda: state.exists() and "www/http/web1" in json.loads(state.read_text())["disabled"])
     assert stat.S_IMODE(state.stat().st_mode) == 0o600
-    desk.stop(signal.SIGKILL)
+    desk.ctl("disable", "web3")
+    desk.ctl("enable", "web3")
+    desk.stop(signal.SIGKILL)                       # what l4ipctl has confirmed is on the disk
     assert os.path.exists(desk.socket), "left behind"
     desk.start()
     wait("up again", lambda: desk.states() == {"web1": "disabled (up)", "web2": "up", "web3": "down", "web4": "down"})
@@ -187,9 +189,91 @@ def test_since_when_survives(desk: Desk) -> None:
 def test_a_damaged_state_is_ignored(desk: Desk) -> None:
     (desk.directory / "state.json").write_text("{ damaged")
     desk.begin()
-    assert desk.lines("state.json: ignored: it is damaged$")
+    assert desk.lines("state.json: ignored, and kept as .*/state.json.bad: it is damaged: nothing is disabled any more")
+    assert (desk.directory / "state.json.bad").read_text() == "{ damaged"
     desk.stop()
     assert json.loads((desk.directory / "state.json").read_text())["version"] == 1
+
+
+def test_a_disable_that_cannot_be_saved_says_so(desk: Desk) -> None:
+    text = desk.config.read_text()
+    desk.config.write_text(text.replace(f"state: {desk.directory}/state.json", "state: /proc/nowhere/state.json"))
+    desk.begin()
+    status, out, err = desk.ctl("disable", "web1")
+    assert (status, out) == (1, "www/http/web1 disabled\n")
+    assert "warning: this would not survive a restart: /proc/nowhere/state.json: " in err
+    assert desk.targets() == [B]
+    assert desk.ctl("enable", "web1")[0] == 1
+
+
+def test_a_service_is_a_pattern(desk: Desk) -> None:
+    desk.begin()
+    assert [row["endpoint"] for row in desk.rows("show", "www/http")] == [
+        "www/http/web1", "www/http/web2", "www/http/web3"]
+    assert "no such endpoint; did you mean www/http?" in desk.ctl("show", "www/htp")[2]
+
+
+def test_new_names_for_what_is_there_cut_nothing(desk: Desk) -> None:
+    """Cluster, service and members by other names: the rules read the same, and so do the sessions."""
+    desk.begin()
+    text = desk.config.read_text()
+    with socket.create_connection(("127.0.0.1", desk.port), timeout=PATIENCE) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n")       # the head of the request is not over
+        rules = desk.kernel.ipnat("-l").rules
+        for old, new in (("www:", "shop:"), ("http:", "web:"), ("web1:", "one:"), ("web2:", "two:")):
+            text = text.replace(old, new)
+        desk.config.write_text(text)
+        assert desk.ctl("reload")[0] == 0
+        wait("checked anew", lambda: all(row["code"] for row in desk.rows("show")))
+        assert desk.states() == {"one": "up", "two": "up", "web3": "down"}
+        assert desk.kernel.ipnat("-l").rules == rules, "none of them was touched"
+        client.sendall(b"\r\n")
+        assert b"200 OK" in client.makefile("rb").read()
+
+
+def test_check_while_a_probe_is_in_flight(desk: Desk) -> None:
+    """The verdict in flight may be about the world of before: the next one counts, and it comes at once."""
+    desk.one.stop()
+    with socket.socket() as listener:               # accepts, says nothing
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((A, desk.inside))
+        listener.listen(64)
+        desk.configure(f"www: {{address: 127.0.0.1, services: {{http: {{port: {desk.port}, member_port: {desk.inside}, "
+                       f"check: http}}}}, members: {{web1: {A}}}}}", defaults="{interval: 1h, timeout: 1500ms}")
+        desk.start()
+        status, out, err = desk.ctl("check", "web1")    # within the first second: a probe is on its way, or about to be
+        assert status == 1 and "L7TOUT" in out and not err
+        with desk.popen("check", "web1") as first:
+            time.sleep(0.5)
+            status, out, err = desk.ctl("check", "web1")
+            assert status == 1 and "L7TOUT" in out and not err
+            first.communicate(timeout=PATIENCE)
+
+
+def test_what_is_no_file_is_not_read_again(desk: Desk) -> None:
+    desk.begin()
+    desk.config.rename(desk.directory / "kept")
+    os.mkfifo(desk.config)
+    status, _, err = desk.ctl("reload")
+    assert status == 1 and "is no regular file, and cannot be read again" in err
+    os.unlink(desk.config)
+    (desk.directory / "kept").rename(desk.config)
+    assert desk.ctl("reload")[0] == 0
+
+
+def test_reload_says_which_settings_have_changed(desk: Desk) -> None:
+    desk.begin()
+    text = desk.config.read_text()
+    desk.config.write_text(text.replace("resync: 300ms", "resync: 400ms") + "log: {level: debug}\n")
+    assert desk.ctl("reload")[:2] == (0, "configuration reloaded: 3 endpoints: 0 new, 0 changed, 0 gone; settings "
+                                         "changed: ipfilter.resync, log.level\n")
+
+
+def test_a_second_daemon_on_the_same_socket_is_refused(desk: Desk) -> None:
+    desk.begin()
+    ended = desk.run("-d", "-p", f"{desk.directory}/other.pid")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"{desk.socket}: another l4ipd answers there: stop it, or give this one a control")
 
 
 def test_check_waits_for_a_slow_member(desk: Desk) -> None:

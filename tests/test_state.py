@@ -91,7 +91,7 @@ def test_the_reason_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert load(str(tmp_path / "none")) == Saved() and not caplog.text
     (tmp_path / "file").write_text("{")
     assert load(str(tmp_path / "file")) == Saved()
-    assert f"{tmp_path}/file: ignored: it is damaged" in caplog.text
+    assert f"{tmp_path}/file: ignored, and kept as {tmp_path}/file.bad: it is damaged" in caplog.text
     assert load(str(tmp_path)) == Saved()
     assert f"{tmp_path}: ignored: Is a directory" in caplog.text
 
