@@ -1,11 +1,21 @@
-"""Where log lines go: syslog(3), or standard error in the foreground. One line each, without control characters."""
+"""Where log lines go: syslog(3), or standard error in the foreground. One line each, without control characters.
+
+Whoever takes them may be slow, or stop taking them (a terminal after ^S, a syslogd that hangs): the loop must not wait
+for that. So a thread writes them; when too many wait, further ones are dropped, and their number is logged later.
+"""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import logging
+import signal
 import sys
 import syslog
+import threading
 import time
+from collections.abc import Callable
+from queue import SimpleQueue
 
 from l4ipd.model import Log
 
@@ -15,6 +25,10 @@ LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "notice": logging.INFO, 
 PRIORITIES = ((logging.CRITICAL, syslog.LOG_CRIT), (logging.ERROR, syslog.LOG_ERR),
               (logging.WARNING, syslog.LOG_WARNING), (logging.INFO, syslog.LOG_INFO),
               (logging.NOTSET, syslog.LOG_DEBUG))
+
+
+ROOM = 10_000                                       # lines that may wait to be written
+PATIENCE = 2.0                                      # seconds that the end of the program waits for them
 
 
 class Lines(logging.Formatter):
@@ -32,30 +46,60 @@ class Timed(Lines):
         return f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {super().format(record)}"
 
 
-class Syslog(logging.Handler):
-    """To syslog, by the standard library's own."""
+class Patient(logging.Handler):
+    """Lets a thread call ``write(priority, line)``, which may wait and may fail."""
 
-    def __init__(self, facility: str) -> None:
+    def __init__(self, write: Callable[[int, str], object]) -> None:
         super().__init__()
-        syslog.openlog("l4ipd", syslog.LOG_PID | syslog.LOG_NDELAY, getattr(syslog, f"LOG_{facility.upper()}"))
+        self._write = write
+        self._lines: SimpleQueue[tuple[int, str] | None] = SimpleQueue()
+        self._lost = 0
+        self._thread = threading.Thread(target=self._work, name="l4ipd-log", daemon=True)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())       # signals are the loop's
+        self._thread.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        atexit.register(self.close)
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._lines.qsize() >= ROOM:
+            self._lost += 1
+            return
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            self._lines.put((syslog.LOG_WARNING, f"{lost} lines of the log were lost: who takes them was too slow"))
         priority = next(priority for level, priority in PRIORITIES if record.levelno >= level)
-        syslog.syslog(priority, self.format(record))
+        self._lines.put((priority, self.format(record)))
+
+    def close(self) -> None:
+        """Wait until all is written, but not for ever."""
+        self._lines.put(None)
+        self._thread.join(PATIENCE)
+        super().close()
+
+    def _work(self) -> None:
+        while (line := self._lines.get()) is not None:
+            with contextlib.suppress(OSError, ValueError):      # a full disk, a closed terminal: no reason to stop
+                self._write(*line)
 
 
 def to_stderr(settings: Log) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    _set_up(handler, Timed() if sys.stderr.isatty() else Lines(), settings)
+    def write(priority: int, line: str) -> None:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+    _set_up(write, Timed() if sys.stderr.isatty() else Lines(), settings)
 
 
 def to_syslog(settings: Log) -> None:
-    _set_up(Syslog(settings.facility), Lines(), settings)
+    """To be called after detaching: the thread would not survive it."""
+    syslog.openlog("l4ipd", syslog.LOG_PID | syslog.LOG_NDELAY, getattr(syslog, f"LOG_{settings.facility.upper()}"))
+    _set_up(syslog.syslog, Lines(), settings)
 
 
-def _set_up(handler: logging.Handler, formatter: logging.Formatter, settings: Log) -> None:
+def _set_up(write: Callable[[int, str], object], formatter: logging.Formatter, settings: Log) -> None:
+    handler = Patient(write)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(LEVELS[settings.level])
-    logging.raiseExceptions = False                 # a full disk or a closed terminal is no reason to stop
+    logging.raiseExceptions = False                 # what cannot be formatted is no reason to stop either

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import select
 import signal
 import socket
 import stat
+import struct
+import subprocess
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -267,6 +272,29 @@ def test_reload_says_which_settings_have_changed(desk: Desk) -> None:
     desk.config.write_text(text.replace("resync: 300ms", "resync: 400ms") + "log: {level: debug}\n")
     assert desk.ctl("reload")[:2] == (0, "configuration reloaded: 3 endpoints: 0 new, 0 changed, 0 gone; settings "
                                          "changed: ipfilter.resync, log.level\n")
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="needs a pipe that is soon full")
+def test_a_log_that_nobody_reads_stops_nothing(desk: Desk) -> None:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    with subprocess.Popen(desk.command("-d", "-v"), stderr=writer, env=desk.environment()) as process:
+        try:
+            os.close(writer)
+            desk.wait_targets(A, B)
+            wait("full", lambda: select.select([reader], [], [], 0)[0] and fionread(reader) > 4000)
+            desk.two.stop()
+            desk.wait_targets(A)
+            assert desk.states() == {"web1": "up", "web2": "down", "web3": "down"}
+        finally:
+            os.close(reader)
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+
+
+def fionread(fd: int) -> int:
+    """The bytes that can be read."""
+    return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"    "))[0])
 
 
 def test_a_second_daemon_on_the_same_socket_is_refused(desk: Desk) -> None:

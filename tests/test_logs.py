@@ -1,0 +1,57 @@
+"""Log lines: written by a thread, so that nobody has to wait for whoever takes them."""
+
+from __future__ import annotations
+
+import logging
+import syslog
+import threading
+
+from l4ipd import logs
+
+
+def record(words: str, level: int = logging.INFO) -> logging.LogRecord:
+    return logging.LogRecord("x", level, __file__, 1, words, (), None)
+
+
+def test_a_slow_taker_costs_lines_and_is_told_how_many() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    taken: list[tuple[int, str]] = []
+
+    def write(priority: int, line: str) -> None:
+        begun.set()
+        go_on.wait()
+        taken.append((priority, line))
+
+    handler = logs.Patient(write)
+    handler.emit(record("first"))
+    begun.wait()                                    # it is being written, and does not wait any more
+    for number in range(logs.ROOM + 7):
+        handler.emit(record(f"line {number}"))
+    go_on.set()
+    while len(taken) <= logs.ROOM:
+        pass
+    handler.emit(record("at last", logging.ERROR))
+    handler.close()
+    assert [line for _, line in taken] == [
+        "first", *(f"line {number}" for number in range(logs.ROOM)),
+        "7 lines of the log were lost: who takes them was too slow", "at last"]
+    assert taken[-1][0] == syslog.LOG_ERR and taken[0][0] == syslog.LOG_INFO
+
+
+def test_a_taker_that_fails_gets_the_next_line_all_the_same() -> None:
+    taken: list[str] = []
+
+    def write(priority: int, line: str) -> None:
+        if line == "bad":
+            raise OSError("no space left")
+        taken.append(line)
+
+    handler = logs.Patient(write)
+    for words in ("one", "bad", "two"):
+        handler.emit(record(words))
+    handler.close()
+    assert taken == ["one", "two"]
+
+
+def test_one_line_each_without_control_characters() -> None:
+    assert logs.Lines().format(record("a\nb\x1b[31m\x00")) == "a | b\\x1b[31m\\x00"
