@@ -9,7 +9,8 @@ from l4ipd import status
 from l4ipd.control import Session
 from l4ipd.health import Verdict
 from l4ipd.loop import Timer
-from l4ipd.monitor import Monitor, Rounds
+from l4ipd.monitor import Monitor
+from l4ipd.rounds import Rounds
 from l4ipd.table import printable
 
 BATCH, BEAT = 200, 0.02                             # so many probes are hastened at once, every so many seconds

@@ -11,17 +11,18 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from l4ipd import checks, ipfilter, plan
 from l4ipd.loop import Loop
-from l4ipd.model import Config, Control, Ipfilter, Log, Resets
-from l4ipd.monitor import Monitor, Rounds
+from l4ipd.model import Config, changes
+from l4ipd.monitor import Monitor
 from l4ipd.nat import Dialect, NatTable, find_dialect
 from l4ipd.probe import Prober
 from l4ipd.reconcile import Reconciler
 from l4ipd.resets import Sensing
+from l4ipd.rounds import Rounds
 from l4ipd.state import Saved
 
 STOP_WAIT = 2.0                                     # seconds that a stop waits for rules to be as they should
@@ -189,6 +190,7 @@ class Daemon:
     def reload(self, config: Config) -> str:
         """Like :meth:`apply`, and say it."""
         summary = self.apply(config)
+        self.rules.hurry()
         self.tell(Event("reloaded", "", f"configuration reloaded: {summary}"))
         return summary
 
@@ -260,6 +262,7 @@ class Daemon:
         want = {line: None for group in self.groups for line in self._wanted.get(group, ())}
         if list(want) != list(self.rules.want):
             self.rules.want = want
+            self.rules.hurry()
         self.rules.touch()
 
     def _plan(self, group: str) -> list[str]:
@@ -379,21 +382,6 @@ class Daemon:
     def tell(self, event: Event) -> None:
         for listener in self.listeners:
             listener(event)
-
-
-def changes(before: Config, after: Config) -> list[str]:
-    """The settings that differ, clusters apart: ``http``, ``ipfilter.tag``."""
-    found = []
-    for each in fields(Config):
-        old, new = getattr(before, each.name), getattr(after, each.name)
-        if not each.compare or each.name == "clusters" or old == new:
-            continue
-        if isinstance(new, (Ipfilter, Log, Resets, Control)) and type(old) is type(new):
-            found += [f"{each.name}.{part.name}" for part in fields(new)
-                      if getattr(old, part.name) != getattr(new, part.name)]
-        else:
-            found.append(each.name)
-    return found
 
 
 def _log_event(event: Event) -> None:

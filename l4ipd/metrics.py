@@ -16,11 +16,12 @@ from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from l4ipd import __version__, monitor, trouble
+from l4ipd import __version__, trouble
 from l4ipd.history import History
 from l4ipd.lateness import BOUNDS as LATENESS_BOUNDS
 from l4ipd.lateness import Lateness
 from l4ipd.resets import WORDS
+from l4ipd.rounds import BOUNDS
 from l4ipd.status import Kernel
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def tables(daemon: Daemon) -> Iterator[Metric]:
 
 
 def probe_seconds(timings: dict[str, list[float]]) -> Metric:
-    return histogram("l4ip_probe_seconds", "How long probes took, by the type of check.", ("check",), monitor.BOUNDS,
+    return histogram("l4ip_probe_seconds", "How long probes took, by the type of check.", ("check",), BOUNDS,
                      {(kind,): counts for kind, counts in timings.items()})
 
 

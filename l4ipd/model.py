@@ -7,7 +7,7 @@ numeric text in the spelling of :mod:`ipaddress`, and every name has been checke
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 Words = tuple[str, ...]
 
@@ -174,3 +174,18 @@ class Config:
 def host_port(address: str, port: int) -> str:
     """``10.0.0.11:8080``, ``[fd00::2]:8080``."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def changes(before: Config, after: Config) -> list[str]:
+    """The settings that differ, clusters apart: ``http``, ``ipfilter.tag``."""
+    found = []
+    for each in fields(Config):
+        old, new = getattr(before, each.name), getattr(after, each.name)
+        if not each.compare or each.name == "clusters" or old == new:
+            continue
+        if isinstance(new, (Ipfilter, Log, Resets, Control)) and type(old) is type(new):
+            found += [f"{each.name}.{part.name}" for part in fields(new)
+                      if getattr(old, part.name) != getattr(new, part.name)]
+        else:
+            found.append(each.name)
+    return found

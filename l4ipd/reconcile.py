@@ -26,10 +26,10 @@ from dataclasses import dataclass
 
 from l4ipd.child import Child, Exit
 from l4ipd.ipfilter import explain, side
-from l4ipd.loop import Loop, Timer
+from l4ipd.loop import RATE, Loop, Timer
 from l4ipd.model import Words
 
-FIRST_WAIT, LONGEST_WAIT = 0.2, 30.0                # seconds
+FIRST_WAIT, LONGEST_WAIT, HURRIED_WAIT = 0.2, 30.0, 1.0      # seconds between two tries
 PATIENCE = 3                                        # failures in a row until lines are sent one by one
 BATCH = 400                                         # most lines of one run: they fit into a pipe, so that a kill -9
                                                     # can not leave ipnat with half a line
@@ -86,6 +86,7 @@ class Reconciler:
         self.runs = self.failed_runs = self.repairs = 0
         self._dirty = True
         self._failures = 0
+        self._failed_at = 0.0
         self._batch = BATCH
         self._child: Child | None = None
         self._touched: set[str] = set()             # what we added or removed since the last listing
@@ -101,6 +102,14 @@ class Reconciler:
     def touch(self) -> None:
         """Something that bears on the wish has changed."""
         self._dirty = True
+
+    def hurry(self) -> None:
+        """The wish is another now: after a failure it is tried again within a second, however long the wait had become.
+        """
+        self.touch()
+        if self._retry.is_set:
+            soon = max(self.loop.now, self._failed_at + HURRIED_WAIT)
+            self.loop.set(self._retry, min(soon, self._retry.tick / RATE))
 
     def reread(self) -> None:
         """Read the table at the next occasion, whatever we believe."""
@@ -284,7 +293,8 @@ class Reconciler:
         if self._failures >= PATIENCE:
             self._batch = 1
         delay = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(self._failures - 1, 10))
-        self.loop.set(self._retry, self.loop.clock() + delay)
+        self._failed_at = self.loop.clock()
+        self.loop.set(self._retry, self._failed_at + delay)
 
     def _complain(self, words: str) -> None:
         """Say once what goes wrong with changes."""

@@ -19,8 +19,8 @@ LAYERS = {
     2: {"child", "become"},
     3: {"probe", "stream", "tls", "udp", "ping", "command", "reconcile", "nat", "filters", "sources", "hearing",
         "resets", "kernel", "control", "httpd", "state", "lateness"},
-    4: {"monitor", "daemon", "status", "trouble", "survey", "history", "metrics", "page", "web", "commands", "checking",
-        "notify", "desk"},
+    4: {"monitor", "rounds", "daemon", "status", "trouble", "survey", "history", "metrics", "page", "web", "commands",
+        "checking", "notify", "desk"},
     5: {"main", "ctl", "load", "rehearsal", "demo", "logs", "pidfile"},
 }
 WORLDLY = {"os", "socket", "select", "selectors", "time", "signal", "subprocess", "random", "logging", "threading",

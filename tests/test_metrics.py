@@ -9,7 +9,7 @@ from balancer import BAD, GOOD, balancer, cluster, feed, settle, web
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from l4ipd import metrics, monitor
+from l4ipd import metrics, rounds
 from l4ipd.daemon import Daemon, Event
 from l4ipd.health import CODES
 from l4ipd.history import History
@@ -73,7 +73,7 @@ def test_counts_of_probes() -> None:
             **dict.fromkeys(CODES, 0), "L7OK": 4, "L7STS": 1}
         assert value(families, "l4ip_probe_seconds_count", check="http") == len(took)
         assert value(families, "l4ip_probe_seconds_sum", check="http") == pytest.approx(sum(took), abs=0.5)
-        bounds = [*map(str, monitor.BOUNDS), "+Inf"]
+        bounds = [*map(str, rounds.BOUNDS), "+Inf"]
         buckets = [value(families, "l4ip_probe_seconds_bucket", check="http", le=bound) for bound in bounds]
         assert buckets == sorted(buckets) and buckets[-1] == len(took) and buckets[-2] == len(took) - 1
         assert families["l4ip_probe_seconds"].type == "histogram"

@@ -13,7 +13,8 @@ from l4ipd.checks import Recipe, recipe
 from l4ipd.health import Verdict, local
 from l4ipd.loop import RATE, Loop
 from l4ipd.model import Check, Cluster, Endpoint, Member, Service
-from l4ipd.monitor import Monitor, Rounds
+from l4ipd.monitor import Monitor
+from l4ipd.rounds import Rounds
 
 GOOD, BAD, LATE = Verdict("L4OK", "connected"), Verdict("L4CON", "connection refused"), Verdict("L4TOUT", "no answer")
 PACE = Check("tcp", interval=10.0, timeout=2.0, rise=2, fall=3, fast_interval=1.0, down_interval=4.0)

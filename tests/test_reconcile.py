@@ -217,6 +217,30 @@ def test_no_ipnat_at_all(bench: Bench, caplog: pytest.LogCaptureFixture) -> None
     assert "works again" in caplog.text
 
 
+def test_a_new_wish_does_not_wait_for_an_old_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "FIRST_WAIT", 1000.0)
+    monkeypatch.setattr(reconcile, "LONGEST_WAIT", 1000.0)
+    monkeypatch.setattr(reconcile, "HURRIED_WAIT", 0.1)
+    bench.faults.write_text("fail\nfail\n")
+    bench.want(rule(2))
+    bench.until(lambda: bench.it.failed_runs == 1)
+    for _ in range(50):                             # a second failure, and no storm of tries
+        bench.it.hurry()
+    bench.until(lambda: bench.it.failed_runs == 2)
+    bench.want(rule(2), rule(3))
+    bench.it.hurry()
+    bench.settle()
+    assert bench.ours() == [rule(2), rule(3)] and bench.it.failed_runs == 2
+
+
+def test_every_reason_of_a_failure_is_said_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    for words in ("one", "two", "one", "two", "two"):
+        bench.it._complain(words)
+    assert [record.getMessage() for record in caplog.records] == [
+        "ipnat: one; trying again", "ipnat: two; trying again"]
+    assert bench.it.complaint == "two"
+
+
 def test_who_is_in_our_way_is_named_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     plain = "rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.9/32 port 80 tcp"
     bench.kernel.add(plain)

@@ -26,8 +26,9 @@ from l4ipd.health import Verdict
 from l4ipd.holddown import Hold
 from l4ipd.loop import Loop
 from l4ipd.model import Check, Endpoint, Ipfilter, Resets
-from l4ipd.monitor import Monitor, Rounds
+from l4ipd.monitor import Monitor
 from l4ipd.resets import Sensing
+from l4ipd.rounds import Rounds
 
 OK, DEAD = Verdict("L4OK", ""), Verdict("L4CON", "connection refused")
 CLIENT = "198.51.100.7"

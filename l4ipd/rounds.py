@@ -1,0 +1,109 @@
+"""What all monitors share: the limit of probes in flight and who waits, how they bunch, and what is counted of them."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from l4ipd import health
+from l4ipd.checks import Recipe
+from l4ipd.health import Verdict
+from l4ipd.loop import RATE, Loop
+from l4ipd.probe import Probe
+
+if TYPE_CHECKING:
+    from l4ipd.monitor import Monitor
+
+BUNCH, LONGEST_STEP = 10, 0.1                       # probes that begin together, and seconds between bunches at most
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)     # seconds, see Rounds.timing
+SUM = len(BOUNDS) + 1                               # where the sum is in such a histogram
+log = logging.getLogger("l4ipd.probe")
+
+
+class Rounds:
+    """Owned by whoever owns the monitors.
+
+    ``changed(monitor, flipped)`` is called when an endpoint has gone up or down (``flipped``), or has become eligible
+    in another way; ``decided(monitor)`` after the first outcome of each. ``limit`` is the number of probes that may be
+    in flight; the others wait their turn.
+    """
+
+    def __init__(self, loop: Loop, limit: int, start: Callable[[Recipe, Callable[[Verdict], object]], Probe], *,
+                 changed: Callable[[Monitor, bool], object], decided: Callable[[Monitor], object]) -> None:
+        self.loop, self.limit, self.start = loop, limit, start
+        self.changed, self.decided = changed, decided
+        self.refused: Callable[[Monitor, Verdict], object] = lambda monitor, verdict: None     # a probe found no way in
+        self.verbose = False
+        self.step = 1 / RATE                        # seconds: phases are multiples of it
+        self.flying = 0
+        self.late = self.skipped = 0
+        self.outcomes: list[Callable[[Monitor, Verdict], object]] = []  # who is told of the outcome of every round
+        self.codes = dict.fromkeys(health.CODES, 0)  # outcomes of rounds, by code
+        self.timings: dict[str, list[float]] = {}   # by kind of check
+        self._queue: deque[Monitor] = deque()
+        self._troubled: dict[str, int] = {}         # our own troubles, in words: endpoints that have it
+        self._said_late = False
+        self._admitting = False
+
+    @property
+    def waiting(self) -> int:
+        """Probes that are due and have no place."""
+        return len(self._queue)
+
+    def bunch(self, rate: float) -> None:
+        """Let some probes begin together when there are ``rate`` a second: to wake up costs more than a probe."""
+        self.step = min(LONGEST_STEP, max(1, int(BUNCH / max(rate, 1.0) * RATE)) / RATE)
+
+    def timing(self, kind: str) -> list[float]:
+        """The histogram of one kind of check: how many rounds took up to each of BOUNDS, or longer; last, their sum."""
+        return self.timings.setdefault(kind, [0.0] * (len(BOUNDS) + 2))
+
+    def delay(self, monitor: Monitor) -> None:
+        """No place is free: it begins as soon as one is."""
+        self.late += 1
+        monitor.queued = True
+        self._queue.append(monitor)
+        if not self._said_late:
+            self._said_late = True
+            log.warning("probes are late: %d in flight, which is the limit; raise the limit of open files, "
+                        "or probe less often", self.flying)
+
+    def troubled(self, words: str) -> bool:
+        """One endpoint more cannot be probed, through our fault; whether it is the first with these words."""
+        self._troubled[words] = self._troubled.get(words, 0) + 1
+        return self._troubled[words] == 1
+
+    def relieved(self, words: str) -> None:
+        """One endpoint less."""
+        self._troubled[words] -= 1
+        if not self._troubled[words]:
+            del self._troubled[words]
+            log.info("the gateway can probe again: no more %s", words)
+
+    def landed(self) -> None:
+        """A probe is over: its place goes to who waits longest."""
+        self.flying -= 1
+        if self._queue or self._said_late:
+            self._relieve()
+
+    def _relieve(self) -> None:
+        if self._admitting:                         # a probe that was over at once: the caller's caller goes on
+            return
+        if self._queue:
+            self._admitting = True
+            try:
+                self._admit_waiting()
+            finally:
+                self._admitting = False
+        if self._said_late and not self._queue and self.flying < self.limit // 2:
+            self._said_late = False
+            log.info("probes are on time again")
+
+    def _admit_waiting(self) -> None:
+        while self._queue and self.flying < self.limit:
+            monitor = self._queue.popleft()
+            if monitor.queued:
+                monitor.queued = False
+                monitor.begin()
