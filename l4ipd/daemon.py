@@ -66,7 +66,6 @@ class Daemon:
         self._adopted = False
         self._asking = False                        # find_dialect is under way
         self._old_tags: set[str] = set()
-        self._lines: dict[str, tuple[str, ...]] = {}      # by endpoint: every rule that it has while it serves
         self._counts: dict[str, int] = {}           # by service: who is eligible, as far as this turn had to count
         loop.hook(self._replan)
         self._first_config = config
@@ -118,7 +117,8 @@ class Daemon:
             return f"{len(self.monitors)} endpoints: nothing changed"
         before, self.config = self.config, config
         if config.ipfilter != before.ipfilter:
-            self._lines.clear()
+            for monitor in self.monitors.values():
+                monitor.lines = ()
         old, self.monitors = self.monitors, {}
         fresh = changed = 0
         for endpoint in config.endpoints():
@@ -126,8 +126,7 @@ class Daemon:
             if known is not None and known.endpoint == endpoint:
                 self.monitors[endpoint.name] = known
             elif known is not None and known.endpoint.probed == endpoint.probed:
-                known.endpoint = endpoint
-                self._lines.pop(endpoint.name, None)
+                known.endpoint, known.lines = endpoint, ()
                 self.monitors[endpoint.name] = known
                 changed += 1
             else:
@@ -137,7 +136,6 @@ class Daemon:
                     monitor.inherit(known)
                     known.stop()
                     changed += 1
-                    self._lines.pop(endpoint.name, None)
                 self.monitors[endpoint.name] = monitor
                 self._undecided.add(endpoint.name)
                 monitor.schedule()
@@ -147,7 +145,6 @@ class Daemon:
             self._undecided.discard(gone.endpoint.name)
             self.disabled.pop(gone.endpoint.name, None)
             self._cut.discard(gone.endpoint.name)
-            self._lines.pop(gone.endpoint.name, None)
         owner = self.owner
         self._regroup()
         self._take_over(owner)
@@ -272,7 +269,7 @@ class Daemon:
                 if not monitor.disabled and monitor.endpoint.name in self._serving.get(group, ())}
         serving = plan.serving([monitor.endpoint for monitor in members], up, last, self._keep[group])
         self._serving[group] = tuple(member.name for member in serving)
-        return plan.arrange(serving, [self._lines[member.name] for member in serving])
+        return plan.arrange(serving, [self.lines(self.monitors[member.name]) for member in serving])
 
     def _removal(self, line: str) -> str | None:
         """How a rule of ours that is not wanted goes. Those that nobody can want wait for everybody's first outcome."""
@@ -353,10 +350,9 @@ class Daemon:
 
     def lines(self, monitor: Monitor) -> tuple[str, ...]:
         """Every rule that ``monitor`` has while it serves."""
-        name = monitor.endpoint.name
-        if name not in self._lines:
-            self._lines[name] = tuple(plan.every_rule(monitor.endpoint, self.config.ipfilter))
-        return self._lines[name]
+        if not monitor.lines:
+            monitor.lines = tuple(plan.every_rule(monitor.endpoint, self.config.ipfilter))
+        return monitor.lines
 
     def _count(self, group: str) -> str:
         return f"{self.serving(group)} of {len(self.groups[group])} up"

@@ -50,13 +50,14 @@ class Monitor:
     There may be ten thousand, each looked at every second: small objects stay in the processor's caches.
     """
 
-    __slots__ = ("rounds", "endpoint", "recipes", "health", "verdict", "since", "took", "tried", "disabled",
+    __slots__ = ("rounds", "endpoint", "lines", "recipes", "health", "verdict", "since", "took", "tried", "disabled",
                  "unconfirmed", "queued", "trouble", "passes", "failures", "changes", "trail", "hold", "hurried",
                  "tick", "_check", "_top", "_timing", "_probe", "_place", "_last", "_unrun", "_due", "_pace",
                  "_begun", "_before")
 
     def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.rounds, self.endpoint, self.recipes = rounds, endpoint, recipes
+        self.lines: tuple[str, ...] = ()            # every rule that it has while it serves, for its owner to fill in
         self._check = check = endpoint.checks[0]    # the one that sets the pace
         self.health = health.fresh(check.rise)
         self._top = health.top(check.rise, check.fall)
