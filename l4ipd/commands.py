@@ -6,7 +6,6 @@ people.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from itertools import islice
 
 from l4ipd import ipfilter, status
 from l4ipd.checking import Checking
+from l4ipd.config_words import like
 from l4ipd.control import Answer, Refusal, Request, Session, end
 from l4ipd.daemon import Daemon, Event
 from l4ipd.kernel import Look, clashes, look
@@ -242,7 +242,7 @@ def _near(pattern: str, names: Sequence[str]) -> str:
     whole = pattern.count("/") > 1
     known = names if whole else dict.fromkeys(part for name in names for part in (
         ("/".join(name.split("/")[:2]),) if "/" in pattern else name.split("/")))
-    near = difflib.get_close_matches(pattern[:100], list(islice(known, CANDIDATES)), 3)
+    near = like(pattern, islice(known, CANDIDATES), 3)
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return "; see l4ipctl show" if names else "; the configuration has none"

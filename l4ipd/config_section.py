@@ -5,7 +5,6 @@ A reader never stops at an error: it gives back the default, so that one pass fi
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -107,5 +106,5 @@ def kind(node: Node) -> str:
 
 
 def unknown(key: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(key[:64].lower(), known, 1, 0.5)
+    near = words.like(key[:64].lower(), known, 1, 0.5)
     return f"unknown key, did you mean {near[0]}?" if near else f"unknown key; known here: {', '.join(known)}"

@@ -6,8 +6,8 @@ What ends up in a rule, a command or a log line is checked here against a closed
 
 from __future__ import annotations
 
-import difflib
 import re
+from collections.abc import Iterable
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from l4ipd.yamltree import shown
@@ -228,10 +228,17 @@ def word(text: str) -> str:
 def template(text: str) -> str:
     """An argument that may hold placeholders; other braces are left alone, unless one nearly is a placeholder."""
     for placeholder in PLACEHOLDER.findall(text):
-        near = difflib.get_close_matches(placeholder.lower(), PLACEHOLDERS, 1, 0.75)
-        if near and placeholder not in PLACEHOLDERS:
+        near = [] if placeholder in PLACEHOLDERS else like(placeholder.lower(), PLACEHOLDERS, 1, 0.75)
+        if near:
             raise ValueError(f"{shown('{' + placeholder + '}')} is not a placeholder, did you mean {{{near[0]}}}?")
     return word(text)
+
+
+def like(text: str, known: Iterable[str], most: int, least: float = 0.6) -> list[str]:
+    """What of ``known`` may be meant by ``text``, at most so many; ``least`` (0 to 1): how alike they must be."""
+    import difflib  # 0.2 MB: not before somebody has mistyped something
+
+    return difflib.get_close_matches(text[:100], list(known), most, least)
 
 
 def source(text: str) -> str:
