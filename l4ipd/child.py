@@ -48,7 +48,7 @@ _alive: dict[int, Child] = {}
 
 def environment() -> dict[str, str]:
     """What children get: a path that has the system's tools, and messages in English."""
-    kept = {name: os.environ[name] for name in ("TZ", "HOME", "TMPDIR") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("TZ", "HOME", "TMPDIR", "L4IP_SANDBOX_VERSION") if name in os.environ}
     return {"PATH": search_path(), "LC_ALL": "C", **kept}
 
 

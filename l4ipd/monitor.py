@@ -162,7 +162,7 @@ class Monitor:
         if self._probe is not None:
             self._overdue(self._probe)
         elif self.rounds.flying < self.rounds.limit:
-            self.begin()
+            self.launch()
         else:
             self.rounds.delay(self)
 
@@ -175,18 +175,15 @@ class Monitor:
         if lost:
             loop.set(self, loop.now + lost)
 
-    def begin(self) -> None:
-        """Begin a round."""
-        rounds = self.rounds
-        rounds.flying += 1
-        clock = rounds.loop.clock
-        self._begun = clock()
-        self._launch(0)
-
-    def _launch(self, place: int) -> None:
+    def launch(self, place: int = 0) -> None:
+        """Begin a round with the first check, or go on with the one at ``place``."""
         self._place = place
         rounds = self.rounds
         loop, start = rounds.loop, rounds.start
+        if not place:
+            rounds.flying += 1
+            clock = loop.clock
+            self._begun = clock()
         loop.set(self, loop.now + self.endpoint.checks[place].timeout)
         self._probe = STARTING
         try:
@@ -208,7 +205,7 @@ class Monitor:
             if code == "LOCAL" and self._unrun is None:
                 self._unrun = verdict
             if (passed or code == "LOCAL") and self._place < self._last:
-                self._launch(self._place + 1)       # a later one may have something to say about the member
+                self.launch(self._place + 1)        # a later one may have something to say about the member
                 return
             if self._unrun is not None and (passed or code == "LOCAL"):
                 verdict, code, passed = self._unrun, "LOCAL", False

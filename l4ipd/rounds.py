@@ -106,4 +106,4 @@ class Rounds:
             monitor = self._queue.popleft()
             if monitor.queued:
                 monitor.queued = False
-                monitor.begin()
+                monitor.launch()

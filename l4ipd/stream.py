@@ -266,22 +266,16 @@ class Stream:
         self._done(REFUSED if self._recipe.method.closed and failure == errno.ECONNREFUSED else verdict)
 
     def _finish(self, verdict: Verdict) -> None:
-        if self._tls is not None or self._recipe.method.reset:
-            self._part()
+        try:
+            if self._tls is not None:
+                self._socket.send(self._unsent + self._tls.farewell())
+            if self._recipe.method.reset:
+                self._socket.setsockopt(SOCKET, LINGER, RESET)
+        except OSError:
+            pass                                    # it is gone, then
         self._close()
         done = self._done
         done(verdict)
-
-    def _part(self) -> None:
-        """How the connection is to end, if not just with a FIN."""
-        sock = self._socket
-        try:
-            if self._tls is not None:
-                sock.send(self._unsent + self._tls.farewell())
-            if self._recipe.method.reset:
-                sock.setsockopt(SOCKET, LINGER, RESET)
-        except OSError:
-            pass                                    # it is gone, then
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1

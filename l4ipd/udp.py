@@ -47,6 +47,9 @@ class Datagram:
         if failure:
             self._failed(failure, blame.at_once(failure, "connect"))
             return
+        if recipe.method.loops and self._socket.getsockname()[:2] == (recipe.address, recipe.port):
+            self._failed(errno.ECONNREFUSED, blame.later(errno.ECONNREFUSED))       # nobody has it: we met ourselves
+            return
         try:
             self._socket.send(recipe.steps[0].send)
         except OSError as error:

@@ -146,8 +146,8 @@ def _hint(row: str, column: int) -> str:
         return "; indent with spaces, not with tabs"
     if column and row[column:column + 1] in ("%", "@", "`", "*", "&", "!"):
         return f"; put a value that begins with {row[column]} in quotes"
-    if re.search(r":\s*\[[0-9A-Fa-f:]*:", row):
-        return "; put an IPv6 address with brackets in quotes"
+    if re.search(r"[\[{,]\s*[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\s*[]},]", row):
+        return "; put an IPv6 address in quotes, if it has brackets or stands within them"
     return ""
 
 

@@ -500,7 +500,9 @@ SYNTAX: list[tuple[str, int, str]] = [
     ("a: 1\nb: c: d\n", 2, ""), ("a: 'x\n\n", 3, "quoted scalar that begins on line 1"), ("{a: 1}}", 1, ""),
     ("a: 1\nb: %20\n", 2, '; put a value that begins with % in quotes'),
     ("a: 1\r\nb: @x\r\n", 2, '; put a value that begins with @ in quotes'),
-    ("http: [::1]:80\n", 1, "; put an IPv6 address with brackets in quotes"), ("%YAML 3.0\n---\na: 1\n", 1, ""),
+    ("http: [::1]:80\n", 1, "; put an IPv6 address in quotes, if it has brackets or stands within them"),
+    ("address: [2001:db8::1, ::1]\n", 1, "; put an IPv6 address in quotes, if it has brackets or stands within them"),
+    ("%YAML 3.0\n---\na: 1\n", 1, ""),
 ]
 
 

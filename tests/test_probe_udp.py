@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from members import Watch, endpoint, probe
 
+from l4ipd import udp
 from l4ipd.checks import recipe
 from l4ipd.model import Check
 from l4ipd.ping import HEADER, Pinger, checksum
@@ -208,3 +209,19 @@ def test_all_sequence_numbers_in_use() -> None:
 def test_checksum() -> None:
     assert checksum(bytes.fromhex("45000073000040004011" "0000" "c0a80001c0a800c7")) == 0xB861
     assert checksum(bytes.fromhex("0800" "0000" "00010001")) == 0xF7FD
+
+
+def test_a_probe_that_meets_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may give it the very port that it probes, if nobody else has it: what it hears then is itself."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def given(family: int, kind: int) -> socket.SocketType:
+        sock = socket.SocketType(family, kind)
+        sock.bind(("127.0.0.1", port))
+        return sock
+
+    monkeypatch.setattr(udp, "Socket", given)
+    assert probe(Check("udp", send=b"x"), port) == ("L4CON", "connection refused")
+    assert probe(Check("udp", send=b"x", closed=True), port).passed
