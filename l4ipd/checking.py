@@ -34,7 +34,8 @@ class Checking:
         self._limit = Timer(self._give_up)
         rounds.outcomes.append(self._heard)
         session.left = self._stop
-        slowest = max(sum(check.timeout for check in monitor.endpoint.checks) for monitor in chosen)
+        slowest = max(sum(check.timeout * (2 if check.type == "exec" else 1) for check in monitor.endpoint.checks)
+                      for monitor in chosen)        # a command may have to wait for a place as long as it may run
         ahead = BEAT * len(chosen) / BATCH
         rounds.loop.set(self._limit, rounds.loop.now + 2 * slowest + ahead + GRACE)
         self._hasten()

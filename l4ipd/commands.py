@@ -113,8 +113,8 @@ class Commands:
         loaded = self._with_rules()
         late = [monitor for monitor in chosen if monitor.disabled and now and monitor.endpoint.name not in loaded]
         had = [group for group in {monitor.endpoint.group: None for monitor in chosen} if self.daemon.serving(group)]
-        self.daemon.disable([monitor for monitor in chosen if not monitor.disabled or
-                             (now and monitor.endpoint.name in loaded)], now)
+        changing = [monitor for monitor in chosen if not monitor.disabled or (now and monitor.endpoint.name in loaded)]
+        self.daemon.disable(changing, now)
         warnings = [f"{group}: no member is left" for group in had if not self.daemon.serving(group)]
         warnings += [f"{monitor.endpoint.name}: its rules were gone already: the sessions from before cannot be cut "
                      "off any more" for monitor in late]
@@ -123,11 +123,12 @@ class Commands:
         for line in warnings:
             log.warning("disable by the operator: %s", line)
         before = {monitor.endpoint.name for monitor in chosen} - {monitor.endpoint.name for monitor in fresh}
-        self._when_gone(session, chosen, self.loop.now + SETTLE, lambda gone: session.answer(
-            self._disabled(chosen, before, warnings, gone)))
+        asked = self.store.asked if changing else 0
+        self._when_gone(session, chosen, asked, lambda gone: session.answer(
+            self._disabled(chosen, before, warnings, gone, asked)))
 
-    def _disabled(self, chosen: Sequence[Monitor], before: set[str], warnings: list[str],
-                  gone: bool) -> Iterator[Answer]:
+    def _disabled(self, chosen: Sequence[Monitor], before: set[str], warnings: list[str], gone: bool,
+                  asked: int) -> Iterator[Answer]:
         for monitor in chosen:
             name = monitor.endpoint.name
             already = name in before
@@ -136,26 +137,29 @@ class Commands:
         if not gone:
             why = self.daemon.rules.problem or self.daemon.rules.complaint or "see l4ipctl rules"
             warnings = [*warnings, f"their rules may still be in the kernel: {printable(why)}"]
-        unsaved = self._unsaved()
+        unsaved = self._unsaved(asked)
         yield end(1 if not gone or unsaved else 0, warnings=[*warnings, *unsaved])
 
-    def _unsaved(self) -> list[str]:
+    def _unsaved(self, asked: int) -> list[str]:
         """Why what was asked for would not survive a restart."""
-        if self.store.failure:
-            return [f"this would not survive a restart: {self.store.path}: {self.store.failure}"]
-        return [f"this is not saved yet: {self.store.path}: the disk is slow"] if self.store.busy else []
+        if self.store.tried < asked:
+            return [f"this is not saved yet: {self.store.path}: the disk is slow"]
+        failure = self.store.failure
+        return [f"this would not survive a restart: {self.store.path}: {failure}"] if failure else []
 
-    def _when_gone(self, session: Session, chosen: Sequence[Monitor], until: float,
+    def _when_gone(self, session: Session, chosen: Sequence[Monitor], asked: int,
                    then: Callable[[bool], object]) -> None:
-        """Call ``then`` as soon as no rule of ``chosen`` is in the kernel any more, or not in time."""
-        rules = self.daemon.rules
+        """Call ``then`` as soon as no rule of ``chosen`` is in the kernel any more and the state is written, or not in
+        time.
+        """
+        rules, until = self.daemon.rules, self.loop.now + SETTLE
         names = {monitor.endpoint.name for monitor in chosen}
 
         def glance() -> None:
             gone = not rules.stale and names.isdisjoint(self._with_rules())
             if session.over:
                 return
-            if self.loop.now > until or (gone and not rules.busy and not self.store.busy):
+            if self.loop.now > until or (gone and not rules.busy and self.store.tried >= asked):
                 then(gone)                          # what runs at present might be adding one
             else:
                 self.loop.later(GLANCE, glance)
@@ -175,13 +179,13 @@ class Commands:
                 words = "enabled: to be checked, then added" if name in names else "was not disabled"
                 yield {"endpoint": name, "address": monitor.endpoint.where, "state": status.state(monitor),
                        "changed": name in names, "text": f"{name} {words}"}
-            unsaved = self._unsaved()
+            unsaved = self._unsaved(asked) if fresh else []
             yield end(1 if unsaved else 0, warnings=unsaved)
 
-        until = self.loop.now + SETTLE
+        asked, until = self.store.asked if fresh else 0, self.loop.now + SETTLE
 
         def glance() -> None:
-            if self.store.busy and self.loop.now <= until:
+            if self.store.tried < asked and self.loop.now <= until:
                 self.loop.later(GLANCE, glance)
             elif not session.over:
                 session.answer(lines())

@@ -172,7 +172,7 @@ def _contradictions(section: Section, check: Check, protocol: str) -> None:
             section.entry[key].refuse("contradicts closed: yes, which passes when the port refuses")
     if check.body is not None and check.method == "HEAD":
         section.entry["body"].refuse("the answer to HEAD has no body")
-    elif check.body is not None and all(code < 200 or code in (204, 304) for low, high in check.status
+    elif check.body is not None and check.status and all(code < 200 or code in (204, 304) for low, high in check.status
                                         for code in range(low, high + 1)):
         section.entry["body"].refuse("no answer with such a status has a body")
     transport = TRANSPORT.get(check.type)

@@ -360,10 +360,10 @@ def make_way(path: str) -> None:
 
 
 def is_served(path: str) -> bool:
-    """Whether somebody listens at ``path``."""
+    """Whether somebody listens at ``path``; if we are not let in, it is at least not ours."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
-        return probe.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT, errno.ENOTSOCK, errno.EACCES)
+        return probe.connect_ex(path) in (0, errno.EAGAIN, errno.EINPROGRESS, errno.EACCES, errno.EPROTOTYPE)
 
 
 def _share(path: str, group: str) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 
 from l4ipd import probe
 from l4ipd.child import find_program
@@ -30,7 +31,7 @@ def load(path: str, again: bool = False) -> Config:
     Read ``again`` is only what is a file: anything else might keep its reader waiting for ever.
     """
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if again else 0)), "rb") as file:
+        with open(path, "rb", opener=_at_once if again else None) as file:
             if again and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise Refused(f"{path}: is no regular file, and cannot be read again")
             text = file.read(SIZE_LIMIT + 1)
@@ -47,13 +48,18 @@ def load(path: str, again: bool = False) -> Config:
     return config
 
 
+def _at_once(path: str, flags: int) -> int:
+    """Open a file, but do not wait for whoever might write it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def surroundings(config: Config) -> list[tuple[tuple[str | int, ...], str]]:
     """What the configuration needs of this machine and does not find, programs, CA files and users: where, and why."""
     problems: list[tuple[tuple[str | int, ...], str]] = []
     for cluster in config.clusters:
         for service in cluster.services:
-            endpoints = [endpoint for endpoint in cluster.endpoints() if endpoint.service == service.name
-                         and any(check.type == "exec" for check in service.checks)]
+            commands = any(check.type == "exec" for check in service.checks)
+            endpoints = list(replace(cluster, services=(service,)).endpoints()) if commands else []
             place = ("clusters", cluster.name, "services", service.name, "check")
             for number, each in enumerate(service.checks, 1):
                 try:

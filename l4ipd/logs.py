@@ -6,7 +6,6 @@ for that. So a thread writes them; when too many wait, further ones are dropped,
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import signal
@@ -54,27 +53,36 @@ class Patient(logging.Handler):
         self._write = write
         self._lines: SimpleQueue[tuple[int, str] | None] = SimpleQueue()
         self._lost = 0
+        self._closed = False
         self._thread = threading.Thread(target=self._work, name="l4ipd-log", daemon=True)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())       # signals are the loop's
         self._thread.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        atexit.register(self.close)
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._lines.qsize() >= ROOM:
             self._lost += 1
             return
+        self._own_up()
+        priority = next(priority for level, priority in PRIORITIES if record.levelno >= level)
+        try:
+            self._lines.put((priority, self.format(record)))
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Wait until all is written, but not for ever. The end of the program calls it, too (logging.shutdown)."""
+        if not self._closed:
+            self._closed = True
+            self._own_up()
+            self._lines.put(None)
+            self._thread.join(PATIENCE)
+        super().close()
+
+    def _own_up(self) -> None:
         if self._lost:
             lost, self._lost = self._lost, 0
             self._lines.put((syslog.LOG_WARNING, f"{lost} lines of the log were lost: who takes them was too slow"))
-        priority = next(priority for level, priority in PRIORITIES if record.levelno >= level)
-        self._lines.put((priority, self.format(record)))
-
-    def close(self) -> None:
-        """Wait until all is written, but not for ever."""
-        self._lines.put(None)
-        self._thread.join(PATIENCE)
-        super().close()
 
     def _work(self) -> None:
         while (line := self._lines.get()) is not None:

@@ -51,8 +51,8 @@ class Monitor:
     """
 
     __slots__ = ("rounds", "endpoint", "lines", "recipes", "health", "verdict", "since", "took", "tried", "disabled",
-                 "unconfirmed", "queued", "trouble", "passes", "failures", "changes", "trail", "hold", "hurried",
-                 "tick", "_check", "_top", "_timing", "_probe", "_place", "_last", "_unrun", "_due", "_pace",
+                 "unconfirmed", "queued", "stopped", "trouble", "passes", "failures", "changes", "trail", "hold",
+                 "hurried", "tick", "_check", "_top", "_timing", "_probe", "_place", "_last", "_unrun", "_due", "_pace",
                  "_begun", "_before")
 
     def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
@@ -67,7 +67,7 @@ class Monitor:
         self.tried = False                          # had an outcome, be it LOCAL
         self.disabled = False                       # by the operator
         self.unconfirmed = False                    # enabled, but not yet probed since
-        self.queued = False
+        self.queued = self.stopped = False
         self.trouble = ""                           # why the last probe could not be run
         self.passes = self.failures = self.changes = 0
         self.trail = 0                              # the last TRAIL outcomes, a bit each: 1 passed; the last is bit 0
@@ -121,7 +121,7 @@ class Monitor:
 
     def hasten(self) -> None:
         """Probe now, or let the probe in flight be it."""
-        if not self.in_flight:
+        if not self.in_flight and not self.stopped:
             self._due, self._pace = self.rounds.loop.now, 0.0
             self.rounds.loop.set(self, self._due)
 
@@ -146,8 +146,9 @@ class Monitor:
         """No more probes; the one in flight is abandoned."""
         self.rounds.loop.clear(self)
         self.queued = False
+        self.stopped = True
         self._abandon()
-        self._recover()
+        self._recover(False)
 
     def _abandon(self) -> None:
         if self._probe is not None:
@@ -265,7 +266,7 @@ class Monitor:
         """The outcome as such, whatever it means."""
         self.verdict = verdict
         if self.trouble:
-            self._recover()
+            self._recover(True)
         trail = self.trail
         if passed:
             if not trail & 1:
@@ -294,16 +295,16 @@ class Monitor:
     def _local(self, verdict: Verdict) -> None:
         if verdict.text == self.trouble:
             return
-        self._recover()
+        self._recover(False)
         self.trouble = verdict.text
         if self.rounds.troubled(verdict.text):
             log.warning("%s %s: %s; its state stays %s, as that of others with this trouble, which is logged once",
                         self.endpoint.name, self.endpoint.where, verdict, "up" if self.up else "down")
 
-    def _recover(self) -> None:
-        """What kept us from probing it is over."""
+    def _recover(self, over: bool) -> None:
+        """What kept us from probing it is ``over``, or at least not counted any more."""
         if self.trouble:
-            self.rounds.relieved(self.trouble)
+            self.rounds.relieved(self.trouble, over)
             self.trouble = ""
 
     # -- pace

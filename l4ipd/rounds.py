@@ -75,12 +75,13 @@ class Rounds:
         self._troubled[words] = self._troubled.get(words, 0) + 1
         return self._troubled[words] == 1
 
-    def relieved(self, words: str) -> None:
-        """One endpoint less."""
+    def relieved(self, words: str, over: bool) -> None:
+        """One endpoint less: the trouble is ``over``, or it is another one now, or nobody asks any more."""
         self._troubled[words] -= 1
         if not self._troubled[words]:
             del self._troubled[words]
-            log.info("the gateway can probe again: no more %s", words)
+            if over:
+                log.info("the gateway can probe again: no more %s", words)
 
     def landed(self) -> None:
         """A probe is over: its place goes to who waits longest."""

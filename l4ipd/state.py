@@ -63,9 +63,11 @@ def load(path: str, now: float | None = None) -> Saved:
     except OSError as error:
         log.warning("%s: ignored: %s", path, error.strerror)
     except ValueError as error:
-        with contextlib.suppress(OSError):
+        try:
             os.replace(path, f"{path}.bad")
-        log.warning("%s: ignored, and kept as %s.bad: %s: nothing is disabled any more", path, path, error)
+            log.warning("%s: ignored, and kept as %s.bad: %s: nothing is disabled any more", path, path, error)
+        except OSError:
+            log.warning("%s: ignored: %s", path, error)
     return Saved()
 
 
@@ -147,17 +149,14 @@ class Store:
     def __init__(self, loop: Loop, path: str, snapshot: Callable[[], Saved]) -> None:
         self.loop, self.path, self.snapshot = loop, path, snapshot
         self.failure = ""                           # why the last write failed
+        self.asked = self.tried = 0                 # changes so far; how many of them the last write that is over had
         self._dirty = False
         self._thread: threading.Thread | None = None
         self._timer = Timer(self._write)
 
-    @property
-    def busy(self) -> bool:
-        """Whether something is still to be written, or being written."""
-        return self._dirty or self._thread is not None and self._thread.is_alive()
-
     def changed(self, urgent: bool = False) -> None:
         """Something that is saved has changed."""
+        self.asked += 1
         if urgent or not self._dirty:
             self._dirty = True
             self.loop.set(self._timer, self.loop.now + (0.0 if urgent else PAUSE))
@@ -181,10 +180,10 @@ class Store:
     def _begin(self) -> None:
         self._dirty = False
         text = encode(self.snapshot(), time.time())
-        self._thread = threading.Thread(target=self._save, args=(text,), name="l4ipd-state", daemon=True)
+        self._thread = threading.Thread(target=self._save, args=(text, self.asked), name="l4ipd-state", daemon=True)
         self._thread.start()
 
-    def _save(self, text: bytes) -> None:
+    def _save(self, text: bytes, asked: int) -> None:
         """In the thread."""
         try:
             write(self.path, text)
@@ -194,7 +193,8 @@ class Store:
                 log.error("%s: cannot be written: %s: what the operator disables now would not survive a restart",
                           self.path, words)
             self.failure = words
-            return
-        if self.failure:
-            log.info("%s can be written again", self.path)
+        else:
+            if self.failure:
+                log.info("%s can be written again", self.path)
             self.failure = ""
+        self.tried = asked

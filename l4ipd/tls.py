@@ -87,8 +87,9 @@ def _sources(verify: str | None) -> list[str]:
         return []
     if verify:
         return [verify]
-    paths = ssl.get_default_verify_paths()          # those of them that exist; SSL_CERT_FILE and SSL_CERT_DIR count
-    return [path for path in (paths.cafile, paths.capath) if path]
+    paths = ssl.get_default_verify_paths()
+    directories = os.environ.get(paths.openssl_capath_env, paths.openssl_capath)        # SSL_CERT_DIR may be a list
+    return [path for path in (paths.cafile, *directories.split(os.pathsep)) if path and os.path.exists(path)]
 
 
 def _stamp(path: str) -> tuple[int, ...]:

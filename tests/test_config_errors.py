@@ -420,6 +420,7 @@ CHECK_ERRORS: list[tuple[str, list[str]]] = [
     ("{type: https, host: 'a:99999', sni: 'fe80::1%em0'}",
      [".sni: fe80::1%em0 is not the name of a server",
       ".host: a:99999 is not a host, with or without a port"]),
+    ("{type: http, status: abc, body: x}", [".status: abc is not a status (200, 200-299, or a list of such)"]),
     ("{type: http, host: '[12:34]'}", [".host: [12:34] is not a host, with or without a port"]),
     ("{type: tcp, dialog: []}",
      [".dialog: a list of steps is wanted, each of them send:, expect: or reject: with its text"]),

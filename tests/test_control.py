@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from l4ipd import control
-from l4ipd.control import Answer, Control, Refusal, Request, Session, Unusable, end, listen, make_way
+from l4ipd.control import Answer, Control, Refusal, Request, Session, Unusable, end, is_served, listen, make_way
 from l4ipd.loop import Loop
 
 PATIENCE = 20.0
@@ -467,3 +467,21 @@ def test_a_retired_socket_still_answers_whom_it_serves(toy: Toy) -> None:
         assert not os.path.exists(toy.control.path)
         session.end(5)
         assert json.loads(toy.talk(lambda: read_all(client)))["exit"] == 5
+
+
+def test_who_is_served(tmp_path: Path) -> None:
+    path = tmp_path / "sock"
+    assert not is_served(str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        assert not is_served(str(path)), "bound, and nobody listens"
+        listener.listen(1)
+        assert is_served(str(path))
+    assert not is_served(str(path)), "left behind"
+    path.unlink()
+    path.write_text("a file")
+    assert not is_served(str(path)) and not is_served(str(path / "below"))
+    path.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(path))
+        assert is_served(str(path)), "somebody's, and not to be removed"

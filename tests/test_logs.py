@@ -53,5 +53,31 @@ def test_a_taker_that_fails_gets_the_next_line_all_the_same() -> None:
     assert taken == ["one", "two"]
 
 
+def test_the_end_comes_twice_and_what_was_lost_is_told_at_last() -> None:
+    taken: list[str] = []
+    go_on = threading.Event()
+
+    def write(priority: int, line: str) -> None:
+        go_on.wait()
+        taken.append(line)
+
+    handler = logs.Patient(write)
+    for number in range(logs.ROOM + 2):
+        handler.emit(record(f"line {number}"))
+    go_on.set()
+    handler.close()
+    handler.close()                                 # by logging.shutdown
+    assert taken[-1].endswith("lines of the log were lost: who takes them was too slow")
+
+
+def test_what_cannot_be_formatted_costs_nobody_else_anything() -> None:
+    taken: list[str] = []
+    handler = logs.Patient(lambda priority, line: taken.append(line))
+    handler.emit(logging.LogRecord("x", logging.INFO, __file__, 1, "%d", ("no number",), None))
+    handler.emit(record("next"))
+    handler.close()
+    assert taken == ["next"]
+
+
 def test_one_line_each_without_control_characters() -> None:
     assert logs.Lines().format(record("a\nb\x1b[31m\x00")) == "a | b\\x1b[31m\\x00"

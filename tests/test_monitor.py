@@ -221,6 +221,20 @@ def test_a_trouble_that_many_have_is_logged_once_and_when_it_is_over(world: Worl
     assert [record.getMessage() for record in caplog.records[1:]] == ["the gateway can probe again: no more no memory"]
 
 
+def test_another_trouble_is_no_end_of_trouble(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    monitor = world.monitor()
+    for words in ("no memory", "no descriptors"):
+        world.probes.now = local(words)
+        world.run(30.0)
+    monitor.stop()
+    assert len(caplog.records) == 2 and "can probe again" not in caplog.text
+    monitor.hasten()                                # by somebody who does not know yet that it is over
+    before = len(world.probes.starts)
+    world.run(30.0)
+    assert len(world.probes.starts) == before
+
+
 def test_a_probe_that_cannot_even_be_made_is_our_trouble(world: World, caplog: pytest.LogCaptureFixture) -> None:
     def fail(what: Recipe, done: Callable[[Verdict], object]) -> Flight:
         raise RuntimeError("a bug")

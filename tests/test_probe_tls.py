@@ -177,10 +177,12 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_systems_cas_are_read_at_once_and_again(system: Path, authority: Authority, good: ssl.SSLContext) -> None:
+def test_the_systems_cas_are_read_at_once_and_again(system: Path, authority: Authority, good: ssl.SSLContext,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     check = Check("tls", verify="")
     with pytest.raises(ValueError, match="^verify: yes: this system has no CA certificates"):
         prepare(check)
+    monkeypatch.setenv("SSL_CERT_DIR", f"/nonexistent:{system}")
     (system / "0123abcd.0").write_bytes(authority.path.read_bytes())
     (system / "dangling.0").symlink_to("nowhere")
     prepare(check)

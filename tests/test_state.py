@@ -87,6 +87,16 @@ def test_since_when() -> None:
     assert SAVED.since("www/http/web1", True, NOW - 1000) == 0, "the clock was set back"
 
 
+def test_a_write_is_of_what_was_asked_for_before_it(kept: Kept) -> None:
+    """Whoever waits for a change of his waits for that, not for quiet."""
+    store = kept.store
+    store.changed(urgent=True)
+    mine = store.asked
+    kept.until(lambda: store.tried >= mine)
+    store.changed()                                 # somebody else's, a second from now
+    assert store.tried == mine < store.asked
+
+
 def test_the_reason_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert load(str(tmp_path / "none")) == Saved() and not caplog.text
     (tmp_path / "file").write_text("{")
