@@ -228,7 +228,7 @@ def word(text: str) -> str:
 def template(text: str) -> str:
     """An argument that may hold placeholders; other braces are left alone, unless one nearly is a placeholder."""
     for placeholder in PLACEHOLDER.findall(text):
-        near = [] if placeholder in PLACEHOLDERS else like(placeholder.lower(), PLACEHOLDERS, 1, 0.75)
+        near = [] if placeholder in PLACEHOLDERS else like(placeholder.lower(), PLACEHOLDERS, 1, 0.85)
         if near:
             raise ValueError(f"{shown('{' + placeholder + '}')} is not a placeholder, did you mean {{{near[0]}}}?")
     return word(text)

@@ -183,8 +183,8 @@ def look_first(path: str, control: str) -> int | None:
         raise Refused(f"{path}: cannot create the pid file: {error.strerror} (start as root, or name another with -p)"
                       ) from None
     if os.path.exists(control) and is_served(control):
-        raise Refused(f"{control}: another l4ipd answers there: stop it, or give this one a control, a pidfile, a "
-                      "state and a tag of its own")
+        raise Refused(f"{control}: another program listens there, probably another l4ipd: stop it, or give this one a "
+                      "control, a pidfile, a state and a tag of its own")
     return left_behind
 
 

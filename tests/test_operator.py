@@ -301,7 +301,7 @@ def test_a_second_daemon_on_the_same_socket_is_refused(desk: Desk) -> None:
     desk.begin()
     ended = desk.run("-d", "-p", f"{desk.directory}/other.pid")
     assert ended.returncode == 1
-    assert ended.stderr.startswith(f"{desk.socket}: another l4ipd answers there: stop it, or give this one a control")
+    assert ended.stderr.startswith(f"{desk.socket}: another program listens there, probably another l4ipd: stop it, or")
 
 
 def test_check_waits_for_a_slow_member(desk: Desk) -> None:
