@@ -40,9 +40,9 @@ log = logging.getLogger("l4ipd.loop")
 
 
 class Timed(Protocol):
-    """Something that happens later: :meth:`Loop.set` writes ``tick``, and ``fire`` is called when it has come."""
+    """Something that happens later: :meth:`Loop.set` writes ``slot``, and ``fire`` is called when its time has come."""
 
-    tick: int                   # when it is due, 0 when it is not set
+    slot: list[Timed] | None    # who else is due on the same tick; None when it is not set
 
     @property
     def fire(self) -> Callback: ...
@@ -51,15 +51,15 @@ class Timed(Protocol):
 class Timer:
     """A callback for later. One timer can be set again and again; only the last time counts."""
 
-    __slots__ = ("fire", "tick")
+    __slots__ = ("fire", "slot")
 
     def __init__(self, callback: Callback) -> None:
         self.fire = callback
-        self.tick = 0
+        self.slot: list[Timed] | None = None
 
     @property
     def is_set(self) -> bool:
-        return self.tick != 0
+        return self.slot is not None
 
 
 class Loop:
@@ -131,17 +131,17 @@ class Loop:
 
     def set(self, timer: Timed, when: float) -> None:
         """Let ``timer`` fire at ``when`` (on this loop's clock), and no longer at the time it had before."""
-        timer.tick = tick = int(when * RATE) + 1
+        tick = int(when * RATE) + 1
         slot = self._slots.get(tick)
         if slot is None:
-            self._slots[tick] = [timer]
+            self._slots[tick] = slot = []
             heapq.heappush(self._ticks, tick)
-        else:
-            slot.append(timer)
+        slot.append(timer)
+        timer.slot = slot
 
     def clear(self, timer: Timed) -> None:
         """Let ``timer`` not fire."""
-        timer.tick = 0          # its entry in the slot is passed over
+        timer.slot = None       # its entry in the old one is passed over
 
     def later(self, delay: float, callback: Callback) -> Timer:
         """A new timer, set to ``delay`` seconds from now."""
@@ -245,21 +245,25 @@ class Loop:
     def _timeout(self) -> float | None:
         if self._stopped:
             return 0.0
-        while self._ticks and not any(timer.tick == self._ticks[0] for timer in self._slots[self._ticks[0]]):
+        while self._ticks:
+            tick = self._ticks[0]
+            slot = self._slots[tick]
+            while slot and slot[-1].slot is not slot:       # cleared, or set anew
+                slot.pop()
+            if slot:
+                return max(0.0, tick / RATE - self.clock())
             del self._slots[heapq.heappop(self._ticks)]         # nothing to wake up for
-        if not self._ticks:
-            return None
-        return max(0.0, self._ticks[0] / RATE - self.clock())
+        return None
 
     def _fire(self, until: int) -> None:
         """Fire what is due, tick by tick; of a backlog only a part, so that answers do not wait for all of it."""
         fired = 0
         while self._ticks and self._ticks[0] <= until and fired < BATCH:
-            tick = heapq.heappop(self._ticks)
-            for timer in self._slots.pop(tick):
-                if timer.tick == tick:              # neither cleared nor set anew
+            slot = self._slots.pop(heapq.heappop(self._ticks))
+            for timer in slot:
+                if timer.slot is slot:              # neither cleared nor set anew
                     fired += 1
-                    timer.tick = 0
+                    timer.slot = None
                     try:
                         timer.fire()
                     except Exception:

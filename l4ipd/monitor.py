@@ -22,7 +22,7 @@ from l4ipd import health
 from l4ipd.checks import Recipe
 from l4ipd.health import PASSED, Verdict, local
 from l4ipd.holddown import Hold
-from l4ipd.loop import RATE
+from l4ipd.loop import RATE, Timed
 from l4ipd.model import Endpoint
 from l4ipd.probe import Probe
 from l4ipd.rounds import BOUNDS, SUM, Rounds
@@ -52,7 +52,7 @@ class Monitor:
 
     __slots__ = ("rounds", "endpoint", "lines", "recipes", "health", "verdict", "since", "took", "tried", "disabled",
                  "unconfirmed", "queued", "stopped", "trouble", "passes", "failures", "changes", "trail", "hold",
-                 "hurried", "tick", "_check", "_top", "_timing", "_probe", "_place", "_last", "_unrun", "_due", "_pace",
+                 "hurried", "slot", "_check", "_top", "_timing", "_probe", "_place", "_last", "_unrun", "_due", "_pace",
                  "_begun", "_before")
 
     def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
@@ -75,7 +75,7 @@ class Monitor:
         self.hurried = False                        # taken down by such a refusal: probed at the fast pace
         self._timing = rounds.timing("+".join(check.type for check in endpoint.checks))
         self._before = 0                            # passes, or failures, before the last ones in a row
-        self.tick = 0                               # idle: start; in flight: give up
+        self.slot: list[Timed] | None = None        # idle: start; in flight: give up
         self._probe: Probe | None = None
         self._place, self._last = 0, len(recipes) - 1       # which of the checks is in flight; the last of them
         self._unrun: Verdict | None = None          # of a list of checks: why the first that could not be run was not

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from l4ipd.child import Child, Exit
 from l4ipd.ipfilter import explain, side
-from l4ipd.loop import RATE, Loop, Timer
+from l4ipd.loop import Loop, Timer
 from l4ipd.model import Words
 
 FIRST_WAIT, LONGEST_WAIT, HURRIED_WAIT = 0.2, 30.0, 1.0      # seconds between two tries
@@ -93,6 +93,7 @@ class Reconciler:
         self._suspects: dict[str, str] = {}         # lines of a failed run of one, and what was said
         self._ever_listed = False
         self._retry = Timer(lambda: None)           # ending the sleep is enough
+        self._retry_at = 0.0
         self._audit = Timer(self.reread)
         self._release = Timer(self.touch)
         loop.hook(self.decide)
@@ -109,7 +110,8 @@ class Reconciler:
         self.touch()
         if self._retry.is_set:
             soon = max(self.loop.now, self._failed_at + HURRIED_WAIT)
-            self.loop.set(self._retry, min(soon, self._retry.tick / RATE))
+            self._retry_at = min(soon, self._retry_at)
+            self.loop.set(self._retry, self._retry_at)
 
     def reread(self) -> None:
         """Read the table at the next occasion, whatever we believe."""
@@ -294,7 +296,8 @@ class Reconciler:
             self._batch = 1
         delay = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(self._failures - 1, 10))
         self._failed_at = self.loop.clock()
-        self.loop.set(self._retry, self._failed_at + delay)
+        self._retry_at = self._failed_at + delay
+        self.loop.set(self._retry, self._retry_at)
 
     def _complain(self, words: str) -> None:
         """Say once what goes wrong with changes."""
