@@ -50,13 +50,14 @@ class Monitor:
     There may be ten thousand, each looked at every second: small objects stay in the processor's caches.
     """
 
-    __slots__ = ("rounds", "endpoint", "lines", "recipes", "health", "verdict", "since", "took", "tried", "disabled",
+    __slots__ = ("rounds", "endpoint", "lines", "health", "verdict", "since", "took", "tried", "disabled",
                  "unconfirmed", "queued", "stopped", "trouble", "passes", "failures", "changes", "trail", "hold",
-                 "hurried", "slot", "_check", "_top", "_timing", "_probe", "_place", "_last", "_unrun", "_due", "_pace",
+                 "hurried", "slot", "_check", "_top", "_timing", "_probe", "_place", "_first", "_others", "_unrun", "_due", "_pace",
                  "_begun", "_before")
 
     def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
-        self.rounds, self.endpoint, self.recipes = rounds, endpoint, recipes
+        self.rounds, self.endpoint = rounds, endpoint
+        self._first, self._others = recipes[0], tuple(recipes[1:])
         self.lines: tuple[str, ...] = ()            # every rule that it has while it serves, for its owner to fill in
         self._check = check = endpoint.checks[0]    # the one that sets the pace
         self.health = health.fresh(check.rise)
@@ -77,7 +78,7 @@ class Monitor:
         self._before = 0                            # passes, or failures, before the last ones in a row
         self.slot: list[Timed] | None = None        # idle: start; in flight: give up
         self._probe: Probe | None = None
-        self._place, self._last = 0, len(recipes) - 1       # which of the checks is in flight; the last of them
+        self._place = 0                             # which of the checks is in flight
         self._unrun: Verdict | None = None          # of a list of checks: why the first that could not be run was not
         self._due = self._begun = 0.0
         self._pace = 0.0                            # seconds between the last two times it was due; 0: not on its phase
@@ -176,19 +177,28 @@ class Monitor:
         if lost:
             loop.set(self, loop.now + lost)
 
-    def launch(self, place: int = 0) -> None:
-        """Begin a round with the first check, or go on with the one at ``place``."""
-        self._place = place
+    def launch(self) -> None:
+        """Begin a round, with the first check."""
+        rounds = self.rounds
+        loop = rounds.loop
+        rounds.flying += 1
+        self._place = 0
+        clock = loop.clock
+        self._begun = clock()
+        self._start(self._first, self._check.timeout)
+
+    def _go_on(self) -> None:
+        """The next check of the round."""
+        self._place = place = self._place + 1
+        self._start(self._others[place - 1], self.endpoint.checks[place].timeout)
+
+    def _start(self, recipe: Recipe, timeout: float) -> None:
         rounds = self.rounds
         loop, start = rounds.loop, rounds.start
-        if not place:
-            rounds.flying += 1
-            clock = loop.clock
-            self._begun = clock()
-        loop.set(self, loop.now + self.endpoint.checks[place].timeout)
+        loop.set(self, loop.now + timeout)
         self._probe = STARTING
         try:
-            probe = start(self.recipes[place], self._done)
+            probe = start(recipe, self._done)
         except Exception:
             log.exception("internal error: please report this")
             probe = None
@@ -202,11 +212,11 @@ class Monitor:
         rounds = self.rounds
         code = verdict.code
         passed = code in PASSED
-        if self._last:
+        if self._others:
             if code == "LOCAL" and self._unrun is None:
                 self._unrun = verdict
-            if (passed or code == "LOCAL") and self._place < self._last:
-                self.launch(self._place + 1)        # a later one may have something to say about the member
+            if (passed or code == "LOCAL") and self._place < len(self._others):
+                self._go_on()                       # a later one may have something to say about the member
                 return
             if self._unrun is not None and (passed or code == "LOCAL"):
                 verdict, code, passed = self._unrun, "LOCAL", False
