@@ -33,6 +33,7 @@ READ, WRITE = 1, 4              # Linux calls them EPOLLIN and EPOLLOUT
 RATE = 200                      # ticks a second; timers are rounded up to a tick, so that one wake-up serves a batch
 BATCH = 512                     # timers of a backlog that are fired before the loop looks what has arrived meanwhile
 STALL = 0.5                     # seconds that the first timer must be late for a turn to count as stalled
+NO_SLOT: list[Timed] = []
 Callback = Callable[[], object]
 Result = TypeVar("Result")
 BSD: Any = select               # type checkers elsewhere do not know its kqueue
@@ -79,6 +80,7 @@ class Loop:
         self._gone: set[int] = set()                # those that other callbacks of this turn have let go
         self._slots: dict[int, list[Timed]] = {}
         self._ticks: list[int] = []                 # heap of the keys of _slots
+        self._when, self._slot = -1.0, NO_SLOT      # what was set last: a bunch of timers is set for the same time
         self._hooks: list[Callback] = []
         self._signals: dict[int, Callback] = {}
         self._wake: tuple[int, int] | None = None
@@ -131,13 +133,17 @@ class Loop:
 
     def set(self, timer: Timed, when: float) -> None:
         """Let ``timer`` fire at ``when`` (on this loop's clock), and no longer at the time it had before."""
-        tick = int(when * RATE) + 1
+        if when != self._when:
+            self._when, self._slot = when, self._slot_at(int(when * RATE) + 1)
+        timer.slot = slot = self._slot
+        slot.append(timer)
+
+    def _slot_at(self, tick: int) -> list[Timed]:
         slot = self._slots.get(tick)
         if slot is None:
             self._slots[tick] = slot = []
             heapq.heappush(self._ticks, tick)
-        slot.append(timer)
-        timer.slot = slot
+        return slot
 
     def clear(self, timer: Timed) -> None:
         """Let ``timer`` not fire."""
@@ -252,14 +258,14 @@ class Loop:
                 slot.pop()
             if slot:
                 return max(0.0, tick / RATE - self.clock())
-            del self._slots[heapq.heappop(self._ticks)]         # nothing to wake up for
+            self._next_slot()                       # nothing to wake up for
         return None
 
     def _fire(self, until: int) -> None:
         """Fire what is due, tick by tick; of a backlog only a part, so that answers do not wait for all of it."""
         fired = 0
         while self._ticks and self._ticks[0] <= until and fired < BATCH:
-            slot = self._slots.pop(heapq.heappop(self._ticks))
+            slot = self._next_slot()
             for timer in slot:
                 if timer.slot is slot:              # neither cleared nor set anew
                     fired += 1
@@ -268,6 +274,11 @@ class Loop:
                         timer.fire()
                     except Exception:
                         log.exception("internal error: please report this")
+
+    def _next_slot(self) -> list[Timed]:
+        """The first slot, which is no slot any more."""
+        self._when = -1.0
+        return self._slots.pop(heapq.heappop(self._ticks))
 
     def _call(self, callback: Callback) -> None:
         try:

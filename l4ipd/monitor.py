@@ -14,6 +14,7 @@ trouble (verdict LOCAL) never moves health. Whoever owns the monitors is told of
 from __future__ import annotations
 
 import logging
+import math
 import zlib
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -328,10 +329,10 @@ class Monitor:
         """The next probe: one pace after this one was due, on the phase; never in the past."""
         loop = self.rounds.loop
         pace = self._wanted_pace()
-        due = self._due + (pace if pace == self._pace else self._until_phase(self._due, pace))
+        due = self._due + pace if pace == self._pace else self._on_phase(self._due, pace)
         if due <= loop.now:
             self.rounds.skipped += 1
-            due = loop.now + self._until_phase(loop.now, pace)
+            due = self._on_phase(loop.now, pace)
         self._due, self._pace = due, pace
         loop.set(self, due)
 
@@ -339,8 +340,9 @@ class Monitor:
         """Where in a period its probes are, from 0 to 1: a matter of its name."""
         return zlib.crc32(self.endpoint.name.encode()) / 2**32
 
-    def _until_phase(self, start: float, pace: float) -> float:
+    def _on_phase(self, start: float, pace: float) -> float:
+        """The next time after ``start`` that is on its phase: the very same number for all of a bunch."""
         phase = self._phase() * pace
         phase -= phase % min(self.rounds.step, pace / MOMENTS)
-        ahead = (phase + 0.5 / RATE - start) % pace     # in the middle of a tick: the whole bunch is on the same
-        return ahead if ahead > pace / 1000 else pace
+        phase += 0.5 / RATE                         # the middle of a tick
+        return phase + (math.floor((start - phase) / pace + 0.001) + 1) * pace
