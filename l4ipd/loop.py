@@ -266,9 +266,9 @@ class Loop:
         fired = 0
         while self._ticks and self._ticks[0] <= until and fired < BATCH:
             slot = self._next_slot()
+            fired += len(slot)
             for timer in slot:
                 if timer.slot is slot:              # neither cleared nor set anew
-                    fired += 1
                     timer.slot = None
                     try:
                         timer.fire()

@@ -21,7 +21,7 @@ from l4ipd.history import History
 from l4ipd.lateness import BOUNDS as LATENESS_BOUNDS
 from l4ipd.lateness import Lateness
 from l4ipd.resets import WORDS
-from l4ipd.rounds import BOUNDS
+from l4ipd.rounds import BOUNDS, Timing
 from l4ipd.status import Kernel
 
 if TYPE_CHECKING:
@@ -118,9 +118,9 @@ def tables(daemon: Daemon) -> Iterator[Metric]:
                   each(lambda table: table.failed_runs))
 
 
-def probe_seconds(timings: dict[str, list[float]]) -> Metric:
+def probe_seconds(timings: dict[str, Timing]) -> Metric:
     return histogram("l4ip_probe_seconds", "How long probes took, by the type of check.", ("check",), BOUNDS,
-                     {(kind,): counts for kind, counts in timings.items()})
+                     {(kind,): timing.counts() for kind, timing in timings.items()})
 
 
 # -- endpoints

@@ -16,7 +16,6 @@ from __future__ import annotations
 import logging
 import math
 import zlib
-from bisect import bisect_left
 from collections.abc import Sequence
 
 from l4ipd import health
@@ -26,7 +25,7 @@ from l4ipd.holddown import Hold
 from l4ipd.loop import RATE, Timed
 from l4ipd.model import Endpoint
 from l4ipd.probe import Probe
-from l4ipd.rounds import BOUNDS, SUM, Rounds
+from l4ipd.rounds import Rounds
 
 MOMENTS = 10                                        # of a period, at least, to which probes keep
 SPREAD = 1.0                                        # seconds over which the first probes are spread
@@ -53,8 +52,8 @@ class Monitor:
 
     __slots__ = ("rounds", "endpoint", "lines", "health", "verdict", "since", "took", "tried", "disabled",
                  "unconfirmed", "queued", "stopped", "trouble", "passes", "failures", "changes", "trail", "hold",
-                 "hurried", "slot", "_check", "_top", "_timing", "_probe", "_place", "_first", "_others", "_unrun", "_due", "_pace",
-                 "_begun", "_before")
+                 "hurried", "slot", "_check", "_top", "_fresh", "_probe", "_place", "_first", "_others", "_unrun",
+                 "_due", "_pace", "_begun", "_before")
 
     def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.rounds, self.endpoint = rounds, endpoint
@@ -75,7 +74,7 @@ class Monitor:
         self.trail = 0                              # the last TRAIL outcomes, a bit each: 1 passed; the last is bit 0
         self.hold: Hold | None = None               # since a client of it was refused
         self.hurried = False                        # taken down by such a refusal: probed at the fast pace
-        self._timing = rounds.timing("+".join(check.type for check in endpoint.checks))
+        self._fresh = rounds.timing("+".join(check.type for check in endpoint.checks)).fresh
         self._before = 0                            # passes, or failures, before the last ones in a row
         self.slot: list[Timed] | None = None        # idle: start; in flight: give up
         self._probe: Probe | None = None
@@ -178,24 +177,18 @@ class Monitor:
         if lost:
             loop.set(self, loop.now + lost)
 
-    def launch(self) -> None:
-        """Begin a round, with the first check."""
-        rounds = self.rounds
-        loop = rounds.loop
-        rounds.flying += 1
-        self._place = 0
-        clock = loop.clock
-        self._begun = clock()
-        self._start(self._first, self._check.timeout)
-
-    def _go_on(self) -> None:
-        """The next check of the round."""
-        self._place = place = self._place + 1
-        self._start(self._others[place - 1], self.endpoint.checks[place].timeout)
-
-    def _start(self, recipe: Recipe, timeout: float) -> None:
+    def launch(self, place: int = 0) -> None:
+        """Begin a round with the first check, or go on with the one at ``place``."""
+        self._place = place
         rounds = self.rounds
         loop, start = rounds.loop, rounds.start
+        if place:
+            recipe, timeout = self._others[place - 1], self.endpoint.checks[place].timeout
+        else:
+            recipe, timeout = self._first, self._check.timeout
+            rounds.flying += 1
+            clock = loop.clock
+            self._begun = clock()
         loop.set(self, loop.now + timeout)
         self._probe = STARTING
         try:
@@ -217,7 +210,7 @@ class Monitor:
             if code == "LOCAL" and self._unrun is None:
                 self._unrun = verdict
             if (passed or code == "LOCAL") and self._place < len(self._others):
-                self._go_on()                       # a later one may have something to say about the member
+                self.launch(self._place + 1)        # a later one may have something to say about the member
                 return
             if self._unrun is not None and (passed or code == "LOCAL"):
                 verdict, code, passed = self._unrun, "LOCAL", False
@@ -225,19 +218,22 @@ class Monitor:
         clock = rounds.loop.clock
         self.took = took = clock() - self._begun
         self._begun = 0.0
-        timing = self._timing
-        timing[bisect_left(BOUNDS, took)] += 1
-        timing[SUM] += took
+        self._fresh.append(took)
         rounds.codes[code] += 1
         try:
-            if passed and self.health == self._top and self.tried and not (
-                    self.hold or self.unconfirmed or rounds.verbose or rounds.outcomes):
-                self._count(verdict, True)          # nothing new: nearly always
+            if passed and self.trail & 1 and self.health == self._top and not (
+                    self.hold or self.unconfirmed or self.trouble or rounds.verbose or rounds.outcomes):
+                self.verdict = verdict              # passed again, which is nothing new: nearly always
+                self.passes += 1
+                if self.trail != TRAIL_MASK:
+                    self.trail = (self.trail << 1 | 1) & TRAIL_MASK
             else:
                 self._judge(verdict)
         finally:                                    # whatever happens, its next probe must come
             self._reschedule()
-            rounds.landed()
+            rounds.flying -= 1
+            if rounds.pressed:
+                rounds.relieve()
 
     # -- outcomes
 
@@ -283,7 +279,7 @@ class Monitor:
             if not trail & 1:
                 self._before = self.passes
             self.passes += 1
-            self.trail = (trail << 1 | 1) & TRAIL_MASK if trail != TRAIL_MASK else TRAIL_MASK
+            self.trail = (trail << 1 | 1) & TRAIL_MASK
         else:
             if trail & 1:
                 self._before = self.failures
@@ -328,7 +324,7 @@ class Monitor:
     def _reschedule(self) -> None:
         """The next probe: one pace after this one was due, on the phase; never in the past."""
         loop = self.rounds.loop
-        pace = self._wanted_pace()
+        pace = self._check.interval if self.health == self._top else self._wanted_pace()
         due = self._due + pace if pace == self._pace else self._on_phase(self._due, pace)
         if due <= loop.now:
             self.rounds.skipped += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -18,8 +19,29 @@ if TYPE_CHECKING:
 
 BUNCH, LONGEST_STEP = 10, 0.1                       # probes that begin together, and seconds between bunches at most
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)     # seconds, see Rounds.timing
-SUM = len(BOUNDS) + 1                               # where the sum is in such a histogram
+FRESH = 1000                                        # durations that are counted at once
 log = logging.getLogger("l4ipd.probe")
+
+
+class Timing:
+    """A histogram of how long rounds took: noted in ``fresh`` (seconds), and only counted a thousand at a time."""
+
+    __slots__ = ("fresh", "_counts")
+
+    def __init__(self) -> None:
+        self.fresh: list[float] = []
+        self._counts = [0.0] * (len(BOUNDS) + 2)
+
+    def counts(self) -> list[float]:
+        """How many took up to each of BOUNDS and longer than the one before, or longer than all; last, their sum."""
+        fresh, counts = self.fresh, self._counts
+        fresh.sort()
+        ends = [0, *(bisect_right(fresh, bound) for bound in BOUNDS), len(fresh)]
+        for place in range(len(BOUNDS) + 1):
+            counts[place] += ends[place + 1] - ends[place]
+        counts[-1] += sum(fresh)
+        fresh.clear()
+        return counts
 
 
 class Rounds:
@@ -41,11 +63,12 @@ class Rounds:
         self.late = self.skipped = 0
         self.outcomes: list[Callable[[Monitor, Verdict], object]] = []  # who is told of the outcome of every round
         self.codes = dict.fromkeys(health.CODES, 0)  # outcomes of rounds, by code
-        self.timings: dict[str, list[float]] = {}   # by kind of check
+        self.timings: dict[str, Timing] = {}        # by kind of check
+        self.pressed = False                        # some wait, or have waited: whoever ends a probe calls relieve
         self._queue: deque[Monitor] = deque()
         self._troubled: dict[str, int] = {}         # our own troubles, in words: endpoints that have it
-        self._said_late = False
         self._admitting = False
+        loop.hook(self._count)
 
     @property
     def waiting(self) -> int:
@@ -56,17 +79,23 @@ class Rounds:
         """Let some probes begin together when there are ``rate`` a second: to wake up costs more than a probe."""
         self.step = min(LONGEST_STEP, max(1, int(BUNCH / max(rate, 1.0) * RATE)) / RATE)
 
-    def timing(self, kind: str) -> list[float]:
-        """The histogram of one kind of check: how many rounds took up to each of BOUNDS, or longer; last, their sum."""
-        return self.timings.setdefault(kind, [0.0] * (len(BOUNDS) + 2))
+    def timing(self, kind: str) -> Timing:
+        """The histogram of one kind of check."""
+        return self.timings.setdefault(kind, Timing())
+
+    def _count(self) -> None:
+        """A hook of the loop."""
+        for timing in self.timings.values():
+            if len(timing.fresh) > FRESH:
+                timing.counts()
 
     def delay(self, monitor: Monitor) -> None:
         """No place is free: it begins as soon as one is."""
         self.late += 1
         monitor.queued = True
         self._queue.append(monitor)
-        if not self._said_late:
-            self._said_late = True
+        if not self.pressed:
+            self.pressed = True
             log.warning("probes are late: %d in flight, which is the limit; raise the limit of open files, "
                         "or probe less often", self.flying)
 
@@ -86,10 +115,11 @@ class Rounds:
     def landed(self) -> None:
         """A probe is over: its place goes to who waits longest."""
         self.flying -= 1
-        if self._queue or self._said_late:
-            self._relieve()
+        if self.pressed:
+            self.relieve()
 
-    def _relieve(self) -> None:
+    def relieve(self) -> None:
+        """A place may be free."""
         if self._admitting:                         # a probe that was over at once: the caller's caller goes on
             return
         if self._queue:
@@ -98,8 +128,8 @@ class Rounds:
                 self._admit_waiting()
             finally:
                 self._admitting = False
-        if self._said_late and not self._queue and self.flying < self.limit // 2:
-            self._said_late = False
+        if not self._queue and self.flying < self.limit // 2:
+            self.pressed = False
             log.info("probes are on time again")
 
     def _admit_waiting(self) -> None:
