@@ -63,6 +63,7 @@ class Daemon:
         self._wanted: dict[str, list[str]] = {}     # by service
         self._dirty: set[str] = set()               # services whose rules have to be planned anew
         self._undecided: set[str] = set()           # endpoints without any outcome yet
+        self._known_down: set[str] = set()          # endpoints that were down when last heard of, without a verdict yet
         self._adopted = False
         self._asking = False                        # find_dialect is under way
         self._old_tags: set[str] = set()
@@ -91,6 +92,8 @@ class Daemon:
         for name, monitor in self.monitors.items():
             monitor.disabled = name in self.disabled
             monitor.since -= self.saved.since(name, False, time.time())
+            if not self.saved.states.get(name, (True, 0.0))[0]:
+                self._known_down.add(name)
         if self.disabled:
             log.info("still disabled by the operator: %s", ", ".join(self.disabled))
 
@@ -134,6 +137,8 @@ class Daemon:
                                                                for check in endpoint.checks))
                 if known is not None:
                     monitor.inherit(known)
+                    if known.verdict is not None and not known.up:
+                        self._known_down.add(endpoint.name)
                     known.stop()
                     changed += 1
                 self.monitors[endpoint.name] = monitor
@@ -143,6 +148,7 @@ class Daemon:
         for gone in old.values():
             gone.stop()
             self._undecided.discard(gone.endpoint.name)
+            self._known_down.discard(gone.endpoint.name)
             self.disabled.pop(gone.endpoint.name, None)
             self._cut.discard(gone.endpoint.name)
         owner = self.owner
@@ -317,10 +323,17 @@ class Daemon:
     # -- what monitors and the reconciler say
 
     def _decided(self, monitor: Monitor) -> None:
-        """The first outcome of an endpoint. That one is down from the start is no transition, but worth a line."""
-        self._undecided.discard(monitor.endpoint.name)
+        """The first outcome of an endpoint, or the first that is not LOCAL: from then on it is known to be down."""
+        name = monitor.endpoint.name
+        self._undecided.discard(name)
         if monitor.verdict is not None and not monitor.up and not monitor.changes:
-            log.info("%s", self._transition(monitor, "unknown -> down"))
+            text = self._transition(monitor, "unknown -> down")
+            if name in self._known_down:
+                log.info("%s", text)                # no news
+            else:
+                self.tell(Event("down", name, text))
+        if monitor.verdict is not None:
+            self._known_down.discard(name)
         if not self._undecided:
             self._undecided = set()                 # that was emptied keeps its room
             self.rules.touch()

@@ -239,6 +239,7 @@ class Monitor:
 
     def _judge(self, verdict: Verdict) -> None:
         """What a round's outcome means, and who has to hear of it."""
+        unknown = self.verdict is None
         if self.rounds.verbose:
             log.info("%s %s: %s (%.0f ms)", self.endpoint.name, self.endpoint.where, verdict, self.took * 1000)
         if verdict.code == "LOCAL":
@@ -247,7 +248,7 @@ class Monitor:
             if verdict.code == "L4CON" and self.endpoint.checks[self._place].port in (None, self.endpoint.member_port):
                 self.rounds.refused(self, verdict)
             self.score(verdict)
-        if not self.tried:
+        if not self.tried or (unknown and self.verdict is not None):
             self.tried = True
             self.rounds.decided(self)
         for told in self.rounds.outcomes:
@@ -319,7 +320,8 @@ class Monitor:
     def _wanted_pace(self) -> float:
         if self.health == self._top:
             return self._check.interval
-        return self._check.fast_interval if self.health or self.hurried else self._check.down_interval
+        fast, slow = self._check.fast_interval, self._check.down_interval
+        return fast if self.health else min(fast, slow) if self.hurried else slow
 
     def _reschedule(self) -> None:
         """The next probe: one pace after this one was due, on the phase; never in the past."""

@@ -48,8 +48,8 @@ class Rounds:
     """Owned by whoever owns the monitors.
 
     ``changed(monitor, flipped)`` is called when an endpoint has gone up or down (``flipped``), or has become eligible
-    in another way; ``decided(monitor)`` after the first outcome of each. ``limit`` is the number of probes that may be
-    in flight; the others wait their turn.
+    in another way; ``decided(monitor)`` after the first outcome of each, and after the first that is not LOCAL.
+    ``limit`` is the number of probes that may be in flight; the others wait their turn.
     """
 
     def __init__(self, loop: Loop, limit: int, start: Callable[[Recipe, Callable[[Verdict], object]], Probe], *,

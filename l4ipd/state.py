@@ -29,6 +29,7 @@ from l4ipd.loop import Loop, Timer
 VERSION = 1
 PAUSE = 1.0                                         # seconds between two writes
 WAIT = 0.05                                         # seconds between two looks whether a write is over
+RETRY = 10.0                                        # seconds after which one that failed is tried again
 OLD = 3600.0                                        # seconds after which "since when" is forgotten
 SIZE_LIMIT = 64 << 20
 LAST_WAIT = 2.0                                     # seconds that the end of the program waits for the disk
@@ -144,7 +145,7 @@ def write(path: str, text: bytes) -> None:
 
 
 class Store:
-    """Keeps the file at ``path`` as ``snapshot()`` says, a second after :meth:`changed` at most."""
+    """Keeps the file at ``path`` as ``snapshot()`` says, a second after :meth:`changed` if the disk lets it."""
 
     def __init__(self, loop: Loop, path: str, snapshot: Callable[[], Saved]) -> None:
         self.loop, self.path, self.snapshot = loop, path, snapshot
@@ -174,8 +175,9 @@ class Store:
     def _write(self) -> None:
         if self._thread is not None and self._thread.is_alive():
             self.loop.set(self._timer, self.loop.now + WAIT)        # a slow disk
-        else:
+        elif self._dirty or self.failure:
             self._begin()
+            self.loop.set(self._timer, self.loop.now + RETRY)
 
     def _begin(self) -> None:
         self._dirty = False

@@ -281,6 +281,30 @@ def test_ipfilter_is_disabled_and_enabled_again(gateway: Gateway) -> None:
     gateway.wait_log("ipnat works again")
 
 
+def test_who_is_down_from_the_start_is_told_to_programs_once(gateway: Gateway) -> None:
+    port, inside = free_port(), free_port()
+    told = gateway.directory / "told"
+    script = gateway.directory / "notify"
+    script.write_text(f"#!/bin/sh\necho $1 $2 >>{told}\n")
+    script.chmod(0o755)
+
+    def down() -> int:
+        return told.read_text().splitlines().count("down www/http/web1") if told.exists() else 0
+
+    gateway.configure(www(port, inside, f"web1: {A}"), top=f"notify: {script}")
+    gateway.start()
+    wait("the program", down)
+    gateway.configure(www(port, inside, f"web1: {A}", "tcp"), top=f"notify: {script}")
+    gateway.send(signal.SIGHUP)
+    gateway.wait_log("web1 .* unknown -> down: L4CON connection refused", 2)
+    gateway.stop()
+    gateway.start()                                 # the state file knows
+    gateway.wait_log("web1 .* unknown -> down: L4CON connection refused", 3)
+    wait("all-down, which comes after it", lambda: told.read_text().count("all-down") == 2)
+    gateway.stop()
+    assert down() == 1
+
+
 def test_status_on_sigusr1(gateway: Gateway) -> None:
     port, inside = free_port(), free_port()
     gateway.web(A, inside)

@@ -366,6 +366,28 @@ def test_a_refused_client_takes_it_down_at_once_and_probes_bring_it_back(world: 
     assert monitor.up
 
 
+def test_after_a_refused_client_the_pace_is_the_faster_of_both(world: World) -> None:
+    monitor = world.monitor(replace(PACE, fast_interval=4.0, down_interval=1.0, timeout=0.5))
+    world.probes.now = GOOD
+    world.run(30)
+    world.probes.now = BAD
+    monitor.refuse(Verdict("RST", "connection refused, seen by ipmon"))
+    world.run(0.1)
+    world.probes.starts.clear()
+    world.run(10)
+    assert len(world.probes.starts) == 10
+
+
+def test_who_cannot_be_probed_at_first_is_told_of_when_it_can(world: World) -> None:
+    world.monitor()
+    world.probes.now = local("no descriptors")
+    world.run(30)
+    assert world.decided == ["www/http/web1"]
+    world.probes.now = BAD
+    world.run(30)
+    assert world.decided == ["www/http/web1"] * 2
+
+
 def test_a_service_that_refuses_clients_and_passes_probes_is_held_down_longer_each_time(world: World) -> None:
     monitor = world.monitor(replace(PACE, interval=0.5, fast_interval=0.1, down_interval=0.5, timeout=0.1))
     world.probes.now = GOOD

@@ -209,6 +209,21 @@ def test_a_disk_that_fails_is_named_once(kept: Kept, caplog: pytest.LogCaptureFi
     assert caplog.text.count("can be written again") == 1
 
 
+def test_a_write_that_failed_is_tried_again_by_itself(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "RETRY", 0.05)
+    kept.path.parent.write_text("in the way")       # no directory
+    kept.store.changed()
+    kept.until(lambda: kept.asked == 3)
+    assert kept.store.failure
+    kept.path.parent.unlink()
+    kept.until(kept.path.exists)
+    kept.until(lambda: not kept.store.failure)
+    written = kept.asked
+    until = kept.loop.clock() + 0.3
+    kept.until(lambda: kept.loop.clock() > until)
+    assert kept.asked == written, "and then it rests"
+
+
 def test_a_disk_that_hangs_does_not_stop_the_loop(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.path.parent.mkdir()
     draft = f"{kept.path}.{os.getpid()}.new"
