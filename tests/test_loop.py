@@ -10,6 +10,8 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from l4ipd import loop as module
 from l4ipd.loop import READ, WRITE, Loop, Poller, Portable, Timer
@@ -91,6 +93,49 @@ def test_only_the_last_setting_of_a_timer_counts(faked: Loop, clock: Clock) -> N
     turns(faked, clock, clock.now + 5)
     assert len(fired) == 1
     assert fired[0] == pytest.approx(1002, abs=0.02)
+
+
+@given(steps=st.lists(st.tuples(st.sampled_from(("set", "clear", "inside", "wait")), st.integers(0, 3),
+                                st.sampled_from((-1.0, 0.0, 0.001, 0.004, 0.005, 0.01, 0.02, 0.3, 1.0))), max_size=60))
+def test_timers_against_a_plain_list_of_them(steps: list[tuple[str, int, float]]) -> None:
+    """Set, cleared and set anew, from outside and by each other while they fire, also for times that have passed."""
+    clock = Clock()
+    loop = Loop(clock, Sleeper(clock))
+    due: dict[int, float] = {}
+    wrong: list[int] = []                           # timers that fired early, or were not set
+    inside: list[tuple[int, float]] = []            # what the next timers that fire do
+
+    def set_it(number: int, after: float) -> None:
+        due[number] = 1000.0 + after
+        loop.set(timers[number], 1000.0 + after)
+
+    def fired(number: int) -> None:
+        if due.pop(number, float("inf")) > loop.now:
+            wrong.append(number)
+        if inside:
+            set_it(*inside.pop())
+
+    timers = [Timer(lambda number=number: fired(number)) for number in range(4)]     # type: ignore[misc]
+    for what, number, after in steps:
+        if what == "set":
+            set_it(number, after)
+        elif what == "clear":
+            due.pop(number, None)
+            loop.clear(timers[number])
+        elif what == "inside":
+            inside.append((number, after))
+        else:
+            until = clock.now + abs(after) / 10
+            loop.later(abs(after) / 10, lambda: None)
+            while clock.now < until:
+                loop.turn()
+        assert not wrong
+        assert {number for number, timer in enumerate(timers) if timer.is_set} == due.keys()
+    inside.clear()
+    turns(loop, clock, clock.now + 3)
+    assert not wrong
+    assert not due, "nobody is forgotten"
+    assert not loop._slots and not loop._ticks
 
 
 def test_a_timer_may_set_itself_again_and_be_set_twice_for_one_tick(faked: Loop, clock: Clock) -> None:
