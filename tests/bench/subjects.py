@@ -6,6 +6,7 @@ statistics socket.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -154,7 +155,8 @@ class Running:
         """Put what is not the prober (the sandbox's process) elsewhere. What it starts later, it starts beside it."""
         if self.name == "l4ipd":
             for child in children(self.process.pid):
-                os.sched_setaffinity(child, processors)
+                with contextlib.suppress(ProcessLookupError):       # an ipnat that is through
+                    os.sched_setaffinity(child, processors)
 
     def alive(self) -> bool:
         return self.process.poll() is None
