@@ -63,7 +63,7 @@ class Daemon:
         self._wanted: dict[str, list[str]] = {}     # by service
         self._dirty: set[str] = set()               # services whose rules have to be planned anew
         self._undecided: set[str] = set()           # endpoints without any outcome yet
-        self._known_down: set[str] = set()          # endpoints that were down when last heard of, without a verdict yet
+        self.known_down: set[str] = set()           # endpoints that were down when last heard of, without a verdict yet
         self._adopted = False
         self._asking = False                        # find_dialect is under way
         self._old_tags: set[str] = set()
@@ -93,7 +93,7 @@ class Daemon:
             monitor.disabled = name in self.disabled
             monitor.since -= self.saved.since(name, False, time.time())
             if not self.saved.states.get(name, (True, 0.0))[0]:
-                self._known_down.add(name)
+                self.known_down.add(name)
         if self.disabled:
             log.info("still disabled by the operator: %s", ", ".join(self.disabled))
 
@@ -138,7 +138,7 @@ class Daemon:
                 if known is not None:
                     monitor.inherit(known)
                     if known.verdict is not None and not known.up:
-                        self._known_down.add(endpoint.name)
+                        self.known_down.add(endpoint.name)
                     known.stop()
                     changed += 1
                 self.monitors[endpoint.name] = monitor
@@ -148,7 +148,7 @@ class Daemon:
         for gone in old.values():
             gone.stop()
             self._undecided.discard(gone.endpoint.name)
-            self._known_down.discard(gone.endpoint.name)
+            self.known_down.discard(gone.endpoint.name)
             self.disabled.pop(gone.endpoint.name, None)
             self._cut.discard(gone.endpoint.name)
         owner = self.owner
@@ -325,16 +325,17 @@ class Daemon:
     def _decided(self, monitor: Monitor) -> None:
         """The first outcome of an endpoint, or the first that is not LOCAL: from then on it is known to be down."""
         name = monitor.endpoint.name
+        first = name in self._undecided
         self._undecided.discard(name)
         if monitor.verdict is not None and not monitor.up and not monitor.changes:
             text = self._transition(monitor, "unknown -> down")
-            if name in self._known_down:
+            if name in self.known_down:
                 log.info("%s", text)                # no news
             else:
                 self.tell(Event("down", name, text))
         if monitor.verdict is not None:
-            self._known_down.discard(name)
-        if not self._undecided:
+            self.known_down.discard(name)
+        if first and not self._undecided:
             self._undecided = set()                 # that was emptied keeps its room
             self.rules.touch()
             for group, members in self.groups.items():
@@ -344,6 +345,7 @@ class Daemon:
     def _changed(self, monitor: Monitor, flipped: bool) -> None:
         endpoint = monitor.endpoint
         self._dirty.add(endpoint.group)
+        self.known_down.discard(endpoint.name)
         if endpoint.group in self._counts and not monitor.disabled and not monitor.unconfirmed:
             self._counts[endpoint.group] += 1 if monitor.up else -1
         states = "down -> up" if flipped and monitor.up else "up -> down" if flipped else "enabled -> up"

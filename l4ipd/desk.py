@@ -74,7 +74,7 @@ class Desk:
             return daemon.saved
         began = time.time() - self.loop.now
         states = {name: (monitor.up, round(began + monitor.since, 1)) for name, monitor in daemon.monitors.items()
-                  if monitor.up or monitor.verdict is not None}
+                  if monitor.up or monitor.verdict is not None or name in daemon.known_down}
         tagless = daemon.config.ipfilter.tag is None
         return Saved(daemon.disabled, states, frozenset([*daemon.rules.want, *daemon.rules.have] if tagless else ()),
                      *daemon.sensing.traces())

@@ -33,6 +33,7 @@ READ, WRITE = 1, 4              # Linux calls them EPOLLIN and EPOLLOUT
 RATE = 200                      # ticks a second; timers are rounded up to a tick, so that one wake-up serves a batch
 BATCH = 512                     # timers of a backlog that are fired before the loop looks what has arrived meanwhile
 STALL = 0.5                     # seconds that the first timer must be late for a turn to count as stalled
+NEVER = float("nan")            # equal to no time
 NO_SLOT: list[Timed] = []
 Callback = Callable[[], object]
 Result = TypeVar("Result")
@@ -80,7 +81,7 @@ class Loop:
         self._gone: set[int] = set()                # those that other callbacks of this turn have let go
         self._slots: dict[int, list[Timed]] = {}
         self._ticks: list[int] = []                 # heap of the keys of _slots
-        self._when, self._slot = -1.0, NO_SLOT      # what was set last: a bunch of timers is set for the same time
+        self._when, self._slot = NEVER, NO_SLOT      # what was set last: a bunch of timers is set for the same time
         self._hooks: list[Callback] = []
         self._signals: dict[int, Callback] = {}
         self._wake: tuple[int, int] | None = None
@@ -277,7 +278,7 @@ class Loop:
 
     def _next_slot(self) -> list[Timed]:
         """The first slot, which is no slot any more."""
-        self._when = -1.0
+        self._when = NEVER
         return self._slots.pop(heapq.heappop(self._ticks))
 
     def _call(self, callback: Callback) -> None:

@@ -242,15 +242,18 @@ class Monitor:
         unknown = self.verdict is None
         if self.rounds.verbose:
             log.info("%s %s: %s (%.0f ms)", self.endpoint.name, self.endpoint.where, verdict, self.took * 1000)
-        if verdict.code == "LOCAL":
-            self._local(verdict)
-        else:
-            if verdict.code == "L4CON" and self.endpoint.checks[self._place].port in (None, self.endpoint.member_port):
-                self.rounds.refused(self, verdict)
-            self.score(verdict)
-        if not self.tried or (unknown and self.verdict is not None):
-            self.tried = True
-            self.rounds.decided(self)
+        try:
+            if verdict.code == "LOCAL":
+                self._local(verdict)
+            else:
+                own = self.endpoint.checks[self._place].port in (None, self.endpoint.member_port)
+                if verdict.code == "L4CON" and own:
+                    self.rounds.refused(self, verdict)
+                self.score(verdict)
+        finally:                                    # whoever was told of it may have failed
+            if not self.tried or (unknown and self.verdict is not None):
+                self.tried = True
+                self.rounds.decided(self)
         for told in self.rounds.outcomes:
             told(self, verdict)
 
@@ -321,7 +324,7 @@ class Monitor:
         if self.health == self._top:
             return self._check.interval
         fast, slow = self._check.fast_interval, self._check.down_interval
-        return fast if self.health else min(fast, slow) if self.hurried else slow
+        return min(fast, slow) if self.hurried else fast if self.health else slow
 
     def _reschedule(self) -> None:
         """The next probe: one pace after this one was due, on the phase; never in the past."""

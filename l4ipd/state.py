@@ -174,16 +174,16 @@ class Store:
 
     def _write(self) -> None:
         if self._thread is not None and self._thread.is_alive():
-            self.loop.set(self._timer, self.loop.now + WAIT)        # a slow disk
+            self.loop.set(self._timer, self.loop.now + (WAIT if self._dirty else RETRY))        # a slow disk
         elif self._dirty or self.failure:
-            self._begin()
             self.loop.set(self._timer, self.loop.now + RETRY)
+            self._begin()
 
     def _begin(self) -> None:
-        self._dirty = False
         text = encode(self.snapshot(), time.time())
-        self._thread = threading.Thread(target=self._save, args=(text, self.asked), name="l4ipd-state", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._save, args=(text, self.asked), name="l4ipd-state", daemon=True)
+        thread.start()
+        self._thread, self._dirty = thread, False
 
     def _save(self, text: bytes, asked: int) -> None:
         """In the thread."""

@@ -95,6 +95,14 @@ def test_only_the_last_setting_of_a_timer_counts(faked: Loop, clock: Clock) -> N
     assert fired[0] == pytest.approx(1002, abs=0.02)
 
 
+def test_a_second_before_a_clock_that_begins(clock: Clock) -> None:
+    clock.now = 0.0
+    loop, fired = Loop(clock, Sleeper(clock)), []
+    loop.set(Timer(lambda: fired.append(1)), -1.0)
+    loop.turn()
+    assert fired == [1]
+
+
 @given(steps=st.lists(st.tuples(st.sampled_from(("set", "clear", "inside", "wait")), st.integers(0, 3),
                                 st.sampled_from((-1.0, 0.0, 0.001, 0.004, 0.005, 0.01, 0.02, 0.3, 1.0))), max_size=60))
 def test_timers_against_a_plain_list_of_them(steps: list[tuple[str, int, float]]) -> None:

@@ -378,6 +378,29 @@ def test_after_a_refused_client_the_pace_is_the_faster_of_both(world: World) -> 
     assert len(world.probes.starts) == 10
 
 
+def test_a_refused_client_s_faster_pace_lasts_until_it_is_up(world: World) -> None:
+    monitor = world.monitor(replace(PACE, rise=4, fast_interval=4.0, down_interval=1.0, timeout=0.5))
+    world.probes.now = GOOD
+    world.run(60)
+    assert monitor.up
+    monitor.refuse(Verdict("RST", "connection refused, seen by ipmon"))
+    world.probes.starts.clear()
+    while not monitor.up:
+        world.run(0.5)
+    assert max(gaps(world)) <= 1.0
+
+
+def test_the_first_outcome_is_decided_even_if_whoever_hears_of_it_fails(world: World) -> None:
+    def fail(each: Monitor, flipped: bool) -> None:
+        raise RuntimeError("boom")
+
+    world.monitor()
+    world.rounds.changed = fail
+    world.probes.now = GOOD
+    world.run(30)
+    assert world.decided == ["www/http/web1"]
+
+
 def test_who_cannot_be_probed_at_first_is_told_of_when_it_can(world: World) -> None:
     world.monitor()
     world.probes.now = local("no descriptors")

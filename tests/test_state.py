@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,19 @@ def test_a_write_that_failed_is_tried_again_by_itself(kept: Kept, monkeypatch: p
     until = kept.loop.clock() + 0.3
     kept.until(lambda: kept.loop.clock() > until)
     assert kept.asked == written, "and then it rests"
+
+
+def test_a_thread_that_cannot_be_had_is_asked_for_again(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(state, "RETRY", 0.05)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        kept.store.changed()
+        kept.until(lambda: kept.asked == 2)
+    kept.until(kept.path.exists)
+    kept.store.close()
 
 
 def test_a_disk_that_hangs_does_not_stop_the_loop(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
