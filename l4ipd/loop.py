@@ -34,7 +34,6 @@ RATE = 200                      # ticks a second; timers are rounded up to a tic
 BATCH = 512                     # timers of a backlog that are fired before the loop looks what has arrived meanwhile
 STALL = 0.5                     # seconds that the first timer must be late for a turn to count as stalled
 NEVER = float("nan")            # equal to no time
-NO_SLOT: list[Timed] = []
 Callback = Callable[[], object]
 Result = TypeVar("Result")
 BSD: Any = select               # type checkers elsewhere do not know its kqueue
@@ -81,7 +80,8 @@ class Loop:
         self._gone: set[int] = set()                # those that other callbacks of this turn have let go
         self._slots: dict[int, list[Timed]] = {}
         self._ticks: list[int] = []                 # heap of the keys of _slots
-        self._when, self._slot = NEVER, NO_SLOT      # what was set last: a bunch of timers is set for the same time
+        self._when = NEVER                          # what was set last, and its slot: a bunch is set for the same time
+        self._slot: list[Timed] = []
         self._hooks: list[Callback] = []
         self._signals: dict[int, Callback] = {}
         self._wake: tuple[int, int] | None = None

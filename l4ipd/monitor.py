@@ -222,7 +222,7 @@ class Monitor:
         rounds.codes[code] += 1
         try:
             if passed and self.trail & 1 and self.health == self._top and not (
-                    self.hold or self.unconfirmed or self.trouble or rounds.verbose or rounds.outcomes):
+                    self.unconfirmed or self.trouble or rounds.verbose or rounds.outcomes):
                 self.verdict = verdict              # passed again, which is nothing new: nearly always
                 self.passes += 1
                 if self.trail != TRAIL_MASK:
@@ -231,7 +231,7 @@ class Monitor:
                 self._judge(verdict)
         finally:                                    # whatever happens, its next probe must come
             self._reschedule()
-            rounds.flying -= 1
+            rounds.flying -= 1                      # as in Rounds.landed
             if rounds.pressed:
                 rounds.relieve()
 
@@ -329,7 +329,7 @@ class Monitor:
     def _reschedule(self) -> None:
         """The next probe: one pace after this one was due, on the phase; never in the past."""
         loop = self.rounds.loop
-        pace = self._check.interval if self.health == self._top else self._wanted_pace()
+        pace = self._check.interval if self.health == self._top else self._wanted_pace()    # mostly without a call
         due = self._due + pace if pace == self._pace else self._on_phase(self._due, pace)
         if due <= loop.now:
             self.rounds.skipped += 1

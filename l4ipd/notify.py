@@ -15,9 +15,9 @@ The environment has these, empty where they do not apply:
 - ``L4IP_UP L4IP_TOTAL``: how many members of the service get connections, of how many.
 
 They say what was true when the event happened. Nothing is run for what was adopted at the start, nor for an endpoint
-that was down before the start, or before a reload that changed it, and still is. A program that does
-not end within 30 s is killed; one that fails is logged; neither stops the queue. When more than 1000 events wait, the
-oldest are dropped, which is logged.
+that was down before the start, or before a reload that changed it, and still is. A program that does not end within
+30 s is killed; one that fails is logged; neither stops the queue. When more than 1000 events wait, the oldest are
+dropped, which is logged.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from l4ipd.monitor import Monitor
 
 BUNCH, LONGEST_STEP = 10, 0.1                       # probes that begin together, and seconds between bunches at most
-BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)     # seconds, see Rounds.timing
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)     # seconds, see Timing
 FRESH = 1000                                        # durations that are counted at once
 log = logging.getLogger("l4ipd.probe")
 

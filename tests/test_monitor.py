@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from test_loop import Clock, Sleeper
 
 from l4ipd.checks import Recipe, recipe
@@ -423,6 +426,48 @@ def test_a_service_that_refuses_clients_and_passes_probes_is_held_down_longer_ea
             world.run(0.1)
         downs.append(world.clock.now - start)
     assert all(later > 1.5 * earlier for earlier, later in zip(downs, downs[1:], strict=False)), downs
+
+
+@given(rise=st.integers(1, 3), fall=st.integers(1, 3), steps=st.lists(st.tuples(
+    st.sampled_from(("pass", "pass", "fail", "local", "refuse", "enable", "adopt")), st.integers(1, 70)), max_size=12))
+def test_the_short_way_of_a_pass_that_is_no_news_comes_to_the_same(rise: int, fall: int,
+                                                                   steps: list[tuple[str, int]]) -> None:
+    """Somebody who hears of every outcome makes all of them go the long way."""
+    short, long = World(), World()
+    heard: list[Verdict] = []
+    long.rounds.outcomes = [lambda each, verdict: heard.append(verdict)]
+    check = replace(PACE, rise=rise, fall=fall, interval=1.0, fast_interval=1.0, down_interval=1.0, timeout=0.5)
+    monitors = [(world, world.monitor(check)) for world in (short, long)]
+    for what, count in steps:
+        for world, monitor in monitors:
+            if what == "refuse":
+                monitor.refuse(Verdict("RST", "connection refused, seen by ipmon"))
+            elif what == "enable":
+                monitor.unconfirmed = True
+            elif what == "adopt":
+                monitor.adopt()
+            else:
+                world.probes.now = {"pass": GOOD, "fail": BAD, "local": local("no descriptors")}[what]
+                world.run(count)
+        ends = [(each.health, each.passes, each.failures, each.trail, each.streak, each.verdict, each.trouble, each.up,
+                 each.changes, each.tried, each.unconfirmed, each.hold and (each.hold.level, each.hold.until),
+                 world.changes, world.decided, world.rounds.codes, world.probes.starts) for world, each in monitors]
+        assert ends[0] == ends[1]
+    assert len(heard) == sum(long.rounds.codes.values())
+
+
+def test_whoever_wants_to_hear_of_every_outcome_does(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    world.monitor()
+    world.probes.now = GOOD
+    world.run(30)
+    heard: list[Verdict] = []
+    world.rounds.outcomes = [lambda each, verdict: heard.append(verdict)]
+    world.run(30)
+    assert heard == [GOOD] * 3
+    world.rounds.outcomes, world.rounds.verbose = [], True
+    world.run(30)
+    assert caplog.text.count("www/http/web1 10.0.0.1:8080: L4OK connected") == 3
 
 
 def test_a_few_probes_a_second_begin_in_bunches_and_many_do_not(world: World) -> None:

@@ -238,6 +238,22 @@ def test_a_thread_that_cannot_be_had_is_asked_for_again(kept: Kept, monkeypatch:
     kept.store.close()
 
 
+def test_nobody_looks_again_and_again_at_a_disk_that_hangs_with_nothing_to_write(
+        kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "RETRY", 0.1)
+    monkeypatch.setattr(state, "WAIT", 0.001)
+    free = threading.Event()
+    monkeypatch.setattr(state, "write", lambda path, text: free.wait())
+    looks: list[float] = []
+    look = kept.store._timer.fire
+    kept.store._timer.fire = lambda: (looks.append(kept.loop.now), look())      # type: ignore[func-returns-value]
+    kept.store.changed()
+    kept.until(lambda: len(looks) == 4)
+    free.set()
+    assert looks[-1] - looks[1] > 0.19
+    kept.store.close()
+
+
 def test_a_disk_that_hangs_does_not_stop_the_loop(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     kept.path.parent.mkdir()
     draft = f"{kept.path}.{os.getpid()}.new"
