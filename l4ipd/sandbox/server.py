@@ -91,6 +91,7 @@ class _Tool:
         self._waiting = False                   # until there is log to read
         self._received = bytearray()
         self._input: bytearray | None = None    # while it sends standard input
+        self._letter, self._said = b"", bytearray()     # the stream it speaks to, and what it has said there
         self._out = bytearray()
         self._status: int | None = None
         self._answer: bytes | None = None       # what the generator gets next
@@ -162,7 +163,7 @@ class _Tool:
         assert self.run is not None
         until = time.monotonic() + SLICE
         try:
-            while self._status is None and len(self._out) < HIGH_WATER and time.monotonic() < until:
+            while len(self._out) + len(self._said) < HIGH_WATER and time.monotonic() < until:
                 answer, self._answer = self._answer, None
                 kind, text = self.run.send(answer)
                 if kind == WAIT:
@@ -171,13 +172,28 @@ class _Tool:
                     return
                 if kind == STDIN:
                     self._input = bytearray()
-                if kind == STDIN or text:
-                    self._put(LETTERS[kind], text.encode("latin-1", "replace"))
-                if kind == STDIN:
+                    self._send_said()
+                    self._put(LETTERS[kind], b"")
                     return
+                self._say(LETTERS[kind], text.encode("latin-1", "replace"))
         except StopIteration as done:
             self._status = int(done.value)
+            self._send_said()
             self._put(b"x", str(self._status).encode())
+        finally:
+            self._send_said()
+
+    def _say(self, letter: bytes, text: bytes) -> None:
+        """Gather what goes to one stream, as stdio does: ten thousand lines are not ten thousand writes."""
+        if letter != self._letter:
+            self._send_said()
+            self._letter = letter
+        self._said += text
+
+    def _send_said(self) -> None:
+        if self._said:
+            said, self._said = bytes(self._said), bytearray()
+            self._put(self._letter, said)
 
     def _put(self, letter: bytes, payload: bytes) -> None:
         self._out += letter + len(payload).to_bytes(4, "big") + payload
