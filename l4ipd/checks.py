@@ -66,12 +66,8 @@ class Recipe:
     address: str
     port: int
     steps: tuple[Exchange, ...] = ()
-    host: bytes = b""
+    host: bytes = b""           # to be sent before the tail of the first exchange, where there is one
     command: Words = ()
-
-    def says(self, exchange: Exchange) -> bytes:
-        """What is to be sent."""
-        return exchange.send + self.host + exchange.tail if exchange.tail else exchange.send
 
 
 def recipe(check: Check, endpoint: Endpoint) -> Recipe:

@@ -76,8 +76,7 @@ class Loop:
         self._register, self._closing, self._connect = (
             self._poller.register, self._poller.closing, self._poller.CONNECT)
         self._handlers: dict[int, Callback] = {}
-        self._current = -1                          # the descriptor whose callback is running
-        self._gone: set[int] = set()                # those that other callbacks of this turn have let go
+        self._gone: set[int] = set()                # those that were let go in this turn
         self._slots: dict[int, list[Timed]] = {}
         self._ticks: list[int] = []                 # heap of the keys of _slots
         self._when = NEVER                          # what was set last, and its slot: a bunch is set for the same time
@@ -125,8 +124,7 @@ class Loop:
 
     def closing(self, fd: int) -> None:
         """Forget a descriptor that the caller closes next."""
-        if fd != self._current:
-            self._gone.add(fd)
+        self._gone.add(fd)
         if self._handlers.pop(fd, None) is not None and self._closing is not None:
             self._closing(fd)
 
@@ -240,13 +238,12 @@ class Loop:
             handler = handlers.get(fd)
             if handler is None or fd in gone:       # closed, and maybe used again: this is not about the new one
                 continue
-            self._current, self.events = fd, events
+            self.events = events
             try:
                 handler()
             except Exception:
                 log.exception("internal error: please report this")
                 self.unwatch(fd)
-        self._current = -1
         self._fire(int(now * RATE))
 
     def _timeout(self) -> float | None:

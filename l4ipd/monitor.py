@@ -51,9 +51,9 @@ class Monitor:
     """
 
     __slots__ = ("rounds", "endpoint", "lines", "health", "verdict", "since", "took", "tried", "disabled",
-                 "unconfirmed", "queued", "stopped", "trouble", "passes", "failures", "changes", "trail", "hold",
+                 "unconfirmed", "queued", "stopped", "trouble", "passes", "failures", "changes", "hold",
                  "hurried", "slot", "_check", "_top", "_fresh", "_probe", "_place", "_first", "_others", "_unrun",
-                 "_due", "_pace", "_begun", "_before")
+                 "_due", "_pace", "_begun", "_passing", "_before", "_past")
 
     def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.rounds, self.endpoint = rounds, endpoint
@@ -71,11 +71,12 @@ class Monitor:
         self.queued = self.stopped = False
         self.trouble = ""                           # why the last probe could not be run
         self.passes = self.failures = self.changes = 0
-        self.trail = 0                              # the last TRAIL outcomes, a bit each: 1 passed; the last is bit 0
         self.hold: Hold | None = None               # since a client of it was refused
         self.hurried = False                        # taken down by such a refusal: probed at the fast pace
         self._fresh = rounds.timing("+".join(check.type for check in endpoint.checks)).fresh
-        self._before = 0                            # passes, or failures, before the last ones in a row
+        self._passing = False                       # how the last outcomes in a row, the present run, are
+        self._before = 0                            # passes, or failures, before this run
+        self._past = 0                              # the trail before this run
         self.slot: list[Timed] | None = None        # idle: start; in flight: give up
         self._probe: Probe | None = None
         self._place = 0                             # which of the checks is in flight
@@ -92,7 +93,13 @@ class Monitor:
     @property
     def streak(self) -> int:
         """How many outcomes in a row were the same; minus: failures."""
-        return self.passes - self._before if self.trail & 1 else self._before - self.failures
+        return self.passes - self._before if self._passing else self._before - self.failures
+
+    @property
+    def trail(self) -> int:
+        """The last TRAIL outcomes, a bit each: 1 passed; the last is bit 0."""
+        run = min(abs(self.streak), TRAIL)
+        return (self._past << run | ((1 << run) - 1 if self._passing else 0)) & TRAIL_MASK
 
     @property
     def eligible(self) -> bool:
@@ -133,9 +140,7 @@ class Monitor:
         self.hold.refused(self.rounds.loop.now)
         self.hurried = True
         self.verdict, self.took = verdict, 0.0
-        self._before = self.failures
-        self.failures += 1
-        self.trail = self.trail << 1 & TRAIL_MASK
+        self._count(False)
         self.health = 0
         self.since = self.rounds.loop.now
         self.changes += 1
@@ -160,13 +165,18 @@ class Monitor:
     # -- a round: all checks, one after the other
 
     def fire(self) -> None:
-        """The time has come: begin if a place is free, or give up."""
+        """The time has come: begin a round if a place is free, or give up."""
+        rounds = self.rounds
         if self._probe is not None:
             self._overdue(self._probe)
-        elif self.rounds.flying < self.rounds.limit:
-            self.launch()
+        elif rounds.flying < rounds.limit:
+            rounds.flying += 1
+            self._place = 0
+            clock = rounds.loop.clock
+            self._begun = clock()
+            self._launch(rounds, self._first, self._check.timeout)
         else:
-            self.rounds.delay(self)
+            rounds.delay(self)
 
     def _overdue(self, probe: Probe) -> None:
         loop, timeout = self.rounds.loop, self.endpoint.checks[self._place].timeout
@@ -177,18 +187,8 @@ class Monitor:
         if lost:
             loop.set(self, loop.now + lost)
 
-    def launch(self, place: int = 0) -> None:
-        """Begin a round with the first check, or go on with the one at ``place``."""
-        self._place = place
-        rounds = self.rounds
+    def _launch(self, rounds: Rounds, recipe: Recipe, timeout: float) -> None:
         loop, start = rounds.loop, rounds.start
-        if place:
-            recipe, timeout = self._others[place - 1], self.endpoint.checks[place].timeout
-        else:
-            recipe, timeout = self._first, self._check.timeout
-            rounds.flying += 1
-            clock = loop.clock
-            self._begun = clock()
         loop.set(self, loop.now + timeout)
         self._probe = STARTING
         try:
@@ -204,29 +204,20 @@ class Monitor:
     def _done(self, verdict: Verdict) -> None:
         self._probe = None
         rounds = self.rounds
-        code = verdict.code
-        passed = code in PASSED
         if self._others:
-            if code == "LOCAL" and self._unrun is None:
-                self._unrun = verdict
-            if (passed or code == "LOCAL") and self._place < len(self._others):
-                self.launch(self._place + 1)        # a later one may have something to say about the member
+            outcome = self._so_far(verdict)
+            if outcome is None:
                 return
-            if self._unrun is not None and (passed or code == "LOCAL"):
-                verdict, code, passed = self._unrun, "LOCAL", False
-            self._unrun = None
+            verdict = outcome
         clock = rounds.loop.clock
         self.took = took = clock() - self._begun
         self._begun = 0.0
         self._fresh.append(took)
-        rounds.codes[code] += 1
+        rounds.codes[verdict.code] += 1
         try:
-            if passed and self.trail & 1 and self.health == self._top and not (
+            if verdict is self.verdict and self._passing and self.health == self._top and not (
                     self.unconfirmed or self.trouble or rounds.verbose or rounds.outcomes):
-                self.verdict = verdict              # passed again, which is nothing new: nearly always
-                self.passes += 1
-                if self.trail != TRAIL_MASK:
-                    self.trail = (self.trail << 1 | 1) & TRAIL_MASK
+                self.passes += 1                    # the same again, which is nothing new: nearly always
             else:
                 self._judge(verdict)
         finally:                                    # whatever happens, its next probe must come
@@ -234,6 +225,22 @@ class Monitor:
             rounds.flying -= 1                      # as in Rounds.landed
             if rounds.pressed:
                 rounds.relieve()
+
+    def _so_far(self, verdict: Verdict) -> Verdict | None:
+        """One of several checks is through: the outcome of the round, or None if it goes on."""
+        passed = verdict.code in PASSED
+        if not passed and verdict.code != "LOCAL":
+            self._unrun = None
+            return verdict
+        if not passed and self._unrun is None:
+            self._unrun = verdict
+        if self._place < len(self._others):         # a later one may have something to say about the member
+            recipe = self._others[self._place]
+            self._place += 1
+            self._launch(self.rounds, recipe, self.endpoint.checks[self._place].timeout)
+            return None
+        unrun, self._unrun = self._unrun, None
+        return unrun or verdict
 
     # -- outcomes
 
@@ -263,7 +270,10 @@ class Monitor:
         self.health = health.step(before, check.rise, check.fall, passed)
         if self.hold is not None:
             self._hold_down(self.hold, before, passed)
-        self._count(verdict, passed)
+        self.verdict = verdict
+        if self.trouble:
+            self._recover(True)
+        self._count(passed)
         if (before >= check.rise) != (self.health >= check.rise):
             self.since = self.rounds.loop.now
             self.changes += 1
@@ -273,22 +283,14 @@ class Monitor:
             self.unconfirmed = False
             self.rounds.changed(self, False)
 
-    def _count(self, verdict: Verdict, passed: bool) -> None:
-        """The outcome as such, whatever it means."""
-        self.verdict = verdict
-        if self.trouble:
-            self._recover(True)
-        trail = self.trail
+    def _count(self, passed: bool) -> None:
+        if passed != self._passing:
+            self._past, self._passing = self.trail, passed
+            self._before = self.passes if passed else self.failures
         if passed:
-            if not trail & 1:
-                self._before = self.passes
             self.passes += 1
-            self.trail = (trail << 1 | 1) & TRAIL_MASK
         else:
-            if trail & 1:
-                self._before = self.failures
             self.failures += 1
-            self.trail = trail << 1 & TRAIL_MASK
 
     def _hold_down(self, hold: Hold, before: int, passed: bool) -> None:
         """Probes that pass do not bring it up while it is held down for refusing clients all the same."""

@@ -137,4 +137,4 @@ class Rounds:
             monitor = self._queue.popleft()
             if monitor.queued:
                 monitor.queued = False
-                monitor.launch()
+                monitor.fire()

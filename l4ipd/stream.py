@@ -110,23 +110,26 @@ class Stream:
         elif method.tls is not None:
             self._begin_tls(method.tls)
         elif recipe.steps:
-            self._next(b"", True)
+            first = recipe.steps[0]                 # as in _next, with nothing before it
+            self._at = 0
+            self._reader = None if first.expect is None else first.expect.reader(b"")
+            self._unsent = first.send + recipe.host + first.tail
+            if self._unsent:
+                self._flush(True)
+            else:
+                self._loop.watch(self._fd, READ, self._receive)
         else:
             self._finish(method.connected)
 
-    def _shake(self) -> None:
+    def _shake(self, tls: Tunnel, chunk: bytes) -> None:
         """Something has come from the member's side of the handshake."""
-        assert self._tls is not None
-        chunk = self._read()
-        if chunk is None:
-            return
-        outcome = self._tls.shake(chunk) if chunk else SHAKE_CUT
-        self._unsent += self._tls.outgoing()
+        outcome = tls.shake(chunk) if chunk else SHAKE_CUT
+        self._unsent += tls.outgoing()
         if isinstance(outcome, Verdict):
             self._finish(outcome)
         elif outcome and self._recipe.steps:
             self._next(b"")
-            self._unseal(b"")                       # a member that speaks first may have done so in the same packet
+            self._unseal(tls, b"")                  # a member that speaks first may have done so in the same packet
         elif outcome:
             self._finish(self._recipe.method.connected)
         elif self._unsent:
@@ -147,9 +150,7 @@ class Stream:
             self._loop.watch(self._fd, WRITE, self._flush)
             return
         self._unsent = b""
-        if self._at < 0:
-            self._loop.watch(self._fd, READ, self._shake)
-        elif self._reader is None:
+        if self._reader is None and self._at >= 0:
             self._finish(DIALOG)
         elif first:
             self._loop.watch_answer(self._fd, self._receive)
@@ -157,24 +158,32 @@ class Stream:
             self._loop.watch(self._fd, READ, self._receive)
 
     def _receive(self) -> None:
-        chunk = self._read()
-        if chunk is None:
+        """Something has come, be it the end."""
+        try:
+            chunk = self._socket.recv(CHUNK)
+        except BlockingIOError:
             return
-        if self._tls is None:
+        except OSError as error:
+            self._broken(error)
+            return
+        tls = self._tls
+        if tls is None:
             self._judge(chunk, not chunk)
+        elif self._at < 0:
+            self._shake(tls, chunk)
         else:
-            self._unseal(chunk, not chunk)
+            self._unseal(tls, chunk, not chunk)
 
-    def _unseal(self, chunk: bytes, eof: bool = False) -> None:
+    def _unseal(self, tls: Tunnel, chunk: bytes, eof: bool = False) -> None:
         """What has come through TLS; the protocol itself may want to be answered, too."""
-        if self._fd < 0 or self._tls is None:
+        if self._fd < 0:
             return
-        opened = self._tls.open(chunk)
+        opened = tls.open(chunk)
         if isinstance(opened, Verdict):
             self._finish(opened)
             return
         plain, over = opened
-        owed = self._tls.outgoing()
+        owed = tls.outgoing()
         if owed:
             self._unsent += owed
             self._flush()
@@ -207,12 +216,12 @@ class Stream:
             if not data:
                 return
 
-    def _next(self, data: bytes, first: bool = False) -> None:
+    def _next(self, data: bytes) -> None:
         """Begin the next exchange. ``data`` is what the one before has received; what of it is left stays in _data."""
         recipe = self._recipe
         self._at = at = self._at + 1
         exchange = recipe.steps[at]
-        expect, send = exchange.expect, recipe.says(exchange)
+        expect, send = exchange.expect, exchange.send + recipe.host + exchange.tail
         if data:
             self._data = rest = b"" if send or self._reader is None else self._reader.rest(data)
             data = data[:len(data) - len(rest)]
@@ -225,7 +234,7 @@ class Stream:
             send = sealed
         self._unsent += send
         if self._unsent:
-            self._flush(first)
+            self._flush()
         else:
             self._loop.watch(self._fd, READ, self._receive)
 
@@ -241,17 +250,7 @@ class Stream:
         self._unsent = self._tls.outgoing()
         self._flush()
 
-    # -- reading and ending
-
-    def _read(self) -> bytes | None:
-        """What has come, b"" at the end; None if there was nothing, or the connection broke and the probe is over."""
-        try:
-            return self._socket.recv(CHUNK)
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            self._broken(error)
-            return None
+    # -- ending
 
     def _broken(self, error: OSError) -> None:
         verdict = blame.broken(error.errno or 0, "L6RSP" if self._at < 0 else "L7RSP")

@@ -54,7 +54,7 @@ class World:
         for _ in range(rounds):
             for monitor in self.daemon.monitors.values():
                 self.loop.clear(monitor)
-                monitor.launch()
+                monitor.fire()
 
     def end(self) -> dict[str, tuple[bool, float]]:
         """What the state file says then."""

@@ -95,6 +95,7 @@ def real(recipes: list[Recipe], probes: int, batch: int) -> float:
 def bare(recipes: list[Recipe], probes: int, batch: int) -> float:
     poll = select.epoll()
     reset = struct.pack("ii", 1, 0)
+    request = b"".join(step.send + recipes[0].host + step.tail for step in recipes[0].steps)
     start = time.process_time()
     for first in range(0, probes, batch):
         open_sockets: dict[int, socket.SocketType] = {}
@@ -104,7 +105,6 @@ def bare(recipes: list[Recipe], probes: int, batch: int) -> float:
             sock.connect_ex((recipes[number % len(recipes)].address, recipes[number % len(recipes)].port))
             open_sockets[sock.fileno()] = sock
             poll.register(sock.fileno(), select.EPOLLOUT)
-        request = recipes[0].says(recipes[0].steps[0]) if recipes[0].steps else b""
         while open_sockets:
             for fd, events in poll.poll():
                 sock = open_sockets[fd]
