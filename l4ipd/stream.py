@@ -272,7 +272,9 @@ class Stream:
                 self._socket.setsockopt(SOCKET, LINGER, RESET)
         except OSError:
             pass                                    # it is gone, then
-        self._close()
+        fd, self._fd = self._fd, -1                 # as in _close
+        self._loop.closing(fd)
+        self._socket.close()
         done = self._done
         done(verdict)
 
