@@ -16,7 +16,7 @@ from l4ipd.checks import Recipe, recipe
 from l4ipd.health import Verdict, local
 from l4ipd.loop import RATE, Loop
 from l4ipd.model import Check, Cluster, Endpoint, Member, Service
-from l4ipd.monitor import Monitor
+from l4ipd.monitor import TRAIL, Monitor
 from l4ipd.rounds import Rounds
 
 GOOD, BAD, LATE = Verdict("L4OK", "connected"), Verdict("L4CON", "connection refused"), Verdict("L4TOUT", "no answer")
@@ -432,16 +432,24 @@ def test_a_service_that_refuses_clients_and_passes_probes_is_held_down_longer_ea
     st.sampled_from(("pass", "pass", "fail", "local", "refuse", "enable", "adopt")), st.integers(1, 70)), max_size=12))
 def test_the_short_way_of_a_pass_that_is_no_news_comes_to_the_same(rise: int, fall: int,
                                                                    steps: list[tuple[str, int]]) -> None:
-    """Somebody who hears of every outcome makes all of them go the long way."""
+    """Somebody who hears of every outcome makes all of them go the long way, and can keep a plain list of them."""
     short, long = World(), World()
     heard: list[Verdict] = []
-    long.rounds.outcomes = [lambda each, verdict: heard.append(verdict)]
+    outcomes: list[bool] = []                       # of the member, refused clients among them
+
+    def hear(each: Monitor, verdict: Verdict) -> None:
+        heard.append(verdict)
+        if verdict.code != "LOCAL":
+            outcomes.append(verdict.passed)
+    long.rounds.outcomes = [hear]
     check = replace(PACE, rise=rise, fall=fall, interval=1.0, fast_interval=1.0, down_interval=1.0, timeout=0.5)
     monitors = [(world, world.monitor(check)) for world in (short, long)]
     for what, count in steps:
         for world, monitor in monitors:
             if what == "refuse":
                 monitor.refuse(Verdict("RST", "connection refused, seen by ipmon"))
+                if world is long:
+                    outcomes.append(False)
             elif what == "enable":
                 monitor.unconfirmed = True
             elif what == "adopt":
@@ -453,6 +461,9 @@ def test_the_short_way_of_a_pass_that_is_no_news_comes_to_the_same(rise: int, fa
                  each.changes, each.tried, each.unconfirmed, each.hold and (each.hold.level, each.hold.until),
                  world.changes, world.decided, world.rounds.codes, world.probes.starts) for world, each in monitors]
         assert ends[0] == ends[1]
+        run = next((place for place, passed in enumerate(reversed(outcomes)) if passed != outcomes[-1]), len(outcomes))
+        assert monitors[0][1].streak == (run if outcomes and outcomes[-1] else -run)
+        assert monitors[0][1].trail == int("0" + "".join("01"[passed] for passed in outcomes[-TRAIL:]), 2)
     assert len(heard) == sum(long.rounds.codes.values())
 
 

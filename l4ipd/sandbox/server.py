@@ -172,30 +172,28 @@ class _Tool:
                     return
                 if kind == STDIN:
                     self._input = bytearray()
-                    self._send_said()
                     self._put(LETTERS[kind], b"")
                     return
                 self._say(LETTERS[kind], text.encode("latin-1", "replace"))
         except StopIteration as done:
             self._status = int(done.value)
-            self._send_said()
             self._put(b"x", str(self._status).encode())
         finally:
-            self._send_said()
+            self._say(b"", b"")
 
     def _say(self, letter: bytes, text: bytes) -> None:
         """Gather what goes to one stream, as stdio does: ten thousand lines are not ten thousand writes."""
         if letter != self._letter:
-            self._send_said()
+            said, self._said = bytes(self._said), bytearray()
+            if said:
+                self._put(self._letter, said)
             self._letter = letter
         self._said += text
 
-    def _send_said(self) -> None:
-        if self._said:
-            said, self._said = bytes(self._said), bytearray()
-            self._put(self._letter, said)
-
     def _put(self, letter: bytes, payload: bytes) -> None:
+        """A frame, after what was said before it."""
+        if self._said:
+            self._say(b"", b"")
         self._out += letter + len(payload).to_bytes(4, "big") + payload
 
     def _flush(self) -> None:
