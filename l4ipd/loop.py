@@ -30,6 +30,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 READ, WRITE = 1, 4              # Linux calls them EPOLLIN and EPOLLOUT
+ENDED = READ | WRITE | 0x2000   # EPOLLRDHUP: the other side has ended, too
 RATE = 200                      # ticks a second; timers are rounded up to a tick, so that one wake-up serves a batch
 BATCH = 512                     # timers of a backlog that are fired before the loop looks what has arrived meanwhile
 STALL = 0.5                     # seconds that the first timer must be late for a turn to count as stalled
@@ -73,10 +74,11 @@ class Loop:
         self.lateness = 0.0                         # how late the first timer of the last turn was, in seconds
         self.events = 0                             # what the poller says of the descriptor at hand; 0: it does not
         self._poller = poller or best_poller()
-        self._register, self._closing, self._connect = (
-            self._poller.register, self._poller.closing, self._poller.CONNECT)
+        self._register, self._closing, self._connect, self.tells = (
+            self._poller.register, self._poller.closing, self._poller.CONNECT, self._poller.TELLS)
         self._handlers: dict[int, Callback] = {}
         self._gone: set[int] = set()                # those that were let go in this turn
+        self._early: set[int] = set()               # those that are registered as watch_connect did it
         self._slots: dict[int, list[Timed]] = {}
         self._ticks: list[int] = []                 # heap of the keys of _slots
         self._when = NEVER                          # what was set last, and its slot: a bunch is set for the same time
@@ -93,6 +95,7 @@ class Loop:
         """Call ``callback`` whenever ``fd`` is ready for ``events`` (READ, WRITE or both) or broken."""
         if fd in self._handlers:
             self._poller.modify(fd, events)
+            self._early.discard(fd)
         else:
             self._poller.register(fd, events)
         self._handlers[fd] = callback
@@ -101,9 +104,14 @@ class Loop:
         """Call ``callback`` when the connection that ``fd`` has begun is there, or has failed.
 
         In it, :attr:`events` is WRITE when there is no error and nothing to be read; anything else leaves that open.
+        ``fd`` may be one of :meth:`keep`.
         """
-        register = self._register
-        register(fd, self._connect)
+        if fd in self._early:
+            self._gone.add(fd)                      # what this turn has still to report is about its past
+        else:
+            register = self._register
+            register(fd, self._connect)
+            self._early.add(fd)
         self._handlers[fd] = callback
 
     def watch_answer(self, fd: int, callback: Callback) -> None:
@@ -116,15 +124,28 @@ class Loop:
         else:
             self.watch(fd, READ, callback)
 
+    def keep(self, fd: int) -> bool:
+        """Call nobody about a descriptor of :meth:`watch_connect` until it is connected again, which that will be told.
+
+        Only where the poller :attr:`tells` events. False if it is registered in another way by now: then close it.
+        """
+        if fd not in self._early:
+            return False
+        self._gone.add(fd)
+        del self._handlers[fd]
+        return True
+
     def unwatch(self, fd: int) -> None:
         """Stop watching a descriptor that stays open."""
         if self._handlers.pop(fd, None) is not None:
             self._gone.add(fd)
+            self._early.discard(fd)
             self._poller.unregister(fd)
 
     def closing(self, fd: int) -> None:
         """Forget a descriptor that the caller closes next."""
         self._gone.add(fd)
+        self._early.discard(fd)
         if self._handlers.pop(fd, None) is not None and self._closing is not None:
             self._closing(fd)
 
@@ -294,10 +315,11 @@ class Poller(Protocol):
 
     ``poll`` returns the descriptors that are ready, each with what is known of it: READ, WRITE and whatever else the
     system has to say, or 0; with a timeout of None it waits for ever. A descriptor that is registered for ``CONNECT``
-    is reported when it becomes writable; a poller that tells events reports from then on when something arrives, too.
+    is reported when it becomes writable; a poller that TELLS events reports from then on when something arrives, too.
     """
 
     CONNECT: int
+    TELLS: bool
 
     @property
     def closing(self) -> Callable[[int], None] | None:
@@ -313,7 +335,8 @@ class Poller(Protocol):
 class Epoll:
     """Linux."""
 
-    CONNECT = READ | WRITE | (1 << 31)              # EPOLLET: each change once
+    CONNECT = ENDED | (1 << 31)                     # EPOLLET: each change once
+    TELLS = True
     closing = None                                  # unless the descriptor was duplicated (epoll(7), Q6)
 
     def __init__(self) -> None:
@@ -329,6 +352,7 @@ class Kqueue:
     """FreeBSD, NetBSD, macOS. Reading and writing are two filters; ``_events`` remembers which are on."""
 
     CONNECT = WRITE
+    TELLS = False
 
     def __init__(self) -> None:
         self._kqueue = BSD.kqueue()
@@ -367,6 +391,7 @@ class Portable:
     EVENTS = {READ: selectors.EVENT_READ, WRITE: selectors.EVENT_WRITE,
               READ | WRITE: selectors.EVENT_READ | selectors.EVENT_WRITE}
     CONNECT = WRITE
+    TELLS = False
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()

@@ -29,10 +29,11 @@ from l4ipd.load import Refused, Reloader, load, missing_tools
 from l4ipd.loop import Loop
 from l4ipd.model import Config, Ipfilter
 from l4ipd.rehearsal import Rehearsal
+from l4ipd.sockets import WAITING
 from l4ipd.web import Web
 
 DEFAULT_CONFIG = "/usr/local/etc/l4ip.conf"
-RESERVE = 64                                        # descriptors that probes leave to others, if there are enough
+RESERVE = 64 + WAITING                              # descriptors that probes leave to others, if there are enough
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 log = logging.getLogger("l4ipd")
 

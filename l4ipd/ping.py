@@ -19,7 +19,7 @@ from l4ipd import blame
 from l4ipd.checks import Recipe
 from l4ipd.health import Verdict, local
 from l4ipd.loop import READ, Loop
-from l4ipd.stream import FAMILIES, NONBLOCK, Socket
+from l4ipd.sockets import FAMILIES, NONBLOCK, Socket
 
 ECHOED = Verdict("L4OK", "echo answered")
 TIMED_OUT = Verdict("L4TOUT", "no answer to the echo request")

@@ -18,6 +18,7 @@ from l4ipd.health import Verdict
 from l4ipd.loop import Loop
 from l4ipd.model import Check, Endpoint
 from l4ipd.ping import Ping, Pinger
+from l4ipd.sockets import Sockets
 from l4ipd.stream import Stream
 from l4ipd.udp import Datagram
 
@@ -35,17 +36,18 @@ class Probe(Protocol):
 
 
 class Prober:
-    """Starts probes, and owns what they share: the ICMP sockets and the places for commands."""
+    """Starts probes, and owns what they share: sockets, and the places for commands."""
 
     def __init__(self, loop: Loop, commands: int | None = None) -> None:
         self.loop = loop
         self.commands = Commands(loop, commands or places())
+        self._sockets = Sockets(loop, False), Sockets(loop, True)
         self._pingers = Pinger(loop, False), Pinger(loop, True)
 
     def start(self, recipe: Recipe, done: Done) -> Probe:
         transport = recipe.method.transport
         if transport == "tcp":
-            return Stream(self.loop, recipe, done)
+            return Stream(self._sockets[recipe.method.inet6], recipe, done)
         if transport == "udp":
             return Datagram(self.loop, recipe, done)
         if transport == "icmp":
@@ -54,8 +56,8 @@ class Prober:
 
     def close(self) -> None:
         """Give the shared sockets back."""
-        for pinger in self._pingers:
-            pinger.close()
+        for shared in (*self._sockets, *self._pingers):
+            shared.close()
 
 
 def prepare(check: Check, endpoints: Sequence[Endpoint] = ()) -> None:

@@ -16,9 +16,9 @@ system calls and microseconds (``tests/bench/probe_cost.py``): no exceptions, no
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,8 @@ from l4ipd import blame
 from l4ipd.checks import REFUSED, Recipe, Tls
 from l4ipd.expects import DIALOG, LIMIT, Reader, after
 from l4ipd.health import Verdict, local
-from l4ipd.loop import READ, WRITE, Loop
+from l4ipd.loop import READ, WRITE
+from l4ipd.sockets import Sockets
 
 if TYPE_CHECKING:
     from l4ipd.tls import Tunnel
@@ -35,64 +36,43 @@ CONNECT_TIMED_OUT = Verdict("L4TOUT", "no answer to the connection attempt")
 SHAKE_TIMED_OUT = Verdict("L6TOUT", "no answer to the TLS handshake")
 SHAKE_CUT = Verdict("L6RSP", "connection closed in the TLS handshake")
 CHUNK = 4096                                        # bytes asked for at a time
-NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)     # 0: this system cannot make a socket non-blocking at creation
-KIND = socket.SOCK_STREAM | NONBLOCK | getattr(socket, "SOCK_CLOEXEC", 0)
 QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
-TCP, SOCKET, ERROR, LINGER = socket.IPPROTO_TCP, socket.SOL_SOCKET, socket.SO_ERROR, socket.SO_LINGER
-RESET = struct.pack("ii", 1, 0)                     # linger for 0 s: close with a RST
+TCP, SOCKET, ERROR = socket.IPPROTO_TCP, socket.SOL_SOCKET, socket.SO_ERROR
 IN_PROGRESS = errno.EINPROGRESS
-FAMILIES = (socket.AF_INET, socket.AF_INET6)
-Socket = socket.SocketType                          # the C type: half the price of socket.socket
-
-
-def _setsockopt() -> Callable[[int, int, int, bytes, int], int] | None:
-    """The C library's own. Python's tries whether bytes are a number first, and makes two exceptions that nobody sees:
-    with it a probe that says nothing costs 2 % more. None where there is no such function to be had.
-    """
-    try:
-        import ctypes
-        function: Callable[[int, int, int, bytes, int], int] = ctypes.CDLL(None).setsockopt
-    except (ImportError, OSError, AttributeError):
-        return None
-    return function
-
-
-SETSOCKOPT = _setsockopt()
 
 
 class Stream:
     """``done(verdict)`` is called once, possibly before the constructor returns, unless :meth:`cancel` came first."""
 
-    __slots__ = ("_loop", "_recipe", "_done", "_socket", "_fd", "_at", "_data", "_reader", "_unsent", "_tls")
+    __slots__ = ("_sockets", "_loop", "_recipe", "_done", "_socket", "_fd", "_at", "_data", "_reader", "_unsent",
+                 "_tls")
 
-    def __init__(self, loop: Loop, recipe: Recipe, done: Callable[[Verdict], object]) -> None:
-        self._loop, self._recipe, self._done = loop, recipe, done
+    def __init__(self, sockets: Sockets, recipe: Recipe, done: Callable[[Verdict], object]) -> None:
+        self._sockets, self._loop, self._recipe, self._done = sockets, sockets.loop, recipe, done
         method = recipe.method
         self._at = -1                               # the exchange under way; -1: not that far yet
         self._data = self._unsent = b""             # received in this exchange, at most LIMIT and a bit; to be sent
         self._reader: Reader | None = None          # decides on _data
         self._tls: Tunnel | None = None
         try:
-            self._socket = sock = Socket(FAMILIES[method.inet6], KIND)
+            self._socket = sock = sockets.take()
         except OSError as error:
             self._fd = -1
             done(local(f"socket: {blame.words(error.errno or 0)}"))
             return
         self._fd = sock.fileno()
-        if not NONBLOCK:
-            sock.setblocking(False)
         if QUICKACK is not None and not method.listens:     # else Linux would let the member wait for 200 ms
             sock.setsockopt(TCP, QUICKACK, 0)       # the handshake's last ACK goes with our first bytes, or our RST
         failure = sock.connect_ex((recipe.address, recipe.port))
         if failure == IN_PROGRESS:
             try:
-                loop.watch_connect(self._fd, self._connected)
+                self._loop.watch_connect(self._fd, self._connected)
             except OSError as error:                # Linux: fs.epoll.max_user_watches
                 self._refused(error.errno or 0, local(f"watch: {blame.words(error.errno or 0)}"))
         elif failure:
             self._refused(failure, blame.at_once(failure, "connect"))
         else:
-            loop.events = 0
+            self._loop.events = 0
             self._connected()
 
     def expire(self) -> None:
@@ -114,14 +94,13 @@ class Stream:
     # -- states
 
     def _connected(self) -> None:
-        sock, recipe = self._socket, self._recipe
+        sock, recipe, events = self._socket, self._recipe, self._loop.events
         method = recipe.method
-        failure = sock.getsockopt(SOCKET, ERROR) if self._loop.events != WRITE else 0
+        failure = sock.getsockopt(SOCKET, ERROR) if events != WRITE else 0
         if failure:
             self._refused(failure, blame.later(failure))
         elif method.loops and sock.getsockname()[:2] == (recipe.address, recipe.port):
-            sock.setsockopt(SOCKET, LINGER, RESET)      # nobody listens: it met itself
-            self._refused(errno.ECONNREFUSED, blame.later(errno.ECONNREFUSED))
+            self._refused(errno.ECONNREFUSED, blame.later(errno.ECONNREFUSED))      # nobody listens: it met itself
         elif method.tls is not None:
             self._begin_tls(method.tls)
         elif recipe.steps:
@@ -134,7 +113,7 @@ class Stream:
             else:
                 self._loop.watch(self._fd, READ, self._receive)
         else:
-            self._finish(method.connected)
+            self._finish(method.connected, events)
 
     def _shake(self, tls: Tunnel, chunk: bytes) -> None:
         """Something has come from the member's side of the handshake."""
@@ -224,7 +203,7 @@ class Stream:
                     self._loop.watch(self._fd, READ, self._receive)     # this may have been the one call it was for
                 return
             if self._at + 1 == len(self._recipe.steps) or not verdict.passed:
-                self._finish(verdict)
+                self._finish(verdict, self._loop.events)
                 return
             self._next(data)
             data = self._data
@@ -275,28 +254,19 @@ class Stream:
         return self._reader.where if self._reader is not None else ""
 
     def _refused(self, failure: int, verdict: Verdict) -> None:
-        """There is no connection."""
-        self._close()
+        """There is no connection, or only one to itself, in which nothing may stay."""
+        self._close(True)
         self._done(REFUSED if self._recipe.method.closed and failure == errno.ECONNREFUSED else verdict)
 
-    def _finish(self, verdict: Verdict) -> None:
-        try:
-            if self._tls is not None:
+    def _finish(self, verdict: Verdict, events: int = 0) -> None:
+        """``events``: see :meth:`Sockets.end`."""
+        if self._tls is not None:
+            with contextlib.suppress(OSError):      # it is gone, then
                 self._socket.send(self._unsent + self._tls.farewell())
-            if self._recipe.method.reset:
-                if SETSOCKOPT is not None:
-                    SETSOCKOPT(self._fd, SOCKET, LINGER, RESET, len(RESET))
-                else:
-                    self._socket.setsockopt(SOCKET, LINGER, RESET)
-        except OSError:
-            pass                                    # it is gone, then
         fd, self._fd = self._fd, -1                 # as in _close
-        self._loop.closing(fd)
-        self._socket.close()
-        done = self._done
-        done(verdict)
+        self._sockets.end(self._socket, fd, self._recipe.method.reset, events)
+        self._done(verdict)
 
-    def _close(self) -> None:
+    def _close(self, reset: bool = False) -> None:
         fd, self._fd = self._fd, -1
-        self._loop.closing(fd)
-        self._socket.close()
+        self._sockets.end(self._socket, fd, reset)

@@ -17,7 +17,7 @@ from l4ipd.checks import OPEN, REFUSED, Recipe
 from l4ipd.expects import LIMIT, got
 from l4ipd.health import Verdict, local
 from l4ipd.loop import READ, Loop
-from l4ipd.stream import FAMILIES, NONBLOCK, Socket
+from l4ipd.sockets import FAMILIES, NONBLOCK, Socket
 
 KIND = socket.SOCK_DGRAM | NONBLOCK | getattr(socket, "SOCK_CLOEXEC", 0)
 ANSWERED = Verdict("L4OK", "answered")

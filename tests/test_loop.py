@@ -30,7 +30,7 @@ class Clock:
 class Sleeper:
     """A poller that moves a :class:`Clock` instead of sleeping, and reports what a test puts in."""
 
-    CONNECT = WRITE
+    CONNECT, TELLS = WRITE, False
 
     def __init__(self, clock: Clock) -> None:
         self.clock, self.ready, self.slept = clock, [], []          # type: ignore[var-annotated]
@@ -207,6 +207,47 @@ def test_a_descriptor_closed_and_used_again_in_one_turn_is_not_taken_for_ready(f
     faked._poller.ready = [5, 6]                    # type: ignore[attr-defined]
     faked.turn()
     assert not seen
+
+
+def test_one_that_was_kept_is_not_taken_for_connected_in_the_turn_in_which_it_is_connected_again(faked: Loop) -> None:
+    seen: list[str] = []
+    faked.watch_connect(6, lambda: seen.append("connected"))
+    assert faked.keep(6)
+    faked._poller.ready = [6]                       # type: ignore[attr-defined]
+    faked.turn()                                    # the end of the old connection is reported: it is nobody's
+    faked.watch(5, READ, lambda: faked.watch_connect(6, lambda: seen.append("connected again")))
+    faked._poller.ready = [5, 6]                    # type: ignore[attr-defined]
+    faked.turn()
+    assert not seen
+    faked._poller.ready = [6]                       # type: ignore[attr-defined]
+    faked.turn()
+    assert seen == ["connected again"]
+
+
+def test_only_one_that_is_registered_for_its_connection_is_kept(faked: Loop) -> None:
+    registered: list[int] = []
+    faked._register = lambda fd, events: registered.append(fd)
+    for change in (lambda: faked.watch(6, READ, lambda: None), lambda: faked.unwatch(6), lambda: faked.closing(6)):
+        faked.watch_connect(6, lambda: None)
+        change()
+        assert not faked.keep(6)
+        faked.closing(6)
+    assert registered == [6, 6, 6]
+    faked.watch_connect(6, lambda: None)
+    assert faked.keep(6)
+    faked.watch_connect(6, lambda: None)
+    assert registered == [6, 6, 6, 6]
+
+
+def test_an_exception_after_one_was_kept_leaves_it_kept(faked: Loop, caplog: pytest.LogCaptureFixture) -> None:
+    registered: list[int] = []
+    faked._register = lambda fd, events: registered.append(fd)
+    faked.watch_connect(6, lambda: faked.keep(6) and 1 // 0)
+    faked._poller.ready = [6]                       # type: ignore[attr-defined]
+    faked.turn()
+    assert "please report" in caplog.text
+    faked.watch_connect(6, lambda: None)
+    assert registered == [6]
 
 
 def test_an_exception_costs_only_its_callback(faked: Loop, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,104 @@
+"""Sockets for probes over tcp, which Linux lets us use again.
+
+To make a socket, watch it and free it is a fourth of what the kernel charges for a probe. Linux can dissolve a
+connection instead (connect(2), AF_UNSPEC), and the socket, watched as it was, can be connected again. What the member
+gets is what it gets from close(2):
+
+- A connection that is to end with a RST is dissolved at once, which sends it: close(2) with SO_LINGER 0 does the same.
+- Where the member's FIN has come, ours is sent, and the socket waits until it is needed again, the oldest first. By
+  then the member's acknowledgement has come, and nothing is left to dissolve; if the network is slower than that, the
+  member gets a RST for it, when its side of the connection is over.
+
+Any other connection is closed, and on other systems each of them. No member has a link-local address (which a rule
+could not name): a socket that was connected to one stays bound to its interface.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from collections import deque
+from collections.abc import Callable
+
+from l4ipd.loop import ENDED, WRITE, Loop
+
+SPARE = 256                                         # sockets that wait at most, of each kind and family
+NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)     # 0: this system cannot make a socket non-blocking at creation
+KIND = socket.SOCK_STREAM | NONBLOCK | getattr(socket, "SOCK_CLOEXEC", 0)
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
+SOCKET, LINGER, OUR_SIDE = socket.SOL_SOCKET, socket.SO_LINGER, socket.SHUT_WR
+RESET = struct.pack("ii", 1, 0)                     # linger for 0 s: close with a RST
+NOWHERE = bytes(16)                                 # a sockaddr of the family AF_UNSPEC, which is 0
+Socket = socket.SocketType                          # the C type: half the price of socket.socket
+
+
+def _c_connect() -> Callable[[int, bytes, int], int] | None:
+    """The C library's own, since Python's knows no AF_UNSPEC. None where that does not dissolve a connection."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        import ctypes
+        function: Callable[[int, bytes, int], int] = ctypes.CDLL(None).connect
+    except (ImportError, OSError, AttributeError):
+        return None
+    return function
+
+
+CONNECT = _c_connect()
+WAITING = 4 * SPARE if CONNECT is not None else 0   # descriptors, in all
+
+
+class Sockets:
+    """Those of one address family."""
+
+    def __init__(self, loop: Loop, inet6: bool) -> None:
+        self.loop = loop
+        self._family = FAMILIES[inet6]
+        self._most = SPARE if CONNECT is not None and loop.tells else 0
+        self._connect = CONNECT or (lambda fd, address, size: -1)
+        self._dissolved: list[Socket] = []
+        self._ended: deque[Socket] = deque()        # by both sides
+
+    def take(self) -> Socket:
+        """A socket to be connected, which does not block. Raises OSError if there is none to be had."""
+        if self._dissolved:
+            return self._dissolved.pop()
+        while self._ended:
+            sock = self._ended.popleft()
+            if self._connect(sock.fileno(), NOWHERE, len(NOWHERE)) == 0:
+                return sock
+            self._discard(sock)
+        sock = Socket(self._family, KIND)
+        if not NONBLOCK:
+            sock.setblocking(False)
+        return sock
+
+    def end(self, sock: Socket, fd: int, reset: bool, events: int = 0) -> None:
+        """End a connection, with a RST or politely. ``events`` are those of the loop, if they are about this one."""
+        try:
+            if reset:
+                if events == WRITE and len(self._dissolved) < self._most and self.loop.keep(fd) and (
+                        self._connect(fd, NOWHERE, len(NOWHERE)) == 0):
+                    self._dissolved.append(sock)
+                    return
+                sock.setsockopt(SOCKET, LINGER, RESET)
+            elif events == ENDED and len(self._ended) < self._most and self.loop.keep(fd):
+                sock.shutdown(OUR_SIDE)
+                self._ended.append(sock)
+                return
+        except OSError:
+            pass                                    # it is gone, then
+        self.loop.closing(fd)
+        sock.close()
+
+    def close(self) -> None:
+        """Give back those that wait."""
+        for sock in (*self._dissolved, *self._ended):
+            self._discard(sock)
+        self._dissolved.clear()
+        self._ended.clear()
+
+    def _discard(self, sock: Socket) -> None:
+        self.loop.closing(sock.fileno())
+        sock.close()

@@ -1,0 +1,182 @@
+"""Sockets that are used again: no probe notices, nor does a member."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import random
+import socket
+from collections.abc import Iterator
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+from members import Member, Watch, answers, dialog, endpoint, overcrowded, refusing, resets, send, silent
+
+from l4ipd import loop, sockets
+from l4ipd.checks import recipe
+from l4ipd.loop import Portable
+from l4ipd.model import Check
+
+pytestmark = pytest.mark.skipif(sockets.CONNECT is None, reason="connections cannot be dissolved here")
+TCP, FIN, HTTP = Check("tcp"), Check("tcp", close="fin"), Check("http")
+BODY, RESET = Check("http", body=b"well"), Check("http", close="reset")
+GREETED = Check("tcp", dialog=dialog(("expect", b"220*")))
+TALK = Check("tcp", dialog=dialog(("expect", b"220*"), ("send", b"QUIT\r\n"), ("expect", b"221*")))
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nwell"
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    with Watch() as watch:
+        yield watch
+
+
+def ours() -> set[int]:
+    """The tcp sockets that are no listeners, by the numbers that the kernel has for them."""
+    found = set()
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/dev/fd/{name}").startswith("socket:"):
+                with socket.socket(fileno=os.dup(int(name))) as sock:
+                    if sock.type == socket.SOCK_STREAM and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                        found.add(os.fstat(int(name)).st_ino)
+    return found
+
+
+class Ender(Member):
+    """Answers, and ends its side with the very same packet; what it then sees of the other side is in ``saw``."""
+
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        super().__init__(Ender.serve, address=address)
+        self.saw: queue.Queue[str] = queue.Queue()
+
+    def serve(self, client: socket.socket) -> None:
+        self.read(client)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+        client.send(OK, socket.MSG_MORE)
+        client.shutdown(socket.SHUT_WR)
+        try:
+            self.saw.put("data" if client.recv(10) else "end")
+        except ConnectionResetError:
+            self.saw.put("reset")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_one_socket_for_many_probes(watch: Watch, address: str) -> None:
+    with Ender(address) as member, Member(silent, address=address) as other:
+        before = ours()
+        assert watch.probe(TCP, other.port, address) == ("L4OK", "connected")
+        kept = ours() - before
+        assert len(kept) == 1
+        for _ in range(5):
+            assert watch.probe(HTTP, member.port, address) == ("L7OK", "200")
+            assert watch.probe(TCP, other.port, address) == ("L4OK", "connected")
+            assert watch.probe(BODY, member.port, address).code == "L7OK"
+            assert watch.probe(TCP, member.port, address) == ("L4OK", "connected")
+        assert kept <= ours()
+
+
+def test_the_member_sees_a_polite_end(watch: Watch) -> None:
+    with Ender() as member:
+        for _ in range(3):
+            assert watch.probe(HTTP, member.port).code == "L7OK"
+            assert member.saw.get(timeout=10) == "end"
+        assert watch.probe(RESET, member.port).code == "L7OK"
+        assert member.saw.get(timeout=10) == "reset"
+
+
+@pytest.mark.parametrize("without", ["the system's help", "what the poller tells", "success"])
+def test_without_it_connections_are_closed(without: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if without == "the system's help":
+        monkeypatch.setattr(sockets, "CONNECT", None)
+    elif without == "success":
+        monkeypatch.setattr(sockets, "CONNECT", lambda fd, address, size: -1)
+    else:
+        monkeypatch.setattr(loop, "best_poller", Portable)
+    with Ender() as member, Watch() as watch:
+        before = ours()
+        for _ in range(3):
+            assert watch.probe(TCP, member.port) == ("L4OK", "connected")
+        assert ours() == before
+        for _ in range(3):
+            assert watch.probe(HTTP, member.port) == ("L7OK", "200")
+            assert member.saw.get(timeout=10) == "end"
+
+
+def test_no_more_are_kept_than_may_be(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "SPARE", 3)
+    with Ender() as member, Watch() as watch:
+        before = ours()
+        for check, most in ((TCP, 3), (HTTP, 6)):
+            watch.verdicts.clear()
+            for _ in range(20):
+                watch.prober.start(recipe(check, endpoint(check, member.port)), watch.verdicts.append)
+            watch.turn_until(lambda: len(watch.verdicts) == 20)
+            assert {verdict.code for verdict in watch.verdicts} <= {"L4OK", "L7OK"}
+            for _ in range(20 if check is HTTP else 0):
+                assert member.saw.get(timeout=10) == "end"
+            assert 1 <= len(ours() - before) <= most
+        watch.prober.close()
+        assert ours() <= before
+
+
+def test_one_in_which_the_next_connection_fails_is_not_kept(watch: Watch) -> None:
+    with Member(silent) as member, refusing() as closed, overcrowded() as full:
+        before = ours()
+        for port, when, code in ((closed, None, "L4CON"), (full, lambda: True, "L4TOUT")):
+            assert watch.probe(TCP, member.port).code == "L4OK"
+            assert len(ours() - before) == 1
+            assert watch.probe(TCP, port, expire_when=when).code == code
+            assert ours() == before
+
+
+def greets(member: Member, client: socket.socket) -> None:
+    send(client, b"220 welcome\r\n")
+    member.read(client, b"\r\n")
+    send(client, b"221 bye\r\n")
+
+
+def stays(member: Member, client: socket.socket) -> None:
+    member.read(client)
+    send(client, OK)
+    member.hang()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32), bunch=st.integers(1, 12))
+def test_probes_with_used_sockets_say_what_new_ones_say(seed: int, bunch: int) -> None:
+    """Members and checks of all kinds in any order, some at the same time, some given up."""
+    dice = random.Random(seed)
+    with contextlib.ExitStack() as stack:
+        ends, slow = stack.enter_context(Ender()), stack.enter_context(Member(answers(OK, 20)))
+        greeting, staying = stack.enter_context(Member(greets)), stack.enter_context(Member(stays))
+        cut, quiet = stack.enter_context(Member(answers(OK[:20]))), stack.enter_context(Member(silent))
+        closed, watch = stack.enter_context(refusing()), stack.enter_context(Watch())
+        kinds = [(TCP, ends.port, "L4OK"), (FIN, ends.port, "L4OK"), (TCP, quiet.port, "L4OK"), (TCP, closed, "L4CON"),
+                 (HTTP, ends.port, "L7OK"), (BODY, ends.port, "L7OK"), (RESET, ends.port, "L7OK"),
+                 (HTTP, slow.port, "L7OK"), (BODY, slow.port, "L7OK"), (HTTP, staying.port, "L7OK"),
+                 (HTTP, cut.port, "L7OK"), (BODY, cut.port, "L7RSP"), (HTTP, closed, "L4CON"),
+                 (GREETED, greeting.port, "L7OK"), (TALK, greeting.port, "L7OK"), (HTTP, greeting.port, "L7RSP"),
+                 (HTTP, quiet.port, "L7TOUT")]
+        for _ in range(30 // bunch + 1):
+            told: list[tuple[str, str]] = []
+            flights = []
+            for _ in range(bunch):
+                check, port, code = dice.choice(kinds)
+                probe = watch.prober.start(recipe(check, endpoint(check, port)),
+                                           lambda verdict, code=code: told.append((code, verdict.code)))    # type: ignore[misc]
+                if code == "L7TOUT":
+                    flights.append(probe)
+            watch.turn_until(lambda: len(told) == bunch - len(flights))
+            for _ in range(3 if flights else 0):    # what has arrived beats a deadline
+                watch.loop.turn()
+            for probe in flights:
+                if dice.random() < 0.5:
+                    probe.cancel()
+                    told.append(("", ""))
+            for probe in flights:
+                probe.expire()
+            assert len(told) == bunch
+            assert all(expected == seen for expected, seen in told), told
