@@ -13,6 +13,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from l4ipd.checks import recipe
 from l4ipd.health import Verdict
@@ -22,6 +23,8 @@ from l4ipd.probe import Prober
 
 Behaviour = Callable[[socket.socket], object]
 PATIENCE = 20.0                                     # seconds after which a test has failed
+
+SomeMember = TypeVar("SomeMember", bound="Member")
 
 
 class Member:
@@ -36,7 +39,7 @@ class Member:
         self.port: int = self._listener.getsockname()[1]
         self.requests: list[bytes] = []             # whatever the behaviours have read
 
-    def __enter__(self) -> Member:
+    def __enter__(self: SomeMember) -> SomeMember:
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 

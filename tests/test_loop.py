@@ -227,7 +227,9 @@ def test_one_that_was_kept_is_not_taken_for_connected_in_the_turn_in_which_it_is
 def test_only_one_that_is_registered_for_its_connection_is_kept(faked: Loop) -> None:
     registered: list[int] = []
     faked._register = lambda fd, events: registered.append(fd)
-    for change in (lambda: faked.watch(6, READ, lambda: None), lambda: faked.unwatch(6), lambda: faked.closing(6)):
+    changes: tuple[Callable[[], object], ...] = (
+        lambda: faked.watch(6, READ, lambda: None), lambda: faked.unwatch(6), lambda: faked.closing(6))
+    for change in changes:
         faked.watch_connect(6, lambda: None)
         change()
         assert not faked.keep(6)

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
-from members import Member, Watch, answers, dialog, endpoint, overcrowded, refusing, resets, send, silent
+from members import Member, Watch, answers, dialog, endpoint, overcrowded, refusing, send, silent
 
 from l4ipd import loop, sockets
 from l4ipd.checks import recipe
 from l4ipd.loop import Portable
 from l4ipd.model import Check
+from l4ipd.probe import Probe
 
 pytestmark = pytest.mark.skipif(sockets.CONNECT is None, reason="connections cannot be dissolved here")
 TCP, FIN, HTTP = Check("tcp"), Check("tcp", close="fin"), Check("http")
@@ -49,7 +50,7 @@ class Ender(Member):
     """Answers, and ends its side with the very same packet; what it then sees of the other side is in ``saw``."""
 
     def __init__(self, address: str = "127.0.0.1") -> None:
-        super().__init__(Ender.serve, address=address)
+        super().__init__(lambda member, client: self.serve(client), address=address)
         self.saw: queue.Queue[str] = queue.Queue()
 
     def serve(self, client: socket.socket) -> None:
@@ -161,22 +162,29 @@ def test_probes_with_used_sockets_say_what_new_ones_say(seed: int, bunch: int) -
                  (GREETED, greeting.port, "L7OK"), (TALK, greeting.port, "L7OK"), (HTTP, greeting.port, "L7RSP"),
                  (HTTP, quiet.port, "L7TOUT")]
         for _ in range(30 // bunch + 1):
-            told: list[tuple[str, str]] = []
-            flights = []
-            for _ in range(bunch):
-                check, port, code = dice.choice(kinds)
-                probe = watch.prober.start(recipe(check, endpoint(check, port)),
-                                           lambda verdict, code=code: told.append((code, verdict.code)))    # type: ignore[misc]
-                if code == "L7TOUT":
-                    flights.append(probe)
-            watch.turn_until(lambda: len(told) == bunch - len(flights))
-            for _ in range(3 if flights else 0):    # what has arrived beats a deadline
-                watch.loop.turn()
-            for probe in flights:
-                if dice.random() < 0.5:
-                    probe.cancel()
-                    told.append(("", ""))
-            for probe in flights:
-                probe.expire()
-            assert len(told) == bunch
-            assert all(expected == seen for expected, seen in told), told
+            probes(watch, [dice.choice(kinds) for _ in range(bunch)], dice)
+
+
+def probes(watch: Watch, kinds: list[tuple[Check, int, str]], dice: random.Random) -> None:
+    """Probes at the same time: each says what is expected of its kind, or is given up."""
+    told: list[tuple[str, str]] = []
+    silences = []
+
+    def start(check: Check, port: int, code: str) -> Probe:
+        return watch.prober.start(recipe(check, endpoint(check, port)),
+                                  lambda verdict: told.append((code, verdict.code)))
+
+    for kind in kinds:
+        probe = start(*kind)
+        if kind[-1] == "L7TOUT":
+            silences.append(probe)
+    watch.turn_until(lambda: len(told) == len(kinds) - len(silences))
+    for _ in range(3 if silences else 0):           # what has arrived beats a deadline
+        watch.loop.turn()
+    for probe in silences:
+        if dice.random() < 0.5:
+            probe.cancel()
+            told.append(("", ""))
+        probe.expire()
+    assert len(told) == len(kinds)
+    assert all(expected == seen for expected, seen in told), told
