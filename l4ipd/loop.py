@@ -74,8 +74,8 @@ class Loop:
         self.lateness = 0.0                         # how late the first timer of the last turn was, in seconds
         self.events = 0                             # what the poller says of the descriptor at hand; 0: it does not
         self._poller = poller or best_poller()
-        self._register, self._closing, self._connect, self.tells = (
-            self._poller.register, self._poller.closing, self._poller.CONNECT, self._poller.TELLS)
+        self._register, self._closing, self._connect = (
+            self._poller.register, self._poller.closing, self._poller.CONNECT)
         self._handlers: dict[int, Callback] = {}
         self._gone: set[int] = set()                # those that were let go in this turn
         self._early: set[int] = set()               # those that are registered as watch_connect did it
@@ -127,11 +127,11 @@ class Loop:
     def keep(self, fd: int) -> bool:
         """Call nobody about a descriptor of :meth:`watch_connect` until it is connected again, which that will be told.
 
-        Only where the poller :attr:`tells` events. False if it is registered in another way by now: then close it.
+        Only in a turn in which :attr:`events` said something of it: a poller that does not, may not tell of the next
+        connection. False if it is registered in another way by now: then close it.
         """
         if fd not in self._early:
             return False
-        self._gone.add(fd)
         del self._handlers[fd]
         return True
 
@@ -315,11 +315,11 @@ class Poller(Protocol):
 
     ``poll`` returns the descriptors that are ready, each with what is known of it: READ, WRITE and whatever else the
     system has to say, or 0; with a timeout of None it waits for ever. A descriptor that is registered for ``CONNECT``
-    is reported when it becomes writable; a poller that TELLS events reports from then on when something arrives, too.
+    is reported when it becomes writable; a poller that says what is known reports from then on when something arrives,
+    too.
     """
 
     CONNECT: int
-    TELLS: bool
 
     @property
     def closing(self) -> Callable[[int], None] | None:
@@ -336,7 +336,6 @@ class Epoll:
     """Linux."""
 
     CONNECT = ENDED | (1 << 31)                     # EPOLLET: each change once
-    TELLS = True
     closing = None                                  # unless the descriptor was duplicated (epoll(7), Q6)
 
     def __init__(self) -> None:
@@ -352,7 +351,6 @@ class Kqueue:
     """FreeBSD, NetBSD, macOS. Reading and writing are two filters; ``_events`` remembers which are on."""
 
     CONNECT = WRITE
-    TELLS = False
 
     def __init__(self) -> None:
         self._kqueue = BSD.kqueue()
@@ -391,7 +389,6 @@ class Portable:
     EVENTS = {READ: selectors.EVENT_READ, WRITE: selectors.EVENT_WRITE,
               READ | WRITE: selectors.EVENT_READ | selectors.EVENT_WRITE}
     CONNECT = WRITE
-    TELLS = False
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()

@@ -55,7 +55,7 @@ class Sockets:
     def __init__(self, loop: Loop, inet6: bool) -> None:
         self.loop = loop
         self._family = FAMILIES[inet6]
-        self._most = SPARE if CONNECT is not None and loop.tells else 0
+        self._most = SPARE if CONNECT is not None else 0
         self._connect = CONNECT or (lambda fd, address, size: -1)
         self._dissolved: list[Socket] = []
         self._ended: deque[Socket] = deque()        # by both sides

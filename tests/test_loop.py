@@ -30,7 +30,7 @@ class Clock:
 class Sleeper:
     """A poller that moves a :class:`Clock` instead of sleeping, and reports what a test puts in."""
 
-    CONNECT, TELLS = WRITE, False
+    CONNECT = WRITE
 
     def __init__(self, clock: Clock) -> None:
         self.clock, self.ready, self.slept = clock, [], []          # type: ignore[var-annotated]

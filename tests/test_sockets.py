@@ -101,9 +101,34 @@ def test_without_it_connections_are_closed(without: str, monkeypatch: pytest.Mon
         for _ in range(3):
             assert watch.probe(TCP, member.port) == ("L4OK", "connected")
         assert ours() == before
-        for _ in range(3):
+        for _ in range(20):
             assert watch.probe(HTTP, member.port) == ("L7OK", "200")
             assert member.saw.get(timeout=10) == "end"
+        assert len(ours() - before) <= 1
+
+
+def test_one_whose_member_does_not_end_is_closed(watch: Watch) -> None:
+    with Member(stays) as member:
+        before = ours()
+        for check in (HTTP, FIN):
+            assert watch.probe(check, member.port).code[2:] == "OK"
+            member.over.set()
+            watch.turn_until(lambda: ours() == before)
+            member.over.clear()
+
+
+@pytest.mark.parametrize("check", [TCP, HTTP])
+def test_a_connection_to_itself_leaves_nothing(watch: Watch, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As happens when the kernel picks the port of the member, where nobody listens, for the probe's own side."""
+    with refusing() as port:
+        pass
+    sock = sockets.Socket(socket.AF_INET, sockets.KIND)
+    sock.bind(("127.0.0.1", port))
+    with monkeypatch.context() as patched:
+        patched.setattr(sockets.Sockets, "take", lambda self: sock)
+        assert watch.probe(check, port).code == "L4CON"
+    with socket.socket() as again:
+        again.bind(("127.0.0.1", port))             # not in TIME_WAIT
 
 
 def test_no_more_are_kept_than_may_be(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
