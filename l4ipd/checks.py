@@ -23,6 +23,7 @@ CONNECTED = Verdict("L4OK", "connected")
 SHAKEN = Verdict("L6OK", "handshake complete")
 REFUSED = Verdict("L4OK", "connection refused, as it should be")
 OPEN = Verdict("L4CON", "the port is open, and should be closed")
+KINDS = ((False, False), (False, True), (True, False), (True, True))     # IPv6 or not; does the member speak first?
 EPHEMERAL = 10000               # no system takes the port of an outgoing connection from below (by default)
 
 
@@ -53,7 +54,7 @@ class Method:
     tls: Tls | None = None
     closed: bool = False        # the port must refuse
     reset: bool = False         # end the connection with a RST instead of a FIN
-    listens: bool = False       # the member speaks first
+    kind: int = 0               # of connection over tcp: an index of KINDS
     loops: bool = False         # a connection might be one to itself (RFC 9293, simultaneous open)
     user: str | None = None
 
@@ -93,7 +94,7 @@ def _method(check: Check, inet6: bool, speaks: str, loops: bool) -> Method:
         tls=tls,
         closed=check.closed,
         reset=check.close == "reset" or (check.close is None and not speaks and not tls),
-        listens=speaks == "it" and not tls,
+        kind=KINDS.index((inet6, speaks == "it" and not tls)),
         loops=loops,
         user=check.user,
     )

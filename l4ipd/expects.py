@@ -163,6 +163,7 @@ def _owed(before: bytes, data: bytes) -> bytes:
 
 
 STATUS = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9][0-9])(?=[ \r\n])")
+LINE = b"HTTP/1.1 %3s "                             # how nearly all answers begin
 SHORTEST = len(b"HTTP/1.1 200\n")                   # a status line, with the byte that ends the number
 BLANK = re.compile(rb"\r?\n\r?\n")
 INTERIM = frozenset(range(100, 200)) - {101}        # statuses that another one follows
@@ -173,22 +174,25 @@ class Status:
     """An HTTP answer, judged by its status line as soon as the number is there; interim answers (1xx) are skipped."""
 
     ranges: Ranges
-    good: dict[bytes, Verdict] = field(init=False, compare=False, repr=False)      # by number, what passes
+    good: dict[bytes, Verdict] = field(init=False, compare=False, repr=False)      # what passes, by LINE
     where = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "good", {b"%d" % code: Verdict("L7OK", str(code)) for low, high in self.ranges
-                                          for code in range(low, high + 1) if code not in INTERIM})
+        codes = {code for low, high in self.ranges for code in range(low, high + 1)} - INTERIM
+        object.__setattr__(self, "good", {LINE % str(code).encode(): Verdict("L7OK", str(code)) for code in codes})
 
     def read(self, data: bytes, eof: bool) -> Verdict | None:
+        verdict = self.good.get(data[:len(LINE)])   # nearly always
+        if verdict is not None:
+            return verdict
         start = 0
         while True:
             found = STATUS.match(data, start)
             if found is None:
                 return _no_status(data[start:], eof)
             number = found[1]
-            if number in self.good:
-                return self.good[number]
+            if LINE % number in self.good:
+                return self.good[LINE % number]
             if int(number) not in INTERIM:
                 break
             blank = BLANK.search(data, start)

@@ -72,13 +72,12 @@ class Loop:
         self.now = clock()                          # the time of this turn
         self.stalled = float("-inf")                # when the last stall ended
         self.lateness = 0.0                         # how late the first timer of the last turn was, in seconds
-        self.events = 0                             # what the poller says of the descriptor at hand; 0: it does not
+        self.events = 0                             # what the poller says of the descriptor at hand; 0: nothing
         self._poller = poller or best_poller()
         self._register, self._closing, self._connect = (
             self._poller.register, self._poller.closing, self._poller.CONNECT)
-        self._handlers: dict[int, Callback] = {}
+        self._handlers: dict[int, Callback | None] = {}     # None: it is kept
         self._gone: set[int] = set()                # those that were let go in this turn
-        self._early: set[int] = set()               # those that are registered as watch_connect did it
         self._slots: dict[int, list[Timed]] = {}
         self._ticks: list[int] = []                 # heap of the keys of _slots
         self._when = NEVER                          # what was set last, and its slot: a bunch is set for the same time
@@ -95,7 +94,7 @@ class Loop:
         """Call ``callback`` whenever ``fd`` is ready for ``events`` (READ, WRITE or both) or broken."""
         if fd in self._handlers:
             self._poller.modify(fd, events)
-            self._early.discard(fd)
+            self.events = 0
         else:
             self._poller.register(fd, events)
         self._handlers[fd] = callback
@@ -106,12 +105,11 @@ class Loop:
         In it, :attr:`events` is WRITE when there is no error and nothing to be read; anything else leaves that open.
         ``fd`` may be one of :meth:`keep`.
         """
-        if fd in self._early:
+        if fd in self._handlers:
             self._gone.add(fd)                      # what this turn has still to report is about its past
         else:
             register = self._register
             register(fd, self._connect)
-            self._early.add(fd)
         self._handlers[fd] = callback
 
     def watch_answer(self, fd: int, callback: Callback) -> None:
@@ -124,28 +122,24 @@ class Loop:
         else:
             self.watch(fd, READ, callback)
 
-    def keep(self, fd: int) -> bool:
-        """Call nobody about a descriptor of :meth:`watch_connect` until it is connected again, which that will be told.
+    def keep(self, fd: int) -> None:
+        """Call nobody about a descriptor of :meth:`watch_connect` until it is given to that again.
 
-        Only in a turn in which :attr:`events` said something of it: a poller that does not, may not tell of the next
-        connection. False if it is registered in another way by now: then close it.
+        Only where :attr:`events` says WRITE or ENDED of it, in its callback: then it is registered in a way that will
+        tell of the next connection, too. That is not so any more after a :meth:`watch`.
         """
-        if fd not in self._early:
-            return False
-        del self._handlers[fd]
-        return True
+        self._handlers[fd] = None
 
     def unwatch(self, fd: int) -> None:
         """Stop watching a descriptor that stays open."""
-        if self._handlers.pop(fd, None) is not None:
+        if fd in self._handlers:
+            del self._handlers[fd]
             self._gone.add(fd)
-            self._early.discard(fd)
             self._poller.unregister(fd)
 
     def closing(self, fd: int) -> None:
         """Forget a descriptor that the caller closes next."""
         self._gone.add(fd)
-        self._early.discard(fd)
         if self._handlers.pop(fd, None) is not None and self._closing is not None:
             self._closing(fd)
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from l4ipd.checks import Recipe, recipe, tls_of
+from l4ipd.checks import KINDS, Recipe, recipe, tls_of
 from l4ipd.command import Command, Commands, places, prepare_command
 from l4ipd.health import Verdict
 from l4ipd.loop import Loop
@@ -41,13 +41,13 @@ class Prober:
     def __init__(self, loop: Loop, commands: int | None = None) -> None:
         self.loop = loop
         self.commands = Commands(loop, commands or places())
-        self._sockets = Sockets(loop, False), Sockets(loop, True)
+        self._sockets = [Sockets(loop, *kind) for kind in KINDS]
         self._pingers = Pinger(loop, False), Pinger(loop, True)
 
     def start(self, recipe: Recipe, done: Done) -> Probe:
         transport = recipe.method.transport
         if transport == "tcp":
-            return Stream(self._sockets[recipe.method.inet6], recipe, done)
+            return Stream(self._sockets[recipe.method.kind], recipe, done)
         if transport == "udp":
             return Datagram(self.loop, recipe, done)
         if transport == "icmp":
@@ -56,8 +56,10 @@ class Prober:
 
     def close(self) -> None:
         """Give the shared sockets back."""
-        for shared in (*self._sockets, *self._pingers):
-            shared.close()
+        for sockets in self._sockets:
+            sockets.close()
+        for pinger in self._pingers:
+            pinger.close()
 
 
 def prepare(check: Check, endpoints: Sequence[Endpoint] = ()) -> None:

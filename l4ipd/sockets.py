@@ -21,13 +21,15 @@ import sys
 from collections import deque
 from collections.abc import Callable
 
+from l4ipd.checks import KINDS
 from l4ipd.loop import ENDED, WRITE, Loop
 
-SPARE = 256                                         # sockets that wait at most, of each kind and family
+SPARE = 128                                         # sockets that wait at most, of each kind
 NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)     # 0: this system cannot make a socket non-blocking at creation
 KIND = socket.SOCK_STREAM | NONBLOCK | getattr(socket, "SOCK_CLOEXEC", 0)
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
-SOCKET, LINGER, OUR_SIDE = socket.SOL_SOCKET, socket.SO_LINGER, socket.SHUT_WR
+TCP, SOCKET, LINGER, OUR_SIDE = socket.IPPROTO_TCP, socket.SOL_SOCKET, socket.SO_LINGER, socket.SHUT_WR
+DEFER: int | None = getattr(socket, "TCP_DEFER_ACCEPT", None)   # before connect: send no ACK if data may go with it
 RESET = struct.pack("ii", 1, 0)                     # linger for 0 s: close with a RST
 NOWHERE = bytes(16)                                 # a sockaddr of the family AF_UNSPEC, which is 0
 Socket = socket.SocketType                          # the C type: half the price of socket.socket
@@ -46,15 +48,19 @@ def _c_connect() -> Callable[[int, bytes, int], int] | None:
 
 
 CONNECT = _c_connect()
-WAITING = 4 * SPARE if CONNECT is not None else 0   # descriptors, in all
+WAITING = 2 * len(KINDS) * SPARE if CONNECT is not None else 0   # descriptors, in all
 
 
 class Sockets:
-    """Those of one address family."""
+    """Those of one of KINDS.
 
-    def __init__(self, loop: Loop, inet6: bool) -> None:
+    Where we speak first, the last ACK of the handshake goes with our first bytes, or our RST. A member that speaks
+    first would wait for it: 200 ms on Linux, which alone can be told so.
+    """
+
+    def __init__(self, loop: Loop, inet6: bool, listens: bool) -> None:
         self.loop = loop
-        self._family = FAMILIES[inet6]
+        self._family, self._defer = FAMILIES[inet6], None if listens else DEFER
         self._most = SPARE if CONNECT is not None else 0
         self._connect = CONNECT or (lambda fd, address, size: -1)
         self._dissolved: list[Socket] = []
@@ -72,19 +78,23 @@ class Sockets:
         sock = Socket(self._family, KIND)
         if not NONBLOCK:
             sock.setblocking(False)
+        if self._defer is not None:
+            sock.setsockopt(TCP, self._defer, 1)
         return sock
 
     def end(self, sock: Socket, fd: int, reset: bool, events: int = 0) -> None:
         """End a connection, with a RST or politely. ``events`` are those of the loop, if they are about this one."""
         try:
             if reset:
-                if events == WRITE and len(self._dissolved) < self._most and self.loop.keep(fd) and (
+                if events == WRITE and len(self._dissolved) < self._most and (
                         self._connect(fd, NOWHERE, len(NOWHERE)) == 0):
+                    self.loop.keep(fd)
                     self._dissolved.append(sock)
                     return
                 sock.setsockopt(SOCKET, LINGER, RESET)
-            elif events == ENDED and len(self._ended) < self._most and self.loop.keep(fd):
+            elif events == ENDED and len(self._ended) < self._most:
                 sock.shutdown(OUR_SIDE)
+                self.loop.keep(fd)
                 self._ended.append(sock)
                 return
         except OSError:

@@ -36,8 +36,7 @@ CONNECT_TIMED_OUT = Verdict("L4TOUT", "no answer to the connection attempt")
 SHAKE_TIMED_OUT = Verdict("L6TOUT", "no answer to the TLS handshake")
 SHAKE_CUT = Verdict("L6RSP", "connection closed in the TLS handshake")
 CHUNK = 4096                                        # bytes asked for at a time
-QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
-TCP, SOCKET, ERROR = socket.IPPROTO_TCP, socket.SOL_SOCKET, socket.SO_ERROR
+SOCKET, ERROR = socket.SOL_SOCKET, socket.SO_ERROR
 IN_PROGRESS = errno.EINPROGRESS
 
 
@@ -49,7 +48,6 @@ class Stream:
 
     def __init__(self, sockets: Sockets, recipe: Recipe, done: Callable[[Verdict], object]) -> None:
         self._sockets, self._loop, self._recipe, self._done = sockets, sockets.loop, recipe, done
-        method = recipe.method
         self._at = -1                               # the exchange under way; -1: not that far yet
         self._data = self._unsent = b""             # received in this exchange, at most LIMIT and a bit; to be sent
         self._reader: Reader | None = None          # decides on _data
@@ -61,8 +59,6 @@ class Stream:
             done(local(f"socket: {blame.words(error.errno or 0)}"))
             return
         self._fd = sock.fileno()
-        if QUICKACK is not None and not method.listens:     # else Linux would let the member wait for 200 ms
-            sock.setsockopt(TCP, QUICKACK, 0)       # the handshake's last ACK goes with our first bytes, or our RST
         failure = sock.connect_ex((recipe.address, recipe.port))
         if failure == IN_PROGRESS:
             try:

@@ -212,7 +212,7 @@ def test_a_descriptor_closed_and_used_again_in_one_turn_is_not_taken_for_ready(f
 def test_one_that_was_kept_is_not_taken_for_connected_in_the_turn_in_which_it_is_connected_again(faked: Loop) -> None:
     seen: list[str] = []
     faked.watch_connect(6, lambda: seen.append("connected"))
-    assert faked.keep(6)
+    faked.keep(6)
     faked._poller.ready = [6]                       # type: ignore[attr-defined]
     faked.turn()                                    # the end of the old connection is reported: it is nobody's
     faked.watch(5, READ, lambda: faked.watch_connect(6, lambda: seen.append("connected again")))
@@ -224,32 +224,54 @@ def test_one_that_was_kept_is_not_taken_for_connected_in_the_turn_in_which_it_is
     assert seen == ["connected again"]
 
 
-def test_only_one_that_is_registered_for_its_connection_is_kept(faked: Loop) -> None:
+def test_one_that_is_kept_stays_registered_until_it_is_let_go(faked: Loop) -> None:
     registered: list[int] = []
     faked._register = lambda fd, events: registered.append(fd)
-    changes: tuple[Callable[[], object], ...] = (
-        lambda: faked.watch(6, READ, lambda: None), lambda: faked.unwatch(6), lambda: faked.closing(6))
-    for change in changes:
+    faked.watch_connect(6, lambda: None)
+    for let_go in (faked.unwatch, faked.closing):
+        for _ in range(2):
+            faked.keep(6)
+            faked.watch_connect(6, lambda: None)
+        faked.keep(6)
+        assert registered == [6]
+        let_go(6)
         faked.watch_connect(6, lambda: None)
-        change()
-        assert not faked.keep(6)
-        faked.closing(6)
-    assert registered == [6, 6, 6]
-    faked.watch_connect(6, lambda: None)
-    assert faked.keep(6)
-    faked.watch_connect(6, lambda: None)
-    assert registered == [6, 6, 6, 6]
+        assert registered == [6, 6]
+        registered.pop()
 
 
-def test_an_exception_after_one_was_kept_leaves_it_kept(faked: Loop, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_the_poller_says_does_not_count_any_more_after_a_watch(clock: Clock) -> None:
+    class Telling(Sleeper):
+        def poll(self, timeout: float | None) -> list[tuple[int, int]]:
+            return [(fd, READ | WRITE) for fd, _ in super().poll(timeout)]
+
+    loop, seen = Loop(clock, Telling(clock)), []
+
+    def callback() -> None:
+        seen.append(loop.events)
+        loop.watch(6, READ, callback)
+        seen.append(loop.events)
+
+    loop.watch_connect(6, callback)
+    loop._poller.ready = [6]                        # type: ignore[attr-defined]
+    loop.turn()
+    assert seen == [READ | WRITE, 0]
+
+
+def test_an_exception_lets_one_go_that_was_kept(faked: Loop, caplog: pytest.LogCaptureFixture) -> None:
     registered: list[int] = []
     faked._register = lambda fd, events: registered.append(fd)
-    faked.watch_connect(6, lambda: faked.keep(6) and 1 // 0)
+
+    def callback() -> None:
+        faked.keep(6)
+        raise ValueError
+
+    faked.watch_connect(6, callback)
     faked._poller.ready = [6]                       # type: ignore[attr-defined]
     faked.turn()
     assert "please report" in caplog.text
     faked.watch_connect(6, lambda: None)
-    assert registered == [6]
+    assert registered == [6, 6]
 
 
 def test_an_exception_costs_only_its_callback(faked: Loop, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,7 @@ import os
 import queue
 import random
 import socket
+import sys
 from collections.abc import Iterator
 
 import hypothesis.strategies as st
@@ -15,8 +16,8 @@ from hypothesis import given, settings
 from members import Member, Watch, answers, dialog, endpoint, overcrowded, refusing, send, silent
 
 from l4ipd import loop, sockets
-from l4ipd.checks import recipe
-from l4ipd.loop import Portable
+from l4ipd.checks import KINDS, recipe
+from l4ipd.loop import WRITE, Loop, Portable
 from l4ipd.model import Check
 from l4ipd.probe import Probe
 
@@ -25,6 +26,7 @@ TCP, FIN, HTTP = Check("tcp"), Check("tcp", close="fin"), Check("http")
 BODY, RESET = Check("http", body=b"well"), Check("http", close="reset")
 GREETED = Check("tcp", dialog=dialog(("expect", b"220*")))
 TALK = Check("tcp", dialog=dialog(("expect", b"220*"), ("send", b"QUIT\r\n"), ("expect", b"221*")))
+TWICE = Check("tcp", dialog=dialog(("send", b"GET / HTTP/1.0\r\n\r\n"), ("expect", b"HTTP/*"), ("expect", b"Content*")))
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nwell"
 
 
@@ -117,6 +119,41 @@ def test_one_whose_member_does_not_end_is_closed(watch: Watch) -> None:
             member.over.clear()
 
 
+def test_one_that_is_watched_in_another_way_is_closed(watch: Watch) -> None:
+    """The answer to both steps and the end come at once, and between the steps more is waited for."""
+    with Ender() as member:
+        before = ours()
+        for _ in range(10):
+            assert watch.probe(TWICE, member.port).code == "L7OK"
+            assert member.saw.get(timeout=10) == "end"
+            watch.turn_until(lambda: ours() == before)
+            assert watch.probe(TCP, member.port).code == "L4OK"
+            watch.prober.close()
+
+
+def segments(sock: socket.SocketType) -> int:
+    """How many it has sent (struct tcp_info of Linux)."""
+    return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 140)[136:], sys.byteorder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_we_speak_first_the_handshake_ends_with_what_we_say(kind: tuple[bool, bool]) -> None:
+    address, speaks_first = ("127.0.0.1", "::1")[kind[0]], kind[1]
+    with Ender(address) as member:
+        loop = Loop()
+        pool = sockets.Sockets(loop, *kind)
+        for _ in range(3):
+            sock = pool.take()
+            sock.connect_ex((address, member.port))
+            loop.watch_connect(sock.fileno(), lambda: None)
+            loop.turn()
+            assert loop.events == WRITE
+            assert segments(sock) == 1 + speaks_first
+            pool.end(sock, sock.fileno(), True, loop.events)
+        pool.close()
+        loop.close()
+
+
 @pytest.mark.parametrize("check", [TCP, HTTP])
 def test_a_connection_to_itself_leaves_nothing(watch: Watch, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     """As happens when the kernel picks the port of the member, where nobody listens, for the probe's own side."""
@@ -181,10 +218,10 @@ def test_probes_with_used_sockets_say_what_new_ones_say(seed: int, bunch: int) -
         cut, quiet = stack.enter_context(Member(answers(OK[:20]))), stack.enter_context(Member(silent))
         closed, watch = stack.enter_context(refusing()), stack.enter_context(Watch())
         kinds = [(TCP, ends.port, "L4OK"), (FIN, ends.port, "L4OK"), (TCP, quiet.port, "L4OK"), (TCP, closed, "L4CON"),
-                 (HTTP, ends.port, "L7OK"), (BODY, ends.port, "L7OK"), (RESET, ends.port, "L7OK"),
-                 (HTTP, slow.port, "L7OK"), (BODY, slow.port, "L7OK"), (HTTP, staying.port, "L7OK"),
-                 (HTTP, cut.port, "L7OK"), (BODY, cut.port, "L7RSP"), (HTTP, closed, "L4CON"),
-                 (GREETED, greeting.port, "L7OK"), (TALK, greeting.port, "L7OK"), (HTTP, greeting.port, "L7RSP"),
+                 (HTTP, ends.port, "L7OK"), (TWICE, ends.port, "L7OK"), (BODY, ends.port, "L7OK"),
+                 (RESET, ends.port, "L7OK"), (HTTP, slow.port, "L7OK"), (BODY, slow.port, "L7OK"),
+                 (HTTP, staying.port, "L7OK"), (HTTP, cut.port, "L7OK"), (BODY, cut.port, "L7RSP"),
+                 (HTTP, closed, "L4CON"), (GREETED, greeting.port, "L7OK"), (TALK, greeting.port, "L7OK"), (HTTP, greeting.port, "L7RSP"),
                  (HTTP, quiet.port, "L7TOUT")]
         for _ in range(30 // bunch + 1):
             probes(watch, [dice.choice(kinds) for _ in range(bunch)], dice)
