@@ -221,8 +221,8 @@ def test_probes_with_used_sockets_say_what_new_ones_say(seed: int, bunch: int) -
                  (HTTP, ends.port, "L7OK"), (TWICE, ends.port, "L7OK"), (BODY, ends.port, "L7OK"),
                  (RESET, ends.port, "L7OK"), (HTTP, slow.port, "L7OK"), (BODY, slow.port, "L7OK"),
                  (HTTP, staying.port, "L7OK"), (HTTP, cut.port, "L7OK"), (BODY, cut.port, "L7RSP"),
-                 (HTTP, closed, "L4CON"), (GREETED, greeting.port, "L7OK"), (TALK, greeting.port, "L7OK"), (HTTP, greeting.port, "L7RSP"),
-                 (HTTP, quiet.port, "L7TOUT")]
+                 (HTTP, closed, "L4CON"), (GREETED, greeting.port, "L7OK"), (TALK, greeting.port, "L7OK"),
+                 (HTTP, greeting.port, "L7RSP"), (HTTP, quiet.port, "L7TOUT")]
         for _ in range(30 // bunch + 1):
             probes(watch, [dice.choice(kinds) for _ in range(bunch)], dice)
 
