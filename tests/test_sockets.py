@@ -136,6 +136,14 @@ def segments(sock: socket.SocketType) -> int:
     return int.from_bytes(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 140)[136:], sys.byteorder)
 
 
+@pytest.mark.parametrize(("check", "speaks_first"), [
+    (TCP, False), (HTTP, False), (TWICE, False), (GREETED, True), (TALK, True), (Check("tcp", closed=True), False),
+    (Check("https"), False), (Check("tls", dialog=GREETED.dialog), False)])     # in TLS we speak first anyway
+def test_who_speaks_first(check: Check, speaks_first: bool) -> None:
+    for address in ("127.0.0.1", "::1"):
+        assert KINDS[recipe(check, endpoint(check, 80, address)).method.kind] == (":" in address, speaks_first)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_where_we_speak_first_the_handshake_ends_with_what_we_say(kind: tuple[bool, bool]) -> None:
     address, speaks_first = ("127.0.0.1", "::1")[kind[0]], kind[1]
