@@ -9,13 +9,15 @@ servers for a while, the tour stops one and starts it again by itself.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import http.server
 import logging
+import socket
 import socketserver
 import sys
 import threading
-from contextlib import ExitStack
+import time
 
 from l4ipd.child import Child, Exit
 from l4ipd.config import parse
@@ -25,6 +27,7 @@ from l4ipd.loop import Loop
 HOST, PORT = "127.0.0.1", 8080
 SERVERS = {"web1": 8081, "web2": 8082, "web3": 8083}
 QUIET, OUTAGE = 12.0, 6.0                           # seconds until the tour stops a server, and starts it again
+PATIENCE = 10.0                                     # seconds for the servers to come up
 CONFIG = f"""
 ipfilter: {{interface: lo0}}
 resets: {{interface: lo0}}
@@ -53,7 +56,7 @@ def run(verbose: bool) -> int:
     logs.to_stderr(config.log)
     rehearsal = Rehearsal()
     options = argparse.Namespace(config="the demo", verbose=verbose)
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         stack.callback(rehearsal.stop)
         main.run(options, rehearsal.adapt(config), rehearsal, guide=Tour)
     return 0
@@ -70,6 +73,7 @@ class Tour:
         daemon.listeners.append(self._heard)
         for name in SERVERS:
             self._start(name)
+        _await_servers()                            # before the first probe, so that the tour begins with all of them
         self.told = False
         self.next = loop.later(QUIET, self._stop_one)
 
@@ -130,7 +134,6 @@ class Tour:
 
 
 def _is_free(port: int) -> bool:
-    import socket
     with socket.socket() as probe:
         if probe.connect_ex((HOST, port)) == 0:     # some systems let two listen
             return False
@@ -141,6 +144,15 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _await_servers() -> None:
+    end = time.monotonic() + PATIENCE
+    for port in SERVERS.values():
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1.0):
+                break
+            time.sleep(0.02)
 
 
 # -- the web servers, each a process of its own
