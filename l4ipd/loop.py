@@ -33,7 +33,7 @@ from typing import Any, Protocol, TypeVar
 READ, WRITE = 1, 4              # Linux calls them EPOLLIN and EPOLLOUT
 ENDED = READ | WRITE | 0x2000   # EPOLLRDHUP: the other side has ended, too
 RATE = 200                      # ticks a second; timers are rounded up to a tick, so that one wake-up serves a batch
-BATCH = 512                     # timers of a backlog that are fired before the loop looks what has arrived meanwhile
+BATCH = 100                     # timers of a backlog that are fired before the loop looks what has arrived meanwhile
 GIVE_WAY = 0.0001               # seconds for which a thread may keep the interpreter from the loop
 STALL = 0.5                     # seconds that the first timer must be late for a turn to count as stalled
 NEVER = float("nan")            # equal to no time
