@@ -225,7 +225,7 @@ class Daemon:
         had = {monitor.endpoint.group: None for monitor in monitors if monitor.eligible}
         for monitor in monitors:
             endpoint = monitor.endpoint
-            monitor.disabled, monitor.unconfirmed = True, False
+            monitor.disable()
             self.disabled[endpoint.name] = time.time()
             (self._cut.add if now else self._cut.discard)(endpoint.name)
             self._dirty.add(endpoint.group)
@@ -243,7 +243,7 @@ class Daemon:
         """Put endpoints back: each is checked first, then added."""
         for monitor in monitors:
             endpoint = monitor.endpoint
-            monitor.disabled, monitor.unconfirmed = False, True
+            monitor.enable()
             self.disabled.pop(endpoint.name, None)
             self._cut.discard(endpoint.name)
             self._dirty.add(endpoint.group)

@@ -53,7 +53,7 @@ class Monitor:
     __slots__ = ("rounds", "endpoint", "lines", "health", "verdict", "since", "took", "tried", "disabled",
                  "unconfirmed", "queued", "stopped", "trouble", "passes", "failures", "changes", "hold",
                  "hurried", "slot", "_check", "_top", "_fresh", "_probe", "_place", "_first", "_others", "_unrun",
-                 "_due", "_pace", "_begun", "_passing", "_before", "_past")
+                 "_due", "_pace", "_begun", "_passing", "_before", "_past", "_usual")
 
     def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.rounds, self.endpoint = rounds, endpoint
@@ -77,6 +77,7 @@ class Monitor:
         self._passing = False                       # how the last outcomes in a row, the present run, are
         self._before = 0                            # passes, or failures, before this run
         self._past = 0                              # the trail before this run
+        self._usual: Verdict | None = None          # the outcome that would be no news: a pass, on its pace
         self.slot: list[Timed] | None = None        # idle: start; in flight: give up
         self._probe: Probe | None = None
         self._place = 0                             # which of the checks is in flight
@@ -117,7 +118,7 @@ class Monitor:
 
     def adopt(self) -> None:
         """Its rule was found in the kernel: it is up, but its first failure takes it down."""
-        self.health = health.adopted(self._check.rise)
+        self.health, self._usual = health.adopted(self._check.rise), None
 
     def inherit(self, old: Monitor) -> None:
         """Take over from a monitor whose endpoint was checked in another way, or elsewhere."""
@@ -127,10 +128,18 @@ class Monitor:
             if old.up:
                 self.adopt()
 
+    def disable(self) -> None:
+        """The operator takes it out, whatever its probes say."""
+        self.disabled, self.unconfirmed = True, False
+
+    def enable(self) -> None:
+        """The operator puts it back: it is checked first."""
+        self.disabled, self.unconfirmed, self._usual = False, True, None
+
     def hasten(self) -> None:
         """Probe now, or let the probe in flight be it."""
         if not self.in_flight and not self.stopped:
-            self._due, self._pace = self.rounds.loop.now, 0.0
+            self._due, self._pace, self._usual = self.rounds.loop.now, 0.0, None
             self.rounds.loop.set(self, self._due)
 
     def refuse(self, verdict: Verdict) -> None:
@@ -141,7 +150,7 @@ class Monitor:
         self.hurried = True
         self.verdict, self.took = verdict, 0.0
         self._count(False)
-        self.health = 0
+        self.health, self._usual = 0, None
         self.since = self.rounds.loop.now
         self.changes += 1
         self.unconfirmed = False
@@ -195,11 +204,11 @@ class Monitor:
             probe = start(recipe, self._done)
         except Exception:
             log.exception("internal error: please report this")
-            probe = None
+            if self._probe is STARTING:
+                self._done(local("internal error"))
+            return
         if self._probe is STARTING:                 # else its verdict has come already
             self._probe = probe
-            if probe is None:
-                self._done(local("internal error"))
 
     def _done(self, verdict: Verdict) -> None:
         self._probe = None
@@ -215,10 +224,10 @@ class Monitor:
         self._fresh.append(took)
         rounds.codes[verdict.code] += 1
         try:
-            if verdict is self.verdict and self._passing and self.health == self._top and not (
-                    self.unconfirmed or self.trouble or rounds.verbose or rounds.outcomes):
-                self.passes += 1                    # the same again, which is nothing new: nearly always
+            if verdict is self._usual and not (rounds.verbose or rounds.outcomes):
+                self.passes += 1                    # nearly always
             else:
+                self._usual = None
                 self._judge(verdict)
         finally:                                    # whatever happens, its next probe must come
             self._reschedule()
@@ -331,13 +340,20 @@ class Monitor:
     def _reschedule(self) -> None:
         """The next probe: one pace after this one was due, on the phase; never in the past."""
         loop = self.rounds.loop
-        pace = self._check.interval if self.health == self._top else self._wanted_pace()    # mostly without a call
-        due = self._due + pace if pace == self._pace else self._on_phase(self._due, pace)
+        due = self._settle(self._wanted_pace()) if self._usual is None else self._due + self._pace
         if due <= loop.now:
             self.rounds.skipped += 1
-            due = self._on_phase(loop.now, pace)
-        self._due, self._pace = due, pace
+            due = self._on_phase(loop.now, self._pace)
+        self._due = due
         loop.set(self, due)
+
+    def _settle(self, pace: float) -> float:
+        """When it is due next, and what outcome would be no news then."""
+        due = self._due + pace if pace == self._pace else self._on_phase(self._due, pace)
+        self._pace = pace
+        if self._passing and self.health == self._top and not (self.unconfirmed or self.trouble):
+            self._usual = self.verdict
+        return due
 
     def _phase(self) -> float:
         """Where in a period its probes are, from 0 to 1: a matter of its name."""

@@ -31,7 +31,7 @@ FAMILIES = (socket.AF_INET, socket.AF_INET6)
 TCP, SOCKET, LINGER, OUR_SIDE = socket.IPPROTO_TCP, socket.SOL_SOCKET, socket.SO_LINGER, socket.SHUT_WR
 DEFER: int | None = getattr(socket, "TCP_DEFER_ACCEPT", None)   # net/ipv4/tcp_input.c: "Save one ACK"
 RESET = struct.pack("ii", 1, 0)                     # linger for 0 s: close with a RST
-NOWHERE = bytes(16)                                 # a sockaddr of the family AF_UNSPEC, which is 0
+NOWHERE, SIZE = bytes(16), 16                       # a sockaddr of the family AF_UNSPEC, which is 0
 Socket = socket.SocketType                          # the C type: half the price of socket.socket
 
 
@@ -41,7 +41,8 @@ def _c_connect() -> Callable[[int, bytes, int], int] | None:
         return None
     try:
         import ctypes
-        function: Callable[[int, bytes, int], int] = ctypes.CDLL(None).connect
+        library = ctypes.PyDLL(None)                # keeps the interpreter: a call that does not wait
+        function: Callable[[int, bytes, int], int] = library.connect
     except (ImportError, OSError, AttributeError):
         return None
     return function
@@ -72,7 +73,7 @@ class Sockets:
             return self._dissolved.pop()
         while self._ended:
             sock = self._ended.popleft()
-            if self._connect(sock.fileno(), NOWHERE, len(NOWHERE)) == 0:
+            if self._connect(sock.fileno(), NOWHERE, SIZE) == 0:
                 return sock
             self._discard(sock)
         sock = Socket(self._family, KIND)
@@ -87,7 +88,7 @@ class Sockets:
         try:
             if reset:
                 if events == WRITE and len(self._dissolved) < self._most and (
-                        self._connect(fd, NOWHERE, len(NOWHERE)) == 0):
+                        self._connect(fd, NOWHERE, SIZE) == 0):
                     self.loop.keep(fd)
                     self._dissolved.append(sock)
                     return

@@ -47,7 +47,10 @@ class Stream:
                  "_tls")
 
     def __init__(self, sockets: Sockets, recipe: Recipe, done: Callable[[Verdict], object]) -> None:
-        self._sockets, self._loop, self._recipe, self._done = sockets, sockets.loop, recipe, done
+        self._sockets = sockets
+        self._loop = loop = sockets.loop
+        self._recipe = recipe
+        self._done = done
         self._at = -1                               # the exchange under way; -1: not that far yet
         self._data = self._unsent = b""             # received in this exchange, at most LIMIT and a bit; to be sent
         self._reader: Reader | None = None          # decides on _data
@@ -58,17 +61,17 @@ class Stream:
             self._fd = -1
             done(local(f"socket: {blame.words(error.errno or 0)}"))
             return
-        self._fd = sock.fileno()
+        self._fd = fd = sock.fileno()
         failure = sock.connect_ex((recipe.address, recipe.port))
         if failure == IN_PROGRESS:
             try:
-                self._loop.watch_connect(self._fd, self._connected)
+                loop.watch_connect(fd, self._connected)
             except OSError as error:                # Linux: fs.epoll.max_user_watches
                 self._refused(error.errno or 0, local(f"watch: {blame.words(error.errno or 0)}"))
         elif failure:
             self._refused(failure, blame.at_once(failure, "connect"))
         else:
-            self._loop.events = 0
+            loop.events = 0
             self._connected()
 
     def expire(self) -> None:
@@ -90,21 +93,24 @@ class Stream:
     # -- states
 
     def _connected(self) -> None:
-        sock, recipe, events = self._socket, self._recipe, self._loop.events
-        method = recipe.method
-        failure = sock.getsockopt(SOCKET, ERROR) if events != WRITE else 0
-        if failure:
-            self._refused(failure, blame.later(failure))
-        elif method.loops and sock.getsockname()[:2] == (recipe.address, recipe.port):
+        recipe, events = self._recipe, self._loop.events
+        method, steps = recipe.method, recipe.steps
+        if events != WRITE:
+            failure = self._socket.getsockopt(SOCKET, ERROR)
+            if failure:
+                self._refused(failure, blame.later(failure))
+                return
+        if method.loops and self._socket.getsockname()[:2] == (recipe.address, recipe.port):
             self._refused(errno.ECONNREFUSED, blame.later(errno.ECONNREFUSED))      # nobody listens: it met itself
         elif method.tls is not None:
             self._begin_tls(method.tls)
-        elif recipe.steps:
-            first = recipe.steps[0]                 # as in _next, with nothing before it
-            self._at = 0
-            self._reader = None if first.expect is None else first.expect.reader(b"")
-            self._unsent = first.send + recipe.host + first.tail
-            if self._unsent:
+        elif steps:
+            self._at = 0                            # as in _next, with nothing before it
+            first = steps[0]
+            expect = first.expect
+            self._reader = None if expect is None else expect.reader(b"")
+            self._unsent = unsent = first.send + recipe.host + first.tail
+            if unsent:
                 self._flush(True)
             else:
                 self._loop.watch(self._fd, READ, self._receive)

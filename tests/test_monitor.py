@@ -307,7 +307,7 @@ def test_enabled_again_it_is_checked_first(world: World) -> None:
     assert monitor.up
     assert not monitor.eligible
     world.probes.now = None
-    monitor.disabled, monitor.unconfirmed = False, True
+    monitor.enable()
     monitor.hasten()
     world.run(0.1)
     assert len(world.probes.flying) == 1
@@ -451,7 +451,7 @@ def test_the_short_way_of_a_pass_that_is_no_news_comes_to_the_same(rise: int, fa
                 if world is long:
                     outcomes.append(False)
             elif what == "enable":
-                monitor.unconfirmed = True
+                monitor.enable()
             elif what == "adopt":
                 monitor.adopt()
             else:
