@@ -132,6 +132,17 @@ def test_pace_up_in_doubt_and_down(world: World) -> None:
     assert [(up, flipped) for _, up, flipped in world.changes] == [(True, True), (False, True), (True, True)]
 
 
+def test_one_that_is_probed_out_of_turn_keeps_its_phase(world: World) -> None:
+    monitor = world.monitor()
+    world.probes.now = GOOD
+    world.run(45)
+    last = world.probes.starts[-1][0]
+    world.run(10 - (world.clock.now - last) - 2)
+    monitor.hasten()
+    world.run(13)
+    assert [round(when - last, 1) for when, _ in world.probes.starts[-3:]] == [8.0, 10.0, 20.0]
+
+
 def test_the_phase_is_a_matter_of_the_name_and_loads_are_even(world: World) -> None:
     for number in range(500):
         world.monitor(replace(PACE, interval=5.0), name=f"m{number}")
