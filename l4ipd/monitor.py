@@ -225,7 +225,7 @@ class Monitor:
         rounds.codes[verdict.code] += 1
         try:
             if verdict is self._usual and not (rounds.verbose or rounds.outcomes):
-                self.passes += 1                    # nearly always
+                self.passes += 1                    # the same again, which is nothing new: nearly always
             else:
                 self._usual = None
                 self._judge(verdict)
