@@ -1,3 +1,3 @@
 """l4ip: health checks for the servers behind an IPFilter gateway, and the rdr rules that follow from them."""
 
-__version__ = "1.0.3"
+__version__ = "1.1.0"
