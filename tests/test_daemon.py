@@ -420,7 +420,8 @@ def test_a_second_start_is_refused_while_somebody_can_read_why(gateway: Gateway)
     assert elsewhere.wait(PATIENCE) == 0
 
 
-@pytest.mark.parametrize("left", ["999999999\n", "", "garbage\n", f"{os.getpid()}\n"])
+@pytest.mark.parametrize("left", ["999999999\n", "", "garbage\n", f"{os.getpid()}\n"],
+                         ids=["nobody", "empty", "garbage", "another program"])
 def test_a_pid_file_that_was_left_behind_is_replaced(gateway: Gateway, left: str) -> None:
     """Also one whose number belongs to somebody else by now."""
     gateway.configure(www(free_port(), free_port(), f"web1: {A}"))

@@ -1,4 +1,5 @@
-"""What pip puts where: the package is built from a copy of the tree and installed under a prefix of its own."""
+"""What is shipped: the source archive is built from a copy of the tree, unpacked, and installed under a prefix of
+its own."""
 
 from __future__ import annotations
 
@@ -17,7 +18,12 @@ import pytest
 from l4ipd import __version__
 
 ROOT = Path(__file__).parent.parent
-PARTS = ["l4ipd", "etc", "rc.d", "man", "setup.py", "pyproject.toml", "README", "LICENSE", "CHANGES"]
+PARTS = [".ci", "CHANGES", "LICENSE", "MANIFEST.in", "README", "etc", "l4ipd", "man", "pyproject.toml", "rc.d",
+         "setup.py", "tests"]
+NOT_SHIPPED = {".gitignore"}
+#: what running the tests leaves in a tree, and must stay there
+LITTER = ["tests/__pycache__/x.pyc", "tests/.hypothesis/examples/x", "tests/.pytest_cache/README",
+          "l4ipd/__pycache__/x.pyc", ".hypothesis/examples/x", "ENV/lib/x.py", "build/lib/l4ipd/x.py"]
 #: where it goes, where it comes from, whether it is a program
 FILES = [
     ("etc/l4ip.conf.sample", "etc/l4ip.conf.sample", False),
@@ -32,28 +38,79 @@ FILES = [
 NAMES = {"daemon": "python-daemon", "yaml": "pyyaml"}
 
 
-@pytest.fixture(scope="module")
-def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An installation without its dependencies: those are where the tests run."""
-    tree, prefix = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("prefix")
+def copy_tree(to: Path) -> None:
     for part in PARTS:
         if (ROOT / part).is_dir():
-            shutil.copytree(ROOT / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / part, to / part, ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
         else:
-            shutil.copy2(ROOT / part, tree / part)
-    options = ["--no-build-isolation"] if _builds_here() else []       # else pip fetches setuptools
-    done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-input", "--no-compile",
-                           "--disable-pip-version-check", "--ignore-installed", *options, "--prefix", str(prefix),
-                           str(tree)], capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, done.stderr
+            shutil.copy2(ROOT / part, to / part)
+
+
+def files(tree: Path) -> dict[str, bool]:
+    """Every file below ``tree``, and whether it is a program."""
+    return {str(path.relative_to(tree)): os.access(path, os.X_OK) for path in tree.rglob("*") if path.is_file()}
+
+
+def run(*words: str, cwd: Path | None = None, path: Path | None = None) -> str:
+    """What a module of Python's says on standard output, with ``path`` to import from."""
+    done = subprocess.run([sys.executable, "-m", *words], cwd=cwd, capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, env={**os.environ, **({"PYTHONPATH": str(path)} if path else {})})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = tmp_path_factory.mktemp("tree")
+    copy_tree(tree)
+    return tree
+
+
+@pytest.fixture(scope="module")
+def unpacked(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source archive of a tree in which tests have run, unpacked."""
+    littered, out = tmp_path_factory.mktemp("littered"), tmp_path_factory.mktemp("out")
+    shutil.copytree(tree, littered, dirs_exist_ok=True)
+    for name in LITTER:
+        (littered / name).parent.mkdir(parents=True, exist_ok=True)
+        (littered / name).write_text("")
+    run("setup", "-q", "sdist", "-d", str(out), cwd=littered)
+    assert [path.name for path in out.iterdir()] == [f"l4ip-{__version__}.tar.gz"]
+    shutil.unpack_archive(out / f"l4ip-{__version__}.tar.gz", out)
+    return out / f"l4ip-{__version__}"
+
+
+@pytest.fixture(scope="module")
+def prefix(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An installation from that, without its dependencies: those are where the tests run."""
+    prefix = tmp_path_factory.mktemp("prefix")
+    run("pip", "install", "--quiet", "--no-deps", "--no-input", "--no-compile", "--no-build-isolation",
+        "--ignore-installed", "--disable-pip-version-check", "--prefix", str(prefix), str(unpacked))
     return prefix
 
 
-def _builds_here() -> bool:
-    """Whether the setuptools of this environment will do."""
-    if not (importlib.util.find_spec("setuptools") and importlib.util.find_spec("wheel")):
-        return False
-    return int(importlib.metadata.version("setuptools").split(".")[0]) >= 61
+def test_the_archive_is_the_tree(tree: Path, unpacked: Path) -> None:
+    shipped = {name: program for name, program in files(unpacked).items() if not name.startswith("l4ip.egg-info/")}
+    assert shipped == {**files(tree), "PKG-INFO": False, "setup.cfg": False}
+
+
+def test_the_archive_has_all_that_git_has(unpacked: Path) -> None:
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("this tree is not git's")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    known = {name for name in listed.split("\0") if name and (ROOT / name).exists()}
+    assert known - NOT_SHIPPED - set(files(unpacked)) == set()
+
+
+def test_every_test_is_found_in_the_archive(unpacked: Path) -> None:
+    """By a Python that does not know this tree: what a test module reads when it is imported is there."""
+    def collected(root: Path) -> list[str]:
+        listed = run("pytest", "--collect-only", "-p", "no:randomly", "-p", "no:cacheprovider", cwd=root, path=root)
+        return [line for line in listed.splitlines() if "::" in line]
+
+    found = collected(unpacked)
+    assert len(found) > 1000
+    assert found == collected(ROOT)
 
 
 @pytest.mark.parametrize("target, source, program", FILES, ids=[target for target, *_ in FILES])
