@@ -1,0 +1,154 @@
+"""What the README and the manuals show to be pasted is pasted here: it makes a gateway, and destroys nothing.
+
+The block of the README runs in a shell, under a root of its own, where files are real and sysrc, service and whatever
+else needs FreeBSD is a script that keeps what it was told.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHOWN = ["README", "man/l4ipd.8", "man/l4ipctl.8", "man/l4ip.conf.5", "tests/bench/README"]
+#: what overwrites, removes or flushes, unless it is said otherwise
+DESTROYS = re.compile(r"(?<![-=<>&])>(?![>=&])\s*[/\w$\"'](?!dev/null)"
+                      r"|\b(cp|install)\b(?! -n\b)(?! (-y|\.|'\.))|\b(mv|rm|tee|truncate|dd)\b \S"
+                      r"|\b(ipf|ipnat)\b -\w*[FCD]"
+                      r"|\bservice ip(filter|nat|mon) (re|stop)")
+
+STAND_INS = {
+    "sysrc": """
+        [ "$1" != -qn ] || { cat "$ROOT/rc/$2" 2> /dev/null; exit; }
+        for word; do printf '%s\\n' "${word#*=}" > "$ROOT/rc/${word%%=*}"; done""",
+    "ipf": """
+        [ "$*" = -V ] || exit 2
+        echo 'ipf: IP Filter: v5.1.2 (584)'
+        [ -e "$ROOT/kernel" ] && echo 'Running: yes'""",
+    "service": """
+        case "$*" in
+        "ipfilter start") [ -f "$ROOT/etc/ipf.rules" ] && cp "$ROOT/etc/ipf.rules" "$ROOT/kernel" ;;
+        "ipnat start") [ -r "$ROOT/etc/ipnat.rules" ] && cp "$ROOT/etc/ipnat.rules" "$ROOT/nat" ;;
+        esac""",
+    "python3": 'cp "$SAMPLE" "$ROOT/usr/local/etc/l4ip.conf.sample"',
+    **dict.fromkeys(("sysctl", "ifconfig", "pkg", "vi", "l4ipd", "l4ipctl"), ""),
+}
+
+
+def block(heading: str) -> list[str]:
+    """The first indented lines after a heading of the README."""
+    text = (ROOT / "README").read_text().partition(f"\n{heading}\n")[2]
+    found = re.search(r"^    \S.*\n(?:    .*\n)*", text, re.MULTILINE)
+    assert found is not None
+    return [line[4:] for line in found[0].splitlines()]
+
+
+class System:
+    """A FreeBSD of a few files. ``said``: every command that was given to a stand-in."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("etc", "usr/local/etc", "rc", "bin", "here"):
+            (root / name).mkdir(parents=True)
+        for name, script in STAND_INS.items():
+            (root / "bin" / name).write_text(f'#!/bin/sh\necho "{name} $*" >> "$ROOT/said"\n{script}\n')
+            (root / "bin" / name).chmod(0o755)
+
+    def paste(self) -> str:
+        """Give the block to a shell, a line after the other whatever they say; returns what they said."""
+        text = "\n".join(block("A FreeBSD gateway in ten lines"))
+        text = re.sub(r"(?<=\s)/(?=etc/|usr/local/)", f"{self.root}/", text)
+        done = subprocess.run(["sh"], input=text, text=True, capture_output=True, cwd=self.root / "here",
+                              env={**os.environ, "PATH": f"{self.root}/bin:{os.environ['PATH']}",
+                                   "ROOT": str(self.root), "SAMPLE": str(ROOT / "etc/l4ip.conf.sample")})
+        assert done.stderr == ""
+        return done.stdout
+
+    def files(self) -> dict[str, str]:
+        return {str(path.relative_to(self.root)): path.read_text() for path in self.root.rglob("*")
+                if path.is_file() and path.parent.name != "bin"}
+
+    def said(self) -> list[str]:
+        return (self.root / "said").read_text().splitlines()
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> System:
+    return System(tmp_path / "root")
+
+
+def test_the_block_makes_a_gateway(system: System) -> None:
+    system.paste()
+    files = system.files()
+    sample = (ROOT / "etc/l4ip.conf.sample").read_text()
+    assert files.pop("said").splitlines()[-2:] == ["service l4ip start", "l4ipctl show"]
+    assert files == {
+        "rc/gateway_enable": "YES\n", "rc/ipfilter_enable": "YES\n", "rc/ipnat_enable": "YES\n",
+        "rc/l4ip_enable": "YES\n", "rc/ifconfig_em0_alias0": "inet 203.0.113.10/32\n",
+        "etc/ipf.rules": "", "etc/ipnat.rules": "", "kernel": "", "nat": "",
+        "usr/local/etc/l4ip.conf.sample": sample, "usr/local/etc/l4ip.conf": sample}
+    assert {"sysctl net.inet.ip.forwarding=1", "ifconfig em0 inet 203.0.113.10/32 alias"} <= set(system.said())
+
+
+def test_the_block_leaves_what_is_there(system: System) -> None:
+    """A firewall, loaded and in its file, translations, an alias, a configuration of l4ip's."""
+    mine = {"etc/ipf.rules": "block in all\n", "etc/ipnat.rules": "map em0 10.0.0.0/24 -> 0/32\n",
+            "kernel": "block in all\npass in quick from 192.0.2.1\n",
+            "nat": "rdr em0 0/0 port 22 -> 10.0.0.9 port 22\n",
+            "rc/ifconfig_em0_alias0": "inet 192.0.2.7/32\n", "usr/local/etc/l4ip.conf": "clusters: {}\n"}
+    for name, text in mine.items():
+        (system.root / name).write_text(text)
+    said = system.paste()
+    files = system.files()
+    assert {name: files[name] for name in mine} == mine
+    assert "inet 192.0.2.7/32" in said                # so that the reader knows
+    assert system.said()[-2:] == ["service l4ip start", "l4ipctl show"]
+
+
+def test_the_block_twice_is_the_block_once(system: System) -> None:
+    system.paste()
+    once = system.files()
+    system.paste()
+    assert {**system.files(), "said": ""} == {**once, "said": ""}
+
+
+def shown(name: str) -> list[str]:
+    """The lines of a document that are set apart to be pasted."""
+    text = (ROOT / name).read_text()
+    if name.startswith("man/"):
+        blocks = re.findall(r"^\.Bd -literal.*\n((?:(?!\.Ed).*\n)*)", text, re.MULTILINE)
+        return re.findall(r"^\.Dl (.*)", text, re.MULTILINE) + [line for one in blocks for line in one.splitlines()]
+    return re.findall(r"^    +(\S.*)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_nothing_shown_destroys(name: str) -> None:
+    lines = shown(name)
+    assert lines
+    assert [line for line in lines if DESTROYS.search(line) and " -> " not in line and "-->" not in line] == []
+
+
+@pytest.mark.parametrize("line, destroys", [
+    ("touch /etc/ipnat.rules && echo 'pass in all' > /etc/ipf.rules", True),
+    ("cp /usr/local/etc/l4ip.conf.sample /usr/local/etc/l4ip.conf", True),
+    ("ipnat -CF -f /etc/ipnat.rules", True),
+    ("ipf -Fa", True),
+    ("service ipnat restart", True),
+    ("cp -n a b", False),
+    ("ipnat -l | grep -c '^RDR 10.0.0.11 '", False),
+    ("echo x >> /etc/rc.conf", False),
+    ("pip install . && l4ipd --demo", False),
+])
+def test_what_destroys_is_known(line: str, destroys: bool) -> None:
+    assert bool(DESTROYS.search(line)) == destroys
+
+
+@pytest.mark.parametrize("name", ["README", *(name for name in SHOWN if name.startswith("man/"))])
+def test_no_command_has_a_comment_behind_it(name: str) -> None:
+    """To csh, root's shell for long, these are more words of the command when they are typed."""
+    programs = "|".join([*STAND_INS, "touch", "cp", "pip", "grep"])
+    assert [line for line in shown(name) if re.match(rf"({programs})\b.*\s#", line)] == []
