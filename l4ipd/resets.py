@@ -13,7 +13,6 @@ now, as ``resets.action`` says. Only probes bring an endpoint up again.
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import time
 from collections import Counter
@@ -191,15 +190,14 @@ class Sensing:
         self._lines = ipmon.Lines()
         if self.source == "ipmon":
             self._source = sources.Ipmon(self.loop, self.tools.ipmon, pidfile, self.take, self._told, self._begin)
-            if os.path.basename(self.tools.ipmon[0]) == "ipmon":
-                sources.others(self.loop, self._others)
+            sources.others(self.loop, self.tools.ipmon[0], self._others)
         elif self.source not in ("no", "counters"):
             self._source = sources.LogFile(self.loop, self.source, self.take, self._told)
         if self._source is not None:
             self._source.start()
 
     def _others(self, pids: list[int]) -> None:
-        if pids:
+        if pids and self.source == "ipmon":
             log.warning("another ipmon runs (pid %s): a record goes to one reader only, so that resets will be missed: "
                         "stop it, or give the file that it writes as resets.source", ", ".join(map(str, pids)))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from l4ipd.child import Child, Exit, find_program
 from l4ipd.ipfilter import explain
@@ -33,6 +33,8 @@ STEADY = 60.0                                       # seconds after which a deat
 CHUNK = 65536
 POLL = 0.1                                          # seconds between two looks at a log file
 PATIENCE = 5.0                                      # seconds that a rotated file may be absent
+OTHERS_AGAIN = 2.0                                  # seconds until another ipmon is looked for a second time
+LISTING_LIMIT = 16 << 20                            # bytes of a listing of all processes
 Take = Callable[[bytes], object]
 Told = Callable[[str], object]
 
@@ -181,11 +183,47 @@ class LogFile:
             self._fd = -1
 
 
-def others(loop: Loop, done: Callable[[list[int]], object]) -> None:
-    """Find out which processes are ipmons, as far as ps tells: a record goes to one reader only (FACTS.md 2e-11)."""
-    def read(end: Exit) -> None:
-        rows = [line.split(None, 1) for line in end.stdout.decode(errors="replace").splitlines()]
-        done([int(row[0]) for row in rows if len(row) == 2 and row[0].isdigit()
-              and row[1].split()[0].rpartition("/")[2].rstrip(":") == "ipmon"])
+def others(loop: Loop, program: str, done: Callable[[list[int]], object]) -> None:
+    """Find out which ipmons run beside ours, the ``program``: a record goes to one reader only (FACTS.md 2e-11).
 
-    Child(loop, ("ps", "-A", "-o", "pid=", "-o", "args="), timeout=5.0, done=read)
+    Whoever is there only once may be what an earlier run left behind, which is about to end. Where ``program`` is no
+    ipmon, as in the sandbox, others do not matter.
+    """
+    path = find_program(program)
+    if path is None or "ipmon" not in {os.path.basename(path), os.path.basename(os.path.realpath(path))}:
+        return
+    names = {"ipmon", os.path.basename(path)}
+
+    def first(before: list[int]) -> None:
+        if before:
+            loop.later(OTHERS_AGAIN, lambda: _look_around(loop, names, lambda pids: second(before, pids)))
+
+    def second(before: list[int], pids: list[int]) -> None:
+        done([pid for pid in pids if pid in before])
+
+    _look_around(loop, names, first)
+
+
+def _look_around(loop: Loop, names: Collection[str], done: Callable[[list[int]], object]) -> None:
+    def read(end: Exit) -> None:
+        done(strangers(end.stdout.decode(errors="replace"), names, os.getpid()))
+
+    Child(loop, ("ps", "-A", "-o", "pid=", "-o", "ppid=", "-o", "args="), timeout=5.0, done=read, limit=LISTING_LIMIT)
+
+
+def strangers(listing: str, names: Collection[str], ours: int) -> list[int]:
+    """The processes in a listing of ps that have one of ``names``, and neither are ``ours`` nor descend from it."""
+    rows = [row for line in listing.splitlines() if len(row := line.split(None, 2)) == 3 and row[0].isdigit()]
+    parents = {row[0]: row[1] for row in rows}
+
+    def descends(pid: str) -> bool:
+        seen = set()
+        while pid in parents and pid not in seen:
+            if pid == str(ours):
+                return True
+            seen.add(pid)
+            pid = parents[pid]
+        return False
+
+    return [int(row[0]) for row in rows
+            if row[2].split()[0].rpartition("/")[2].rstrip(":") in names and not descends(row[0])]

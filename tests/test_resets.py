@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -597,19 +598,91 @@ def test_a_log_that_may_not_be_read(bench: Bench, log_file: Path) -> None:
     assert any("Is a directory" in text for _, text in bench.told) and len(bench.told) < 5
 
 
-def test_an_ipmon_of_the_system_is_found(bench: Bench) -> None:
-    """Whoever is called ipmon in the list of processes: the name is what we have."""
-    copy = bench.tmp / "ipmon"
-    copy.symlink_to("/bin/sleep")
-    process = subprocess.Popen([str(copy), "60"])
+@pytest.fixture
+def named(bench: Bench, device: Device) -> Path:
+    """A stand-in for ipmon that ps calls by that name."""
+    shutil.copy(os.path.realpath("/bin/sh"), bench.tmp / "ipmon")
+    script = f'echo "$$" >>{bench.tmp}/starts; while read -r line; do echo "$line"; done <>{bench.tmp}/device'
+    bench.tools = Ipfilter("em0", ipnat=("no",), ipf=("no",), ipfstat=("no",),
+                           ipmon=(str(bench.tmp / "ipmon"), "-c", script, "ipmon"))
+    return bench.tmp / "ipmon"
+
+
+def orphan(*words: str) -> int:
+    """A process that is no child of ours."""
+    shell = subprocess.run(["/bin/sh", "-c", '"$@" >/dev/null & echo $!', "sh", *words], stdout=subprocess.PIPE)
+    return int(shell.stdout)
+
+
+def test_our_own_ipmon_is_no_other(bench: Bench, named: Path, device: Device) -> None:
+    """Looked for at every moment of its start, and after it."""
     found: list[list[int]] = []
+    for _ in range(8):
+        found.clear()
+        bench.begin()
+        for _ in range(4):
+            sources._look_around(bench.loop, {"ipmon"}, found.append)
+            bench.turns(0.005)
+        bench.until(lambda: len(found) == 4)
+        bench.until(lambda: device.pids and bench.sensing.alive)
+        sources._look_around(bench.loop, {"ipmon"}, found.append)
+        bench.until(lambda: len(found) == 5)
+        assert not [pid for pids in found for pid in pids if pid in device.pids]
+        bench.sensing.apply(None, bench.tools, [], "")
+        bench.until(lambda: not any(map(runs, device.pids)))
+    assert len(device.pids) == 8
+
+
+def test_an_ipmon_of_the_system_is_named(bench: Bench, named: Path, device: Device, caplog: pytest.LogCaptureFixture,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is called ipmon, or as ours is; not one that is about to end when it is found."""
+    monkeypatch.setattr(sources, "OTHERS_AGAIN", 0.5)
+    link = bench.tmp / "l4ip-ipmon"
+    link.symlink_to(named)
+    bench.tools = replace(bench.tools, ipmon=(str(link), *bench.tools.ipmon[1:]))
+    system = []
+    for name in ("ipmon.system/ipmon", "ipmon.other/l4ip-ipmon", "ipmon.ending/ipmon"):
+        copy = bench.tmp / name
+        copy.parent.mkdir()
+        copy.symlink_to("/bin/sleep")
+        system.append(orphan(str(copy), "600"))
     try:
-        sources.others(bench.loop, found.append)
-        bench.until(lambda: found)
-        assert process.pid in found[0]
+        bench.begin()
+        bench.until(lambda: device.pids)
+        bench.turns(0.2)
+        os.kill(system[2], signal.SIGKILL)
+        bench.until(lambda: "another ipmon runs" in caplog.text)
+        pids = re.search(r"another ipmon runs \(pid ([\d, ]+)\): a record goes to one reader only", caplog.text)
+        told = {int(pid) for pid in pids[1].split(", ")} if pids else set()
+        assert {*system[:2]} <= told and not told & {system[2], *device.pids}
     finally:
-        process.kill()
-        process.wait()
+        for pid in system:
+            if runs(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+PS = """    1     0 init
+   70     1 /usr/sbin/ipmon
+   71     1 ipmon
+   72     1 [ipmon] <defunct>
+   73     1 sh ipmon
+   74     1 ipmon: started -D
+  100     1 l4ipd
+  101   100 sh
+  102   101 ipmon
+  103   102 ipmon
+  104   999 ipmon
+  105   106 ipmon
+  106   105 ipmon
+garbage
+  107     1
+"""
+
+
+def test_who_is_a_stranger() -> None:
+    """Not we, not our children, not theirs; whatever ps says of parents that are gone, or go round in circles."""
+    assert sources.strangers(PS, {"ipmon"}, 100) == [70, 71, 74, 104, 105, 106]
+    assert sources.strangers(PS, {"sh"}, 1) == [] and sources.strangers("", {"ipmon"}, 1) == []
 
 
 def test_own_address() -> None:
