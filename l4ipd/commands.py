@@ -6,7 +6,6 @@ people.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -17,16 +16,14 @@ from l4ipd.checking import Checking
 from l4ipd.config_words import like
 from l4ipd.control import Answer, Refusal, Request, Session, end
 from l4ipd.daemon import Daemon, Event
+from l4ipd.disabling import GLANCE, SETTLE, Disabling, unsaved_words
 from l4ipd.kernel import Look, clashes, look
 from l4ipd.monitor import Monitor
 from l4ipd.state import Store
 from l4ipd.table import printable
 
-SETTLE = 3.0                                        # seconds that a disable waits for the rules to be gone
-GLANCE = 0.02                                       # seconds between two looks whether they are
 CANDIDATES = 2000                                   # names that are searched for near matches
 Reload = Callable[[Callable[[bool, list[str]], object]], object]
-log = logging.getLogger("l4ipd.control")
 
 
 class Commands:
@@ -108,63 +105,7 @@ class Commands:
 
     def disable(self, session: Session, request: Request) -> None:
         """Take endpoints out; answers when their rules are gone, or says that they are not."""
-        chosen, now = self._chosen(request), request.get("now") is True
-        fresh = [monitor for monitor in chosen if not monitor.disabled]
-        loaded = self._with_rules()
-        late = [monitor for monitor in chosen if monitor.disabled and now and monitor.endpoint.name not in loaded]
-        had = [group for group in {monitor.endpoint.group: None for monitor in chosen} if self.daemon.serving(group)]
-        changing = [monitor for monitor in chosen if not monitor.disabled or (now and monitor.endpoint.name in loaded)]
-        self.daemon.disable(changing, now)
-        warnings = [f"{group}: no member is left" for group in had if not self.daemon.serving(group)]
-        warnings += [f"{monitor.endpoint.name}: its rules were gone already: the sessions from before cannot be cut "
-                     "off any more" for monitor in late]
-        if now and not self._can_cut():
-            warnings.append("sessions are left to finish: this ipnat cannot end them (no -p)")
-        for line in warnings:
-            log.warning("disable by the operator: %s", line)
-        before = {monitor.endpoint.name for monitor in chosen} - {monitor.endpoint.name for monitor in fresh}
-        asked = self.store.asked if changing else 0
-        self._when_gone(session, chosen, asked, lambda gone: session.answer(
-            self._disabled(chosen, before, warnings, gone, asked)))
-
-    def _disabled(self, chosen: Sequence[Monitor], before: set[str], warnings: list[str], gone: bool,
-                  asked: int) -> Iterator[Answer]:
-        for monitor in chosen:
-            name = monitor.endpoint.name
-            already = name in before
-            yield {"endpoint": name, "address": monitor.endpoint.where, "state": status.state(monitor),
-                   "changed": not already, "text": f"{name} {'was disabled already' if already else 'disabled'}"}
-        if not gone:
-            why = self.daemon.rules.problem or self.daemon.rules.complaint or "see l4ipctl rules"
-            warnings = [*warnings, f"their rules may still be in the kernel: {printable(why)}"]
-        unsaved = self._unsaved(asked)
-        yield end(1 if not gone or unsaved else 0, warnings=[*warnings, *unsaved])
-
-    def _unsaved(self, asked: int) -> list[str]:
-        """Why what was asked for would not survive a restart."""
-        if self.store.tried < asked:
-            return [f"this is not saved yet: {self.store.path}: the disk is slow"]
-        failure = self.store.failure
-        return [f"this would not survive a restart: {self.store.path}: {failure}"] if failure else []
-
-    def _when_gone(self, session: Session, chosen: Sequence[Monitor], asked: int,
-                   then: Callable[[bool], object]) -> None:
-        """Call ``then`` as soon as no rule of ``chosen`` is in the kernel any more and the state is written, or not in
-        time.
-        """
-        rules, until = self.daemon.rules, self.loop.now + SETTLE
-        names = {monitor.endpoint.name for monitor in chosen}
-
-        def glance() -> None:
-            gone = not rules.stale and names.isdisjoint(self._with_rules())
-            if session.over:
-                return
-            if self.loop.now > until or (gone and not rules.busy and self.store.tried >= asked):
-                then(gone)                          # what runs at present might be adding one
-            else:
-                self.loop.later(GLANCE, glance)
-
-        self.loop.later(GLANCE, glance)             # the next turn plans the rules anew
+        Disabling(self.daemon, self.store, session, self._chosen(request), request.get("now") is True)
 
     def enable(self, session: Session, request: Request) -> None:
         """Put endpoints back: they are checked, then added."""
@@ -179,7 +120,7 @@ class Commands:
                 words = "enabled: to be checked, then added" if name in names else "was not disabled"
                 yield {"endpoint": name, "address": monitor.endpoint.where, "state": status.state(monitor),
                        "changed": name in names, "text": f"{name} {words}"}
-            unsaved = self._unsaved(asked) if fresh else []
+            unsaved = unsaved_words(self.store, asked) if fresh else []
             yield end(1 if unsaved else 0, warnings=unsaved)
 
         asked, until = self.store.asked if fresh else 0, self.loop.now + SETTLE
@@ -215,15 +156,6 @@ class Commands:
             raise Refusal("which endpoints? a pattern is needed")
         names = match(pattern, list(self.daemon.monitors))
         return [self.daemon.monitors[name] for name in names]
-
-    def _can_cut(self) -> bool:
-        table = self.daemon.rules.table
-        return table.purging != table.removing
-
-    def _with_rules(self) -> set[str]:
-        """The endpoints that have a rule in the kernel, as far as we know."""
-        owner = self.daemon.owner
-        return {owner[line].endpoint.name for line in self.daemon.rules.have if line in owner}
 
 
 def match(pattern: str, names: Sequence[str]) -> list[str]:

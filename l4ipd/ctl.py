@@ -55,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
         if pattern != "":
             command.add_argument("pattern", metavar="PATTERN", nargs=pattern, help="which endpoints")
         if name == "disable":
-            command.add_argument("--now", action="store_true", help="cut their sessions off")
+            command.add_argument("--now", action="store_true", help="cut their sessions off: now or never, for "
+                                 "IPFilter ends sessions only together with their rules")
     return words
 
 

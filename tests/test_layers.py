@@ -18,9 +18,9 @@ LAYERS = {
     1: {"loop"},
     2: {"child", "become"},
     3: {"probe", "sockets", "stream", "tls", "udp", "ping", "command", "reconcile", "nat", "filters", "sources",
-        "hearing", "resets", "kernel", "control", "httpd", "state", "lateness"},
+        "hearing", "resets", "kernel", "sessions", "control", "httpd", "state", "lateness"},
     4: {"monitor", "rounds", "daemon", "status", "trouble", "survey", "history", "metrics", "page", "web", "commands",
-        "checking", "notify", "desk"},
+        "checking", "disabling", "notify", "desk"},
     5: {"main", "ctl", "load", "rehearsal", "demo", "logs", "pidfile"},
 }
 WORLDLY = {"os", "socket", "select", "selectors", "time", "signal", "subprocess", "random", "logging", "threading",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -21,6 +23,9 @@ import pytest
 from desk import A, B, C, Desk
 from gateway import PATIENCE, wait
 from sandbox_tools import Sandbox
+
+from l4ipd.disabling import NOW_OR_NEVER
+from l4ipd.sandbox import tool_words
 
 
 @pytest.fixture
@@ -48,10 +53,13 @@ def test_show_when_ipnat_does_not_answer(desk: Desk) -> None:
 
 def test_disable_and_enable(desk: Desk) -> None:
     desk.begin()
-    assert desk.ctl("disable", "web1") == (0, "www/http/web1 disabled\n", "")
+    assert desk.ctl("disable", "web1") == (0, f"www/http/web1 disabled\n{NOW_OR_NEVER}\n", "")
     assert desk.targets() == [B], "when the command is back, the rule is gone"
     assert desk.states() == {"web1": "disabled (up)", "web2": "up", "web3": "down"}
     assert desk.ctl("disable", "web1")[1] == "www/http/web1 was disabled already\n"
+    assert desk.ctl("disable", "web1", "--now") == (
+        0, "www/http/web1 was disabled already\n",
+        "l4ipctl: warning: www/http/web1: its rules were gone already; no session of them is left\n")
     desk.one.stop()
     wait("seen behind it", lambda: desk.states()["web1"] == "disabled (down)")
     assert desk.ctl("enable", "web1")[:2] == (0, "www/http/web1 enabled: to be checked, then added\n")
@@ -77,7 +85,7 @@ def test_the_last_member(desk: Desk) -> None:
     desk.begin()
     status, out, err = desk.ctl("disable", "*")
     assert (status, err) == (0, "l4ipctl: warning: www/http: no member is left\n")
-    assert len(out.splitlines()) == 3 and desk.targets() == []
+    assert len(out.splitlines()) == 4 and out.endswith(f"{NOW_OR_NEVER}\n") and desk.targets() == []
     assert len(desk.lines("^www/http: no member is up$")) == 1
     assert desk.rows("disable", "web1")[0] == {
         "endpoint": "www/http/web1", "address": f"{A}:{desk.inside}", "state": "disabled (up)", "changed": False,
@@ -103,8 +111,46 @@ def test_sessions_may_finish_or_are_cut(desk: Desk) -> None:
         assert desk.ctl("disable", "web1", "--now")[0] == 0
         assert session not in desk.kernel.ipnat("-l").stdout
     assert desk.lines("up -> disabled: by the operator, its sessions are cut off; ")
-    status, out, err = desk.ctl("disable", "--now", "web1")
-    assert status == 0 and "its rules were gone already" in err
+
+
+def test_now_is_for_now_or_never(desk: Desk) -> None:
+    """IPFilter can end sessions only together with their rule, which who types this cannot know."""
+    desk.setup(members=f"web1: {{address: {A}, weight: 2}}, web2: {{address: {B}, fallback: yes}}")
+    desk.start()
+    desk.wait_targets(A, A)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", desk.port), timeout=PATIENCE))
+                   for _ in range(3)]
+        sessions = [f"[127.0.0.1 {client.getsockname()[1]}]" for client in clients]
+        wait("the sessions", lambda: all(session in desk.kernel.ipnat("-l").stdout for session in sessions))
+        status, out, err = desk.ctl("disable", "web1")
+        assert (status, out, err) == (0, f"www/http/web1 disabled\n{NOW_OR_NEVER}\n", "")
+        assert "--now is for now or never" in out
+        assert desk.ctl("disable", "web1")[1:] == ("www/http/web1 was disabled already\n", ""), "told once"
+        assert desk.ctl("disable", "web1", "--now") == (
+            0, "www/http/web1 was disabled already\n",
+            "l4ipctl: warning: www/http/web1: its rules were gone already; sessions of them that are left: 3; IPFilter "
+            "ends sessions only together with their rules: stop the service on the member: its RSTs end them\n")
+        desk.ctl("enable", "web1")                  # no way around it: these are other rules, with the same words
+        desk.wait_targets(A, A)
+        assert "sessions of them that are left: 3; " in desk.ctl("disable", "web1", "--now")[2]
+
+
+def test_sessions_that_cannot_be_counted(desk: Desk) -> None:
+    words = " ".join(tool_words(desk.kernel.path)["ipnat"])
+    script = desk.directory / "ipnat"
+    script.write_text(f'#!/bin/sh\n[ "$*" != -l ] || [ ! -e {script}.broken ] || {{ echo broken >&2; exit 1; }}\n'
+                      f'exec {words} "$@"\n')
+    script.chmod(0o700)
+    text = re.sub(r"(?m)^  ipnat: .*$", f"  ipnat: {script}", desk.config.read_text())
+    desk.config.write_text(text.replace("300ms", "1h"))
+    desk.begin()
+    desk.ctl("disable", "web1")
+    (desk.directory / "ipnat.broken").touch()
+    assert desk.ctl("disable", "web1", "--now") == (
+        0, "www/http/web1 was disabled already\n",
+        "l4ipctl: warning: www/http/web1: its rules were gone already; whether sessions of them are left is not known: "
+        "ipnat -l: broken\n")
 
 
 def test_disabled_survives_reload_and_crash(desk: Desk) -> None:
@@ -205,7 +251,7 @@ def test_a_disable_that_cannot_be_saved_says_so(desk: Desk) -> None:
     desk.config.write_text(text.replace(f"state: {desk.directory}/state.json", "state: /proc/nowhere/state.json"))
     desk.begin()
     status, out, err = desk.ctl("disable", "web1")
-    assert (status, out) == (1, "www/http/web1 disabled\n")
+    assert (status, out) == (1, f"www/http/web1 disabled\n{NOW_OR_NEVER}\n")
     assert "warning: this would not survive a restart: /proc/nowhere/state.json: " in err
     assert desk.targets() == [B]
     assert desk.ctl("enable", "web1")[0] == 1

@@ -1,0 +1,118 @@
+"""`l4ipctl disable`: take endpoints out, and answer when their rules are gone, or say that they are not.
+
+IPFilter can end sessions only together with their rule (FACTS.md 3-4). Whoever lets them finish has no way back, and is
+told so; whoever wants them cut off is told how many are left all the same, and what helps.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+
+from l4ipd import sessions, status
+from l4ipd.control import Answer, Session, end
+from l4ipd.daemon import Daemon
+from l4ipd.model import Endpoint
+from l4ipd.monitor import Monitor
+from l4ipd.state import Store
+from l4ipd.table import printable
+
+SETTLE = 3.0                                        # seconds that it waits for the rules to be gone
+GLANCE = 0.02                                       # seconds between two looks whether they are
+NOW_OR_NEVER = ("their sessions may finish; --now is for now or never: IPFilter ends sessions only together with their "
+                "rules, and these are gone")
+CANNOT_CUT = "sessions are left to finish: this ipnat cannot end them (no -p)"
+log = logging.getLogger("l4ipd.control")
+
+
+class Disabling:
+    """One such command, until its answer is under way."""
+
+    def __init__(self, daemon: Daemon, store: Store, session: Session, chosen: Sequence[Monitor], now: bool) -> None:
+        self.daemon, self.store, self.session, self.chosen, self.now = daemon, store, session, chosen, now
+        loaded = self._with_rules()
+        self._before = {monitor.endpoint.name for monitor in chosen if monitor.disabled}
+        self._late = {name for name in self._before if now and name not in loaded}
+        self._drained = not now and any(monitor.endpoint.name in loaded for monitor in chosen)
+        had = [group for group in {monitor.endpoint.group: None for monitor in chosen} if daemon.serving(group)]
+        changing = [monitor for monitor in chosen
+                    if not monitor.disabled or now and monitor.endpoint.name in loaded]
+        daemon.disable(changing, now)
+        self._warnings = [f"{group}: no member is left" for group in had if not daemon.serving(group)]
+        if now and not self._can_cut:
+            self._warnings.append(CANNOT_CUT)
+        for line in self._warnings:
+            log.warning("disable by the operator: %s", line)
+        self._asked = store.asked if changing else 0
+        self._until = daemon.loop.now + SETTLE
+        daemon.loop.later(GLANCE, self._glance)     # the next turn plans the rules anew
+
+    @property
+    def _can_cut(self) -> bool:
+        table = self.daemon.rules.table
+        return table.purging != table.removing
+
+    def _with_rules(self) -> set[str]:
+        """The endpoints that have a rule in the kernel, as far as we know."""
+        owner = self.daemon.owner
+        return {owner[line].endpoint.name for line in self.daemon.rules.have if line in owner}
+
+    def _glance(self) -> None:
+        """Go on as soon as no rule of theirs is in the kernel any more and the state is written, or the time is up."""
+        daemon = self.daemon
+        gone = not daemon.rules.stale and self._with_rules().isdisjoint(
+            monitor.endpoint.name for monitor in self.chosen)
+        if self.session.over:
+            return
+        if daemon.loop.now <= self._until and not (         # what runs at present might be adding one
+                gone and not daemon.rules.busy and self.store.tried >= self._asked):
+            daemon.loop.later(GLANCE, self._glance)
+        elif gone and self.now and self._can_cut:
+            settings = daemon.config.ipfilter
+            sessions.count(daemon.loop, settings.ipnat, settings.timeout,
+                           [monitor.endpoint for monitor in self.chosen], self._counted)
+        else:
+            self.session.answer(self._lines(gone))
+
+    def _counted(self, counts: Mapping[str, int], problem: str) -> None:
+        """The rules are gone, and with them their sessions: those that are left are of rules that had gone before."""
+        for monitor in self.chosen:
+            endpoint = monitor.endpoint
+            if problem and endpoint.name in self._late:
+                self._warnings.append(f"{endpoint.name}: its rules were gone already; whether sessions of them are "
+                                      f"left is not known: {printable(problem)}")
+            elif not problem and counts.get(endpoint.name):
+                self._warnings.append(left(endpoint, counts[endpoint.name]))
+            elif endpoint.name in self._late:
+                self._warnings.append(f"{endpoint.name}: its rules were gone already; no session of them is left")
+        if not self.session.over:
+            self.session.answer(self._lines(True))
+
+    def _lines(self, gone: bool) -> Iterator[Answer]:
+        for monitor in self.chosen:
+            name = monitor.endpoint.name
+            already = name in self._before
+            yield {"endpoint": name, "address": monitor.endpoint.where, "state": status.state(monitor),
+                   "changed": not already, "text": f"{name} {'was disabled already' if already else 'disabled'}"}
+        warnings = self._warnings
+        if not gone:
+            why = self.daemon.rules.problem or self.daemon.rules.complaint or "see l4ipctl rules"
+            warnings.append(f"their rules may still be in the kernel: {printable(why)}")
+        unsaved = unsaved_words(self.store, self._asked)
+        yield end(1 if not gone or unsaved else 0, warnings=[*warnings, *unsaved],
+                  summary=[NOW_OR_NEVER] if gone and self._drained and self._can_cut else [])
+
+
+def left(endpoint: Endpoint, number: int) -> str:
+    """What is left of what was to be cut off, and what helps."""
+    helps = ("stop the service on the member: its RSTs end them" if endpoint.protocol == "tcp" else
+             "they end when their clients fall silent")
+    return (f"{endpoint.name}: its rules were gone already; sessions of them that are left: {number}; "
+            f"IPFilter ends sessions only together with their rules: {helps}")
+
+
+def unsaved_words(store: Store, asked: int) -> list[str]:
+    """Why what was asked for would not survive a restart."""
+    if store.tried < asked:
+        return [f"this is not saved yet: {store.path}: the disk is slow"]
+    return [f"this would not survive a restart: {store.path}: {store.failure}"] if store.failure else []
