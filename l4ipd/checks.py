@@ -24,6 +24,7 @@ SHAKEN = Verdict("L6OK", "handshake complete")
 REFUSED = Verdict("L4OK", "connection refused, as it should be")
 OPEN = Verdict("L4CON", "the port is open, and should be closed")
 KINDS = ((False, False), (False, True), (True, False), (True, True))     # IPv6 or not; does the member speak first?
+PORTLESS = ("ping", "exec")                         # types of check that need no port
 EPHEMERAL = 10000               # no system takes the port of an outgoing connection from below (by default)
 
 
@@ -81,6 +82,16 @@ def recipe(check: Check, endpoint: Endpoint) -> Recipe:
     loops = (address.startswith("127.") or address == "::1") and port >= EPHEMERAL
     return Recipe(_method(check, ":" in address, speaks, loops), address, port, steps, host,
                   _command(check.command, endpoint, port))
+
+
+def which(endpoint: Endpoint, place: int) -> str:
+    """What tells the check at ``place`` of a list, from 0, from the others: ``port 8081``, ``ping``, ``/healthz``."""
+    kinds = ([f"port {check.port or endpoint.member_port}" if check.type not in PORTLESS else ""
+              for check in endpoint.checks],
+             [check.type for check in endpoint.checks],
+             [check.path.partition("?")[0] if check.type in ("http", "https") else "" for check in endpoint.checks])
+    return next((names[place] for names in kinds if names[place] and names.count(names[place]) == 1),
+                f"check {place + 1}")
 
 
 @lru_cache(maxsize=64)

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Sequence
 
 from l4ipd import health
-from l4ipd.checks import Recipe
+from l4ipd.checks import Recipe, which
 from l4ipd.health import PASSED, Verdict, local
 from l4ipd.holddown import Hold
 from l4ipd.loop import RATE, Timed
@@ -240,7 +240,7 @@ class Monitor:
         passed = verdict.code in PASSED
         if not passed and verdict.code != "LOCAL":
             self._unrun = None
-            return verdict
+            return verdict._replace(text=f"{which(self.endpoint, self._place)}: {verdict.text}")
         if not passed and self._unrun is None:
             self._unrun = verdict
         if self._place < len(self._others):         # a later one may have something to say about the member

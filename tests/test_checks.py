@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from members import dialog, endpoint
 
 from l4ipd import __version__
-from l4ipd.checks import Recipe, Tls, recipe
+from l4ipd.checks import Recipe, Tls, recipe, which
 from l4ipd.expects import EXCERPT, LATE, LIMIT, Expect, Match, Page, Status, printable
 from l4ipd.health import CODES, Verdict
 from l4ipd.model import Check
@@ -308,3 +309,17 @@ def test_a_dialog_in_exchanges() -> None:
 
 def test_a_limit_is_a_limit() -> None:
     assert LIMIT == 16384
+
+
+@pytest.mark.parametrize("checks, names", [
+    ([Check("http"), Check("tcp", port=8081)], ["port 8080", "port 8081"]),
+    ([Check("tcp"), Check("tcp", port=8080)], ["check 1", "check 2"]),
+    ([Check("tcp"), Check("ping")], ["port 8080", "ping"]),
+    ([Check("ping"), Check("udp"), Check("http", path="/a?token=x"), Check("http", path="/b")],
+     ["ping", "udp", "/a", "/b"]),
+    ([Check("http", path="/a?x"), Check("https", path="/a?y"), Check("tcp", port=1)], ["http", "https", "port 1"]),
+    ([Check("http", path="/a?x"), Check("http", path="/a?y")], ["check 1", "check 2"]),
+    ([Check("exec", command=("a",), port=1), Check("exec", command=("b",), port=2)], ["check 1", "check 2"])])
+def test_what_tells_a_check_of_a_list_from_the_others(checks: list[Check], names: list[str]) -> None:
+    it = replace(endpoint(checks[0], 8080), checks=tuple(checks))
+    assert [which(it, place) for place in range(len(checks))] == names

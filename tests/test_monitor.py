@@ -210,11 +210,12 @@ def test_in_a_list_our_trouble_with_one_does_not_hide_that_another_fails(world: 
     monitor = world.monitor(replace(PACE, rise=1, fall=1), replace(PACE, port=443), replace(PACE, port=444))
     trouble = local("no program")
     for outcomes, verdict in (
-            ((GOOD, GOOD, GOOD), GOOD), ((trouble, GOOD, BAD), BAD), ((trouble, BAD), BAD), ((GOOD, GOOD, GOOD), GOOD)):
+            ((GOOD, GOOD, GOOD), GOOD), ((trouble, GOOD, BAD), "L4CON port 444: connection refused"),
+            ((trouble, BAD), "L4CON port 443: connection refused"), ((GOOD, GOOD, GOOD), GOOD)):
         world.until_start()
         for outcome in outcomes:
             world.probes.end(outcome)
-        assert not world.probes.flying and monitor.verdict == verdict and not monitor.trouble
+        assert not world.probes.flying and str(monitor.verdict) == str(verdict) and not monitor.trouble
     for outcomes in ((trouble, GOOD, GOOD), (GOOD, trouble, local("no memory")), (trouble, trouble, trouble)):
         world.until_start()
         for outcome in outcomes:
@@ -275,8 +276,12 @@ def test_a_list_must_pass_whole_and_shows_the_first_that_failed(world: World) ->
     world.until_start()
     world.probes.end(BAD)
     assert not monitor.up
-    assert monitor.verdict == BAD
+    assert str(monitor.verdict) == "L4CON port 8080: connection refused"
     assert [port for _, port in world.probes.starts] == [8080, 81, 8080], "the second was not asked"
+    world.until_start()
+    world.probes.end(GOOD)
+    world.probes.end(BAD)
+    assert str(monitor.verdict) == "L4CON port 81: connection refused"
     assert world.rounds.flying == 0
 
 

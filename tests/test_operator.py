@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 from desk import A, B, C, Desk
-from gateway import PATIENCE, wait
+from gateway import PATIENCE, free_port, wait
 from sandbox_tools import Sandbox
 
 from l4ipd.disabling import NOW_OR_NEVER
@@ -496,3 +496,17 @@ def test_nobody_listens(desk: Desk) -> None:
     wait("reachable", lambda: desk.ctl("show", "web1")[0] == 0)
     desk.stop()
     assert not os.path.exists(desk.socket)
+
+
+def test_a_list_of_checks_says_which_one_failed(desk: Desk) -> None:
+    other = free_port()
+    desk.configure(f"www: {{address: 127.0.0.1, services: {{http: {{port: {desk.port}, member_port: {desk.inside}, "
+                   f"check: [http, {{type: tcp, port: {other}}}]}}}}, members: {{web1: {A}}}}}")
+    desk.start()
+    desk.wait_log(f"unknown -> down: L4CON port {other}: connection refused \\(1 of 1 failed, ")
+    assert f" L4CON port {other}: connection refused (" in desk.ctl("check", "web1")[1]
+    assert desk.rows("show")[0]["verdict"] == f"L4CON port {other}: connection refused"
+    with socket.create_server((A, other)):
+        desk.wait_log("down -> up: L4OK connected ")
+        desk.one.status = 503
+        desk.wait_log(f"up -> down: L7STS port {desk.inside}: 503 Service Unavailable ")
