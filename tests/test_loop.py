@@ -8,7 +8,6 @@ import select
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -336,37 +335,22 @@ def test_signals_end_the_sleep_and_are_handled_in_the_loop(real: Loop) -> None:
 
 @pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="threads do not wait for each other")
 def test_work_aside_gives_way_to_the_loop() -> None:
-    """Each of the loop's system calls lets the thread in, which by Python's default would then stay for 5 ms."""
+    """Each of the loop's system calls lets the thread in, which by Python's default would then stay for 5 ms.
+
+    How many turns that costs depends on who else wants the processor: so only what the interpreter is told counts.
+    """
     loop = Loop()
-    reader, writer = os.pipe()
-    os.write(writer, b"\0")
-    turned: list[None] = []
-    over = threading.Event()
-    loop.watch(reader, READ, lambda: turned.append(None))      # always: no turn sleeps
-
-    def work() -> int:
-        total = 0
-        for number in range(2_000_000):
-            total += number
-        over.set()
-        return total
-
-    sys.setswitchinterval(0.005)
-    thread = threading.Thread(target=work)
-    thread.start()
-    while not over.is_set():
-        loop.turn()
-    thread.join()
-    plain = len(turned)
-    results: list[int] = []
-    loop.aside(work, results.append)
-    while not results:
-        loop.turn()
-    assert results == [sum(range(2_000_000))]
-    assert len(turned) - plain > 5 * plain
+    results: list[float] = []
+    before = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(0.005)
+        loop.aside(sys.getswitchinterval, results.append)
+        while not results:
+            loop.turn()
+    finally:
+        sys.setswitchinterval(before)
+    assert 0 < results[0] <= 0.0005
     loop.close()
-    os.close(reader)
-    os.close(writer)
 
 
 def test_nobody_wakes_up_for_timers_that_were_cleared_or_set_anew(faked: Loop, clock: Clock) -> None:

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -67,8 +68,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def unpacked(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source archive of a tree in which tests have run, unpacked."""
+def archive(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source archive of a tree in which tests have run."""
     littered, out = tmp_path_factory.mktemp("littered"), tmp_path_factory.mktemp("out")
     shutil.copytree(tree, littered, dirs_exist_ok=True)
     for name in LITTER:
@@ -76,7 +77,13 @@ def unpacked(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (littered / name).write_text("")
     run("setup", "-q", "sdist", "-d", str(out), cwd=littered)
     assert [path.name for path in out.iterdir()] == [f"l4ip-{__version__}.tar.gz"]
-    shutil.unpack_archive(out / f"l4ip-{__version__}.tar.gz", out)
+    return out / f"l4ip-{__version__}.tar.gz"
+
+
+@pytest.fixture(scope="module")
+def unpacked(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("unpacked")
+    shutil.unpack_archive(archive, out)
     return out / f"l4ip-{__version__}"
 
 
@@ -89,8 +96,10 @@ def prefix(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prefix
 
 
-def test_the_archive_is_the_tree(tree: Path, unpacked: Path) -> None:
-    shipped = {name: program for name, program in files(unpacked).items() if not name.startswith("l4ip.egg-info/")}
+def test_the_archive_is_the_tree(tree: Path, archive: Path) -> None:
+    with tarfile.open(archive) as file:
+        members = {member.name.partition("/")[2]: bool(member.mode & 0o100) for member in file if member.isfile()}
+    shipped = {name: program for name, program in members.items() if not name.startswith("l4ip.egg-info/")}
     assert shipped == {**files(tree), "PKG-INFO": False, "setup.cfg": False}
 
 
@@ -102,8 +111,9 @@ def test_the_archive_has_all_that_git_has(unpacked: Path) -> None:
     assert known - NOT_SHIPPED - set(files(unpacked)) == set()
 
 
-def test_every_test_is_found_in_the_archive(unpacked: Path) -> None:
+def test_every_test_is_found_in_the_archive(unpacked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """By a Python that does not know this tree: what a test module reads when it is imported is there."""
+    monkeypatch.setenv("HYPOTHESIS_STORAGE_DIRECTORY", str(tmp_path))
     def collected(root: Path) -> list[str]:
         listed = run("pytest", "--collect-only", "-p", "no:randomly", "-p", "no:cacheprovider", cwd=root, path=root)
         return [line for line in listed.splitlines() if "::" in line]
