@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from fnmatch import fnmatchcase
-from itertools import islice
 
-from l4ipd import ipfilter, status
+from l4ipd import ipfilter, matching, status
 from l4ipd.checking import Checking
-from l4ipd.config_words import like
 from l4ipd.control import Answer, Refusal, Request, Session, end
 from l4ipd.daemon import Daemon, Event
 from l4ipd.disabling import GLANCE, SETTLE, Disabling, unsaved_words
@@ -22,7 +19,6 @@ from l4ipd.monitor import Monitor
 from l4ipd.state import Store
 from l4ipd.table import printable
 
-CANDIDATES = 2000                                   # names that are searched for near matches
 Reload = Callable[[Callable[[bool, list[str]], object]], object]
 
 
@@ -151,34 +147,13 @@ class Commands:
     # -- helpers
 
     def _chosen(self, request: Request, default: str | None = None) -> list[Monitor]:
-        pattern = request.get("pattern", default)
-        if not isinstance(pattern, str):
+        """The endpoints of ``pattern``, one or a list of them."""
+        given = request.get("pattern", default)
+        patterns = [given] if isinstance(given, str) else given
+        if not isinstance(patterns, list) or not patterns or not all(isinstance(each, str) for each in patterns):
             raise Refusal("which endpoints? a pattern is needed")
-        names = match(pattern, list(self.daemon.monitors))
+        try:
+            names = matching.choose(patterns, list(self.daemon.monitors))
+        except matching.Unclear as problem:
+            raise Refusal(*map(printable, str(problem).splitlines())) from None
         return [self.daemon.monitors[name] for name in names]
-
-
-def match(pattern: str, names: Sequence[str]) -> list[str]:
-    """The names that ``pattern`` means: fnmatch(3) on the whole; without a slash, on any one part; with one, also on
-    cluster and service.
-
-    Raises :class:`Refusal` if there are none, with what may have been meant.
-    """
-    if "/" in pattern or pattern == "*":
-        found = [name for name in names if fnmatchcase(name, pattern)
-                 or pattern.count("/") == 1 and fnmatchcase(name.rpartition("/")[0], pattern)]
-    else:
-        found = [name for name in names if any(fnmatchcase(part, pattern) for part in name.split("/"))]
-    if not found:
-        raise Refusal(f"{printable(pattern[:100])}: no such endpoint{_near(pattern, names)}")
-    return found
-
-
-def _near(pattern: str, names: Sequence[str]) -> str:
-    whole = pattern.count("/") > 1
-    known = names if whole else dict.fromkeys(part for name in names for part in (
-        ("/".join(name.split("/")[:2]),) if "/" in pattern else name.split("/")))
-    near = like(pattern, islice(known, CANDIDATES), 3)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return "; see l4ipctl show" if names else "; the configuration has none"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from l4ipd import config_words as words
+from l4ipd.similar import like
 from l4ipd.yamltree import Mapping, Node, Problems, Scalar, Sequence, join, shown
 
 T = TypeVar("T")
@@ -106,5 +107,5 @@ def kind(node: Node) -> str:
 
 
 def unknown(key: str, known: tuple[str, ...]) -> str:
-    near = words.like(key[:64].lower(), known, 1, 0.5)
+    near = like(key[:64].lower(), known, 1, 0.5)
     return f"unknown key, did you mean {near[0]}?" if near else f"unknown key; known here: {', '.join(known)}"

@@ -7,9 +7,9 @@ What ends up in a rule, a command or a log line is checked here against a closed
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
+from l4ipd.similar import like
 from l4ipd.yamltree import shown
 
 DURATIONS = "500ms, 2s, 1m, 1h, or a number of seconds"
@@ -232,13 +232,6 @@ def template(text: str) -> str:
         if near:
             raise ValueError(f"{shown('{' + placeholder + '}')} is not a placeholder, did you mean {{{near[0]}}}?")
     return word(text)
-
-
-def like(text: str, known: Iterable[str], most: int, least: float = 0.6) -> list[str]:
-    """What of ``known`` may be meant by ``text``, at most so many; ``least`` (0 to 1): how alike they must be."""
-    import difflib  # 0.2 MB: not before somebody has mistyped something
-
-    return difflib.get_close_matches(text[:100], list(known), most, least)
 
 
 def source(text: str) -> str:

@@ -30,7 +30,7 @@ from l4ipd.loop import READ, WRITE, Loop, Timer
 
 CLIENTS = 20                                        # connections at once
 BACKLOG = 64                                        # those that wait to be accepted
-REQUEST_LIMIT = 4096                                # bytes of a request
+REQUEST_LIMIT = 32768                               # bytes of a request: a thousand names, say
 BUFFER_LIMIT = 1 << 20                              # bytes that wait for one slow reader
 PIECE = 16384                                       # bytes that are produced and sent in one go
 REQUEST_TIME, READER_TIME = 10.0, 30.0              # seconds: for a request to come, for a reader to take something
@@ -170,7 +170,8 @@ class Session:
                 self.close()                        # it was to listen
         else:
             self._input += data
-            self._parse()
+            if b"\n" in data or len(self._input) > REQUEST_LIMIT:
+                self._parse()
 
     def _hung_up(self) -> None:
         """The client sends no more: it may only have closed its sending half, and still wait for the answer."""

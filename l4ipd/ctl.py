@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ DEFAULT_SOCKET = "/var/run/l4ip.sock"
 SILENCE = 30.0                                      # seconds; a daemon that lives says something every 10
 LINE_LIMIT = 1 << 20                                # bytes
 OK, SOME_NOT, USAGE, UNREACHABLE = 0, 1, 2, 3
+NO_SOCKET = "is no socket: name that of l4ipd, which its log has, with -s SOCKET"
 COLOURS = {"up": "32", "yes": "32", "ok": "32", "down": "31", "missing": "31", "leaving": "33", "unknown": "33",
            "foreign": "31", "disabled": "33", "enabling": "33"}
 MARKS = {"ok": " ", "missing": "+", "leaving": "-", "foreign": "!"}
@@ -42,12 +44,12 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("-V", action="version", version=f"l4ipctl {__version__}", help="print the version and exit")
     also = argparse.ArgumentParser(add_help=False)
     also.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, one object a line")
-    commands = words.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = words.add_subparsers(dest="command", metavar="COMMAND")
     for name, pattern, text in (
-            ("show", "?", "what is up, since when, why not, and whether its rule is in the kernel"),
-            ("disable", None, "take endpoints out, until they are enabled"),
-            ("enable", None, "put them back: checked first, then added"),
-            ("check", None, "probe now, print the verdicts"),
+            ("show", "*", "what is up, since when, why not, and whether its rule is in the kernel"),
+            ("disable", "+", "take endpoints out, until they are enabled"),
+            ("enable", "+", "put them back: checked first, then added"),
+            ("check", "+", "probe now, print the verdicts"),
             ("monitor", "", "print events as they happen"),
             ("reload", "", "read the configuration again, say what has changed"),
             ("rules", "", "wanted rules and rules in the kernel, with what differs")):
@@ -64,7 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status: see l4ipctl(8)."""
     if sys.stdout is None:                          # closed by whoever started us: the exit status is what they want
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    options = parser().parse_args(argv)
+    words = parser()
+    options = words.parse_args(argv)
+    if options.command is None:
+        words.exit(USAGE, words.format_help())
     path = options.socket or os.environ.get("L4IP_SOCKET") or DEFAULT_SOCKET
     try:
         return run(options, path)
@@ -84,10 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace, path: str) -> int:
     """Ask, print, and return the exit status."""
-    request = {"command": options.command}
-    for name in ("pattern", "now"):
-        if getattr(options, name, None):
-            request[name] = getattr(options, name)
+    request: dict[str, Any] = {"command": options.command}
+    patterns = getattr(options, "pattern", [])
+    if patterns:                                    # a single one as l4ipd 1.0 knows it
+        request["pattern"] = patterns[0] if len(patterns) == 1 else patterns
+    if getattr(options, "now", False):
+        request["now"] = True
     printer = Printer(options.command, options.json)
     for answer in ask(path, request):
         if "end" in answer:
@@ -143,17 +150,26 @@ def connect(path: str) -> socket.socket:
     except FileNotFoundError:
         words = "there is no such socket: is l4ipd running? (its log names its control socket; another: -s SOCKET)"
     except ConnectionRefusedError:
-        words = "nobody listens: l4ipd was killed or has crashed; start it again"
+        words = ("nobody listens: l4ipd was killed or has crashed; start it again" if is_socket(path) else
+                 NO_SOCKET)
     except PermissionError:
         words = "permission denied: only root may use it, or the group that control.group in l4ip.conf names"
     except (TimeoutError, BlockingIOError):
         words = "l4ipd does not answer: it is stopped, or very busy"
     except OSError as error:
-        words = error.strerror or str(error)
+        words = (error.strerror or str(error)) if is_socket(path) else NO_SOCKET
     else:
         return connection
     connection.close()
     raise Unreachable(f"{path}: {words}")
+
+
+def is_socket(path: str) -> bool:
+    """Whether it is one, as far as we can see; a file or a directory refuses connections just as well."""
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return True
 
 
 def _connect(connection: socket.socket, path: str) -> None:

@@ -142,6 +142,8 @@ def _figures(daemon: Daemon, seen: Survey) -> str:
 
 
 def _matching(seen: Survey, pattern: str) -> str:
+    if seen.unclear:
+        return f"<code>{esc(pattern)}</code> is not understood: {esc(seen.unclear)}."
     verb = "matches" if seen.matched == 1 else "match"
     return f"{plural(seen.matched, 'endpoint')} {verb} <code>{esc(pattern)}</code>."
 

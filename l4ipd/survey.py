@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from l4ipd import trouble
+from l4ipd import matching, trouble
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
     from l4ipd.monitor import Monitor
 
 SHOWN = 300                                         # endpoints on one page
-PATTERN_LIMIT = 200                                 # characters
 
 
 @dataclass
@@ -41,6 +37,7 @@ class Survey:
     matched: int = 0
     left_out: int = 0
     unfit: str = ""
+    unclear: str = ""                                          # what is wrong with the pattern
 
 
 def tone(monitor: Monitor) -> str:
@@ -53,9 +50,15 @@ def tone(monitor: Monitor) -> str:
 
 
 def look(daemon: Daemon, pattern: str = "", limit: int = SHOWN) -> Survey:
-    """Count everybody; choose at most ``limit`` of the endpoints that match, those with something amiss first."""
+    """Count everybody; choose at most ``limit`` of the endpoints that match, those with something amiss first.
+
+    ``pattern`` may be several, with blanks or commas between them.
+    """
     survey = Survey(unfit=trouble.unfit(daemon))
-    matches = matcher(pattern)
+    try:
+        matches = matching.matcher(pattern.replace(",", " ").split() or ["*"])
+    except matching.Unclear as problem:
+        survey.unclear, matches = str(problem), lambda name: False
     odd = _oddly_ruled(daemon)
     chosen: dict[Monitor, None] = {}
     rest: list[Monitor] = []
@@ -67,7 +70,7 @@ def look(daemon: Daemon, pattern: str = "", limit: int = SHOWN) -> Survey:
             eligible += monitor.eligible
             if kind in ("bad", "warn"):
                 survey.ailing.append(monitor)
-            if matches(monitor):
+            if matches(monitor.endpoint.name):
                 survey.matched += 1
                 if kind == "ok" and monitor not in odd:
                     rest.append(monitor)
@@ -90,19 +93,3 @@ def _oddly_ruled(daemon: Daemon) -> set[Monitor]:
     """Those whose rules in the kernel are not as wanted."""
     different = daemon.rules.want.keys() ^ daemon.rules.have.keys()
     return {daemon.owner[line] for line in different if line in daemon.owner}
-
-
-def matcher(pattern: str) -> Callable[[Monitor], bool]:
-    """As l4ipctl: fnmatch on the name or, without a slash, on any one part of it."""
-    pattern = pattern.strip()
-    if not pattern:
-        return lambda monitor: True
-    found = re.compile(fnmatch.translate(pattern[:PATTERN_LIMIT])).match
-    if "/" in pattern:
-        return lambda monitor: found(monitor.endpoint.name) is not None
-
-    def matches(monitor: Monitor) -> bool:
-        endpoint = monitor.endpoint
-        return any(found(part) for part in (endpoint.cluster, endpoint.service, endpoint.member))
-
-    return matches

@@ -242,9 +242,10 @@ def test_a_client_may_close_its_sending_half(toy: Toy) -> None:
 
 @pytest.mark.parametrize("request_, words", [
     (b"\n", "JSON object"), (b"[]\n", "JSON object"), (b"show\n", "JSON object"), (b"\xff\xfe\n", "JSON object"),
-    (b"[" * 4000 + b"\n", "JSON object"), (b"{}\n", "no such command: None"), (b'{"command": {}}\n', "no such command"),
-    (b'{"command": "' + b"x" * 3000 + b'"}\n', "no such command"), (b"x" * 5000 + b"\n", "longer than 4096"),
-    (b"x" * 10_000_000, "longer than 4096"), (b'{"command": "echo"}\n{"command": "echo"}\n', "one request"),
+    (b"[" * 4000 + b"\n", "JSON object"), (b"[" * 32000 + b"\n", "JSON object"),
+    (b"{}\n", "no such command: None"), (b'{"command": {}}\n', "no such command"),
+    (b'{"command": "' + b"x" * 3000 + b'"}\n', "no such command"), (b"x" * 33_000 + b"\n", "longer than 32768"),
+    (b"x" * 10_000_000, "longer than 32768"), (b'{"command": "echo"}\n{"command": "echo"}\n', "one request"),
 ])
 def test_bad_requests(toy: Toy, request_: bytes, words: str) -> None:
     answers = toy.say(request_)

@@ -20,8 +20,6 @@ from gateway import PATIENCE, ROOT
 from sandbox_tools import sandbox
 
 from l4ipd import ctl
-from l4ipd.commands import match
-from l4ipd.control import Refusal
 from l4ipd.table import COLUMNS, ago, table
 
 ROW_KEYS = {"endpoint", "address", "state", "up", "disabled", "rule", "connections", "seconds", "code", "verdict",
@@ -82,27 +80,37 @@ def test_the_signal_prints_what_show_prints(desk: Desk) -> None:
                                                          if line.startswith("www/") and " -> " not in line]
 
 
-@pytest.mark.parametrize("pattern, words", [
-    ("wbe1", "did you mean web1"), ("www/htpp/web1", "did you mean www/http/web1"), ("www/htp/*", "no such endpoint"),
-    ("WEB1", "no such endpoint"), ("x" * 3000, "no such endpoint; see l4ipctl show")])
-def test_an_unknown_pattern(desk: Desk, pattern: str, words: str) -> None:
-    names = ["www/http/web1", "www/http/web2", "mail/smtp/mail1"]
-    with pytest.raises(Refusal, match="no such endpoint") as refusal:
-        match(pattern, names)
-    assert words in refusal.value.lines[0] and len(refusal.value.lines[0]) < 300 and refusal.value.exit == 2
-
-
-@pytest.mark.parametrize("pattern, found", [
-    ("*", "abc"), ("web1", "a"), ("www", "ab"), ("http", "ab"), ("web*", "ab"), ("www/*", "ab"), ("*/web2", "b"),
-    ("www/http/web1", "a"), ("mail", "c"), ("[m]ail", "c"), ("*1", "ac"), ("w?b2", "b"), ("*/*/*", "abc")])
-def test_patterns(pattern: str, found: str) -> None:
-    names = {"www/http/web1": "a", "www/http/web2": "b", "mail/smtp/mail1": "c"}
-    assert "".join(names[name] for name in match(pattern, list(names))) == found
-
-
 def test_unknown_patterns_on_the_command_line(desk: Desk) -> None:
     for command in ("show", "disable", "enable", "check"):
         assert desk.ctl(command, "wbe1") == (2, "", "l4ipctl: wbe1: no such endpoint; did you mean web1?\n")
+        status, out, err = desk.ctl(command, "web1", "wbe2", "[c")
+        assert (status, out) == (2, ""), "nothing at all is done"
+        assert err == "l4ipctl: [c: this bracket is never closed: a set of characters is written [abc]\n"
+        assert desk.ctl(command, "web1", "wbe2", "")[2] == (
+            "l4ipctl: wbe2: no such endpoint; did you mean web2?\nl4ipctl: '': no such endpoint; see l4ipctl show\n")
+    assert set(desk.states().values()) == {"up", "down"}, "not even web1 was disabled"
+
+
+def test_several_patterns(desk: Desk) -> None:
+    shown = [row["endpoint"] for row in desk.rows("show", "web3", "web1", "web[1x]")]
+    assert shown == ["www/http/web1", "www/http/web3"]
+    assert {row["endpoint"] for row in desk.rows("check", "web2", "web1")} == {"www/http/web1", "www/http/web2"}
+    assert desk.ctl("show", *(f"web{number}" for number in range(1, 4)))[0] == 1
+    names = [f"no{number}" for number in range(2000)]
+    status, _, err = desk.ctl("show", *names)
+    assert status == 2 and len(err.splitlines()) == 21 and err.endswith(
+        "l4ipctl: and 1980 patterns more that no endpoint has\n")
+
+
+def test_a_single_pattern_is_asked_for_as_1_0_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    heard: list[bytes] = []
+    for words in (["show", "web1"], ["disable", "web1", "web2", "--now"], ["show"]):
+        path = str(tmp_path / f"sock{len(heard)}")
+        answering(path, b'{"end": true, "exit": 0}\n', heard=heard)
+        assert ctl.main(["-s", path, *words]) == 0
+    assert [json.loads(request) for request in heard] == [
+        {"command": "show", "pattern": "web1"}, {"command": "disable", "pattern": ["web1", "web2"], "now": True},
+        {"command": "show"}]
 
 
 def test_check(desk: Desk) -> None:
@@ -151,7 +159,20 @@ def test_no_socket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert out == "" and f"l4ipctl: {tmp_path}/sock: there is no such socket: is l4ipd running?" in err
 
 
-def answering(path: str, answer: bytes, hold: bool = False) -> threading.Thread:
+def test_what_is_no_socket_is_not_taken_for_a_dead_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("file", "fifo", "."):
+        assert ctl.main(["-s", f"{tmp_path}/{name}", "show"]) == 3
+        assert capsys.readouterr().err == (f"l4ipctl: {tmp_path}/{name}: is no socket: name that of l4ipd, which its "
+                                           "log has, with -s SOCKET\n")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(f"{tmp_path}/dead")
+    assert ctl.main(["-s", f"{tmp_path}/dead", "show"]) == 3
+    assert "nobody listens: l4ipd was killed or has crashed" in capsys.readouterr().err
+
+
+def answering(path: str, answer: bytes, hold: bool = False, heard: list[bytes] | None = None) -> threading.Thread:
     """Something at ``path`` that answers one client with ``answer``."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
@@ -159,7 +180,9 @@ def answering(path: str, answer: bytes, hold: bool = False) -> threading.Thread:
 
     def serve() -> None:
         with listener, listener.accept()[0] as client:
-            client.recv(1000)
+            request = client.recv(1000)
+            if heard is not None:
+                heard.append(request)
             with contextlib.suppress(BrokenPipeError):
                 client.sendall(answer)
             if hold:
@@ -189,11 +212,20 @@ def test_a_daemon_that_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "l4ipd says nothing for" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [[], ["frobnicate"], ["disable"], ["show", "a", "b"], ["show", "--now"], ["-x"]])
+@pytest.mark.parametrize("words", [[], ["--json"], ["frobnicate"], ["disable"], ["reload", "a"], ["show", "--now"],
+                                   ["-x"]])
 def test_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         ctl.main(words)
     assert end.value.code == 2 and "usage: l4ipctl" in capsys.readouterr().err
+
+
+def test_alone_it_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        ctl.main([])
+    lines = capsys.readouterr().err.splitlines()
+    for command in ("show", "disable", "enable", "check", "monitor", "reload", "rules"):
+        assert any(line.split()[:1] == [command] and len(line.split()) > 3 for line in lines), command
 
 
 def test_it_starts_quickly() -> None:

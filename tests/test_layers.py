@@ -14,7 +14,7 @@ HERE = Path(l4ipd.__file__).parent
 LAYERS = {
     0: {"__init__", "model", "health", "holddown", "checks", "expects", "patterns", "blame", "ipfilter", "ipmon",
         "logrules", "plan", "config", "config_check", "config_section", "config_words", "yamltree", "table", "estimate",
-        "page_style"},
+        "page_style", "similar", "matching"},
     1: {"loop"},
     2: {"child", "become"},
     3: {"probe", "sockets", "stream", "tls", "udp", "ping", "command", "reconcile", "nat", "filters", "sources",

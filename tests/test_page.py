@@ -184,7 +184,14 @@ def test_ten_thousand_endpoints_are_not_all_shown_but_those_in_trouble_are() -> 
 
 
 PATTERNS = [("", 4), ("www", 2), ("web1", 2), ("www/*", 2), ("*/web1", 2), ("web?", 4), ("w*1", 2), ("nobody", 0),
-            ("www/http/web1", 1), ("[", 0), ("  mail ", 2), ("*" * 300, 4), ("WWW", 0)]
+            ("www/http/web1", 1), ("[", 0), ("  mail ", 2), ("*" * 300, 4), ("WWW", 0),
+            ("web1, mail", 3), ("www/http", 2), ("www/http/web1 ,mail/*/web2", 2), ("nobody web2", 2)]
+
+
+def test_a_pattern_that_is_not_understood_is_told() -> None:
+    with balancer(cluster("www", *web(2))) as daemon:
+        text = read(daemon, "web1 [c").text
+        assert "web1 [c is not understood: [c: this bracket is never closed: a set of characters is writ" in text
 
 
 @pytest.mark.parametrize(("pattern", "expected"), PATTERNS)
