@@ -81,7 +81,7 @@ class Daemon:
 
     def start(self) -> None:
         """Begin probing, and find out what the tools understand; then the kernel's rules are read and adopted."""
-        self.sensing.remember(self.saved.tables, self.saved.tags, self.saved.counts)
+        self.sensing.rules.remember(self.saved.tables, self.saved.tags, self.saved.counts)
         self.apply(self._first_config)
         self._restore()
         find_dialect(self.loop, self.config.ipfilter, self._speak)

@@ -77,4 +77,4 @@ class Desk:
                   if monitor.up or monitor.verdict is not None or name in daemon.known_down}
         tagless = daemon.config.ipfilter.tag is None
         return Saved(daemon.disabled, states, frozenset([*daemon.rules.want, *daemon.rules.have] if tagless else ()),
-                     *daemon.sensing.traces())
+                     *daemon.sensing.rules.traces())

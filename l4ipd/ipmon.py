@@ -24,6 +24,7 @@ TCP = (rb"(?P<from>[^ ,]+),(?P<port>\S+) -> (?P<to>[^ ,]+),\S+ PR tcp len \d+ \d
 ICMP = (rb"(?P<sender>\S+) -> (?P<receiver>\S+) PR (?:icmp len \d+ \d+ icmp unreach/port for (?P<client>[^ ,]+),\S+ - "
         rb"(?P<member>[^ ,]+),(?P<service>\S+) PR udp len \d+ \d+|icmpv6 len \d+ \d+ icmpv6 unreach/(?:no)?port)")
 TAIL = rb"(?: K-[SF])* IN(?P<rest>(?: .*)?)"
+WRITTEN = re.compile(HEAD)
 RECORD = re.compile(HEAD + rb"(?:" + TCP + rb"|" + ICMP + rb")" + TAIL)
 MISSED = re.compile(rb"missed (\d+) ipf log entries: (\d+) \d+")
 TAG = re.compile(rb" (?:log-)?tag (\d+)")
@@ -74,6 +75,11 @@ def parse(line: bytes, ports: Ports = number) -> Reset | None:
     if place is None or member != sender:           # not from who was asked: a router, or a NAT on the way
         return None
     return Reset("udp", address(sender), place, address(client), True, *known)
+
+
+def is_record(line: bytes) -> bool:
+    """Whether ipmon has written the line, about whatever packet."""
+    return WRITTEN.match(line) is not None
 
 
 def missed(line: bytes) -> int:

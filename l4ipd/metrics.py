@@ -20,7 +20,7 @@ from l4ipd import __version__, trouble
 from l4ipd.history import History
 from l4ipd.lateness import BOUNDS as LATENESS_BOUNDS
 from l4ipd.lateness import Lateness
-from l4ipd.resets import WORDS
+from l4ipd.reaction import WORDS
 from l4ipd.rounds import BOUNDS, Timing
 from l4ipd.status import Kernel
 
@@ -83,10 +83,10 @@ def whole(daemon: Daemon, history: History, lateness: Lateness) -> Iterator[Metr
 
 def resets(daemon: Daemon) -> Iterator[Metric]:
     """Resets of clients' connections; all zero while sensing is off."""
-    sensing = daemon.sensing
+    sensing, reaction = daemon.sensing, daemon.sensing.reaction
     yield counter("l4ip_resets", "Resets seen, by what became of them: used, or the reason why not.", ("use",),
-                  {("used",): sensing.used, **{(why,): sensing.ignored[why] for why in WORDS}})
-    yield counter("l4ip_resets_missed", "Records that ipmon says it has missed.", (), {(): sensing.missed})
+                  {("used",): reaction.used, **{(why,): reaction.ignored[why] for why in WORDS}})
+    yield counter("l4ip_resets_missed", "Records that ipmon says it has missed.", (), {(): sensing.listener.missed})
     if sensing.settings is not None:
         yield gauge("l4ip_resets_sensed", "Whether resets would be seen, as far as we know.", (),
                     {(): sensing.is_alive})

@@ -134,9 +134,9 @@ def _figures(daemon: Daemon, seen: Survey) -> str:
                ("Rules in the kernel", "not known" if rules.stale else f"{len(rules.have)}<small>{agree}</small>"),
                ("Probes", f"{grouped(sum(rounds.codes.values()))} <small>{grouped(rounds.late)} late</small>"),
                ("Running for", ago(time.time() - daemon.started))]
-    sensing = daemon.sensing
-    if sensing.settings is not None:
-        figures.insert(3, ("Resets used", f"{sensing.used} <small>of {sensing.seen} seen</small>"))
+    if daemon.sensing.settings is not None:
+        count = daemon.sensing.reaction
+        figures.insert(3, ("Resets used", f"{count.used} <small>of {count.seen} seen</small>"))
     cards = "".join(f'<div class="card"><dt>{name}</dt><dd>{value}</dd></div>' for name, value in figures)
     return f"<dl>{cards}</dl>\n"
 

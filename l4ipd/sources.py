@@ -1,7 +1,7 @@
 """Where ipmon's lines come from: an ipmon of our own, or the file into which the system's own ipmon writes.
 
-Both take care of themselves: what dies is started again with a back-off, what is rotated is opened again. Bytes go to
-``take(bytes)`` as they come, never much at a time; ``told(problem)`` hears why nothing can come, and "" when it can.
+Both take care of themselves: what dies is started again with a back-off, what is rotated is opened again. Lines go to
+``take(line)`` as they come, never many at a time; ``told(problem)`` hears why nothing can come, and "" when it can.
 
 Nobody but one process may read /dev/ipl, so none of ours may outlive us, not even after a kill -9. No two systems agree
 on how a process learns that its parent died, so a shell of four lines stands between: it holds the reading end of a
@@ -11,11 +11,14 @@ pipe whose other end only we have, and ends ipmon when that pipe does. That need
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Callable, Collection
 
 from l4ipd.child import Child, Exit, find_program
 from l4ipd.ipfilter import explain
+from l4ipd.ipmon import Lines, is_record
 from l4ipd.loop import Loop, Timer
 from l4ipd.model import Words
 
@@ -33,6 +36,7 @@ STEADY = 60.0                                       # seconds after which a deat
 CHUNK = 65536
 POLL = 0.1                                          # seconds between two looks at a log file
 PATIENCE = 5.0                                      # seconds that a rotated file may be absent
+KEPT = 3                                            # files that were rotated, the last one included, that are read
 OTHERS_AGAIN = 2.0                                  # seconds until another ipmon is looked for a second time
 LISTING_LIMIT = 16 << 20                            # bytes of a listing of all processes
 Take = Callable[[bytes], object]
@@ -47,6 +51,7 @@ class Ipmon:
         self.loop, self.words, self.pidfile, self.take, self.told, self.began = loop, words, pidfile, take, told, began
         self.starts = 0
         self._child: Child | None = None
+        self._lines = Lines()
         self._wait = FIRST_WAIT
         self._since = 0.0
         self._stopped = False
@@ -58,6 +63,7 @@ class Ipmon:
             self._retry(f"{self.words[0]}: no such program: name it in the configuration, ipfilter.ipmon")
             return
         self.began()
+        self._lines = Lines()
         self.starts += 1
         self._since = self.loop.clock()
         # 4.1 always writes a pid file: not over that of the system's ipmon (FACTS.md 2f)
@@ -75,8 +81,10 @@ class Ipmon:
             os.unlink(self.pidfile)
 
     def _took(self, chunk: bytes) -> bool:
-        if not self._stopped:
-            self.take(chunk)
+        for line in self._lines.feed(chunk):
+            if self._stopped:
+                break
+            self.take(line)
         return self._stopped
 
     def _is_well(self) -> None:
@@ -99,14 +107,56 @@ class Ipmon:
         self._wait = min(LONGEST_WAIT, self._wait * 2)
 
 
+class Tail:
+    """One open file, of which the end is read. Raises OSError if there is none, or it is none."""
+
+    def __init__(self, path: str) -> None:
+        self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        status = os.fstat(self.fd)
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
+            self.close()
+            raise OSError(errno.EINVAL, "Is a directory" if stat.S_ISDIR(status.st_mode) else "Is no file")
+        self.identity = status.st_dev, status.st_ino
+        self.position = 0
+        self.lines = Lines()
+        self.spoken = False                         # a record of ipmon's was in it
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def skip(self, offset: int, whence: int) -> None:
+        with contextlib.suppress(OSError):          # a named pipe has no end
+            self.position = os.lseek(self.fd, offset, whence)
+
+    def read(self) -> tuple[list[bytes], bool]:
+        """The lines that are complete now, and whether there may be more at once."""
+        try:
+            chunk = os.read(self.fd, CHUNK)
+        except BlockingIOError:                     # a named pipe with nothing in it
+            chunk = b""
+        self.position += len(chunk)
+        lines = self.lines.feed(chunk)
+        self.spoken = self.spoken or any(map(is_record, lines))
+        return lines, len(chunk) == CHUNK
+
+    def rewind_if_cut(self) -> None:
+        status = os.fstat(self.fd)
+        if status.st_size < self.position and stat.S_ISREG(status.st_mode):
+            self.position = os.lseek(self.fd, 0, os.SEEK_SET)
+            self.lines = Lines()                    # the rest of a line is gone
+
+
 class LogFile:
-    """Follows a file that somebody else writes, over rotation and truncation. What it holds at the start is old."""
+    """Follows a file that somebody else writes, over rotation and truncation. What it holds at the start is old.
+
+    Who writes it is told of a rotation, or notices it, some time after the new file is there: the old one is read on,
+    until ipmon has written into the new one.
+    """
 
     def __init__(self, loop: Loop, path: str, take: Take, told: Told) -> None:
         self.loop, self.path, self.take, self.told = loop, path, take, told
-        self._fd = -1
-        self._known: tuple[int, int] | None = None  # device and inode of what we read
-        self._position = 0
+        self._tails: list[Tail] = []                # the newest at last
+        self._lost: tuple[tuple[int, int], int] | None = None   # what could not be read on, and from where
         self._proven = False                        # it could be read
         self._absent = 0.0                          # since when, 0: it is there
         self._timer = Timer(self._look)
@@ -117,34 +167,38 @@ class LogFile:
 
     def stop(self) -> None:
         self.loop.clear(self._timer)
-        self._close()
+        while self._tails:
+            self._tails.pop().close()
 
     def _look(self) -> None:
         """One bounded step: read a piece, or at the end see whether the file is still the one it was."""
         more = False
         try:
-            more = self._fd >= 0 and self._read()
+            more = self._read()
             if not more:
                 self._compare()
         except OSError as error:
-            self._close()
+            self._give_up()
             self.told(f"{self.path}: {error.strerror}")
         self.loop.set(self._timer, self.loop.clock() + (0 if more else POLL))
 
     def _read(self) -> bool:
-        try:
-            chunk = os.read(self._fd, CHUNK)
-        except BlockingIOError:                     # a named pipe with nothing in it
-            chunk = b""
-        self._position += len(chunk)
-        if not self._proven:                        # only now: a directory can be opened, too
-            self._proven = True
-            self.told("")
-        if chunk:
-            self.take(chunk)
-        return len(chunk) == CHUNK
+        more = False
+        for tail in self._tails:
+            lines, has_more = tail.read()
+            more = more or has_more
+            if tail is self._tails[-1] and not self._proven:
+                self._proven = True
+                self.told("")
+            for line in lines:
+                self.take(line)
+        return more
 
     def _compare(self) -> None:
+        for tail in self._tails:
+            tail.rewind_if_cut()
+        while len(self._tails) > 1 and (self._tails[-1].spoken or len(self._tails) > KEPT):
+            self._tails.pop(0).close()
         try:
             status = os.stat(self.path)
         except FileNotFoundError as error:
@@ -155,32 +209,28 @@ class LogFile:
             return
         if self._absent:
             self._absent, self._proven = 0.0, False
-        if (status.st_dev, status.st_ino) != self._known:
-            self._close()
+        if not self._tails or (status.st_dev, status.st_ino) != self._tails[-1].identity:
             self._open(at_end=False)
-        elif status.st_size < self._position and os.path.isfile(self.path):
-            self._position = os.lseek(self._fd, 0, os.SEEK_SET)
-            self.take(b"\n")                        # the rest of a line that was cut off
 
     def _open(self, at_end: bool) -> None:
         try:
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            tail = Tail(self.path)
         except OSError as error:
             self.told(f"{self.path}: {error.strerror}")
             return
-        status = os.fstat(self._fd)
-        self._known = status.st_dev, status.st_ino
-        self._position, self._proven = 0, False
-        self.take(b"\n")
         if at_end:
-            with contextlib.suppress(OSError):      # a named pipe has no end
-                self._position = os.lseek(self._fd, 0, os.SEEK_END)
+            tail.skip(0, os.SEEK_END)
+        elif self._lost is not None and self._lost[0] == tail.identity:
+            tail.skip(self._lost[1], os.SEEK_SET)
+        self._tails.append(tail)
+        self._lost, self._proven = None, False
 
-    def _close(self) -> None:
-        self._known = None
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+    def _give_up(self) -> None:
+        """It cannot be read any more: when it can, it is read on from here."""
+        if self._tails:
+            self._lost = self._tails[-1].identity, self._tails[-1].position
+        while self._tails:
+            self._tails.pop().close()
 
 
 def others(loop: Loop, program: str, done: Callable[[list[int]], object]) -> None:

@@ -31,8 +31,8 @@ def troubles(daemon: Daemon) -> list[str]:
     """Everything that is wrong with us, one thing a line."""
     found = [line for rules in tables(daemon) for line in _of_table(rules)]
     sensing = daemon.sensing
-    if sensing.settings is not None and sensing.problem:
-        found.append(f"sensing of resets is lost: {sensing.problem}")
+    if sensing.settings is not None and sensing.listener.problem:
+        found.append(f"sensing of resets is lost: {sensing.listener.problem}")
     elif sensing.settings is not None and sensing.hearing.deaf:
         found.append("sensing of resets seems deaf: probes were refused while clients were forwarded, and no reset "
                      "was seen; see l4ip.conf(5), resets")
@@ -51,7 +51,7 @@ def troubles(daemon: Daemon) -> list[str]:
 
 def tables(daemon: Daemon) -> list[Reconciler]:
     """The tables of the kernel that we look after."""
-    return [daemon.rules, *daemon.sensing.rules.values()]
+    return [daemon.rules, *daemon.sensing.rules.tables.values()]
 
 
 def _of_table(rules: Reconciler) -> Iterator[str]:

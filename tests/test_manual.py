@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from l4ipd import config, config_check, ctl, health, main, notify, resets
+from l4ipd import config, config_check, ctl, health, main, notify, reaction
 from l4ipd.config_words import span
 from l4ipd.model import Check, Config, Ipfilter, Log, Member, Resets, Service
 from l4ipd.status import Row
@@ -196,7 +196,7 @@ def test_metrics() -> None:
     assert set(re.findall(r"^\.It Li (\w+)$", section, re.MULTILINE)) == set(re.findall(
         r'"(l4ip_\w+)"', (ROOT / "l4ipd/metrics.py").read_text()))
     uses = section.partition(".It Li l4ip_resets\n")[2].partition(".It Li")[0]
-    assert set(re.findall(r"^\.Li (\w+)", uses, re.MULTILINE)) == {"use", "used", *resets.WORDS}
+    assert set(re.findall(r"^\.Li (\w+)", uses, re.MULTILINE)) == {"use", "used", *reaction.WORDS}
 
 
 # -- events and messages

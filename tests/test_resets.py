@@ -5,6 +5,7 @@ Lines come through real pipes and files; monitors are real, with probes that say
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from gateway import wait
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4ipd import holddown, resets, sources
+from l4ipd import holddown, sources, targets
 from l4ipd.checks import Recipe, recipe
 from l4ipd.health import Verdict
 from l4ipd.holddown import Hold
@@ -69,6 +70,7 @@ class Bench:
         self.rounds = Rounds(self.loop, 1000, self._probe, decided=lambda monitor: None,
                              changed=lambda monitor, flipped: self.flips.append((monitor.endpoint.member, monitor.up)))
         self.sensing = Sensing(self.loop, lambda kind, text, level: self.told.append((kind, text)))
+        self.count = self.sensing.reaction
         self.rounds.refused = self.sensing.probe_refused
         self.monitors: list[Monitor] = []
         self.settings = Resets("em1", source or str(tmp / "no-such-log"), action)
@@ -95,6 +97,11 @@ class Bench:
     def begin(self) -> Bench:
         self.sensing.apply(self.settings, self.tools, self.monitors, str(self.tmp / "ipmon.pid"))
         return self
+
+    def take(self, text: bytes) -> None:
+        """Lines of ipmon's."""
+        for each in text.splitlines():
+            self.sensing.listener.take(each)
 
     def until(self, done: Callable[[], object]) -> None:
         end = time.monotonic() + PATIENCE
@@ -142,11 +149,11 @@ ROWS = [
 def test_meaning(tmp_path: Path, action: str, text: bytes, expected: tuple[bool, bool]) -> None:
     bench = Bench(tmp_path, action)
     monitor = bench.add()
-    bench.begin().sensing.take(text)
+    bench.begin().take(text)
     down = not monitor.up
     bench.turns()
     assert (down, bench.probes > 0) == expected
-    assert bench.sensing.used == any(expected)
+    assert bench.count.used == any(expected)
     if down:
         assert monitor.verdict is not None and bench.flips == [("web1", False)]
     bench.loop.close()
@@ -155,7 +162,7 @@ def test_meaning(tmp_path: Path, action: str, text: bytes, expected: tuple[bool,
 def test_the_verdict_says_who_saw_what(bench: Bench) -> None:
     one, two = bench.add(), bench.add("dns", port=53, protocol="udp")
     bench.verdict = None
-    bench.begin().sensing.take(line() + unreachable())
+    bench.begin().take(line() + unreachable())
     assert str(one.verdict) == "RST connection refused, seen by ipmon"
     assert str(two.verdict) == "RST port unreachable, seen by ipmon"
     assert not one.up and not two.up
@@ -163,16 +170,16 @@ def test_the_verdict_says_who_saw_what(bench: Bench) -> None:
 
 def test_udp_refusals_are_about_udp(bench: Bench) -> None:
     tcp, udp = bench.add(port=53), bench.add("dns", port=53, protocol="udp")
-    bench.begin().sensing.take(unreachable(sender="10.0.0.99") + unreachable(54) + line(port=54))
+    bench.begin().take(unreachable(sender="10.0.0.99") + unreachable(54) + line(port=54))
     assert tcp.up and udp.up
-    bench.sensing.take(unreachable())
+    bench.take(unreachable())
     assert tcp.up and not udp.up
 
 
 def test_an_icmpv6_refusal_has_every_udp_endpoint_of_the_member_probed(bench: Bench) -> None:
     one, two = bench.add("a", "fd00::2", 53, "udp"), bench.add("b", "fd00::2", 54, "udp")
     other, tcp = bench.add("c", "fd00::3", 53, "udp"), bench.add("d", "fd00::2", 53)
-    bench.begin().sensing.take(b"22/11/2026 06:48:57.244962 em1 @-1:-1 L fd00::2 -> 2001:db8::7 PR icmpv6 len 40 88 "
+    bench.begin().take(b"22/11/2026 06:48:57.244962 em1 @-1:-1 L fd00::2 -> 2001:db8::7 PR icmpv6 len 40 88 "
                                b"icmpv6 unreach/noport IN log-tag 4711\n")
     bench.turns()
     assert all(monitor.up for monitor in (one, two, other, tcp)) and bench.probes == 2
@@ -180,34 +187,34 @@ def test_an_icmpv6_refusal_has_every_udp_endpoint_of_the_member_probed(bench: Be
 
 def test_every_endpoint_on_the_port_goes_down(bench: Bench) -> None:
     one, two = bench.add(), bench.add(cluster="api")
-    bench.begin().sensing.take(line())
-    assert not one.up and not two.up and bench.sensing.used == 1
+    bench.begin().take(line())
+    assert not one.up and not two.up and bench.count.used == 1
 
 
 def test_ipv6_in_any_spelling(bench: Bench) -> None:
     monitor = bench.add(address="2001:db8::1:0:0:7")
-    bench.begin().sensing.take(line("2001:DB8:0:0:1::7", to="2001:db8::99"))
+    bench.begin().take(line("2001:DB8:0:0:1::7", to="2001:db8::99"))
     assert not monitor.up
 
 
 def test_disabled_and_down_endpoints_are_left_alone(bench: Bench) -> None:
     down, disabled = bench.add(), bench.add("web2", "10.0.0.3")
     down.health, disabled.disabled = 0, True
-    bench.begin().sensing.take(line() + line("10.0.0.3"))
+    bench.begin().take(line() + line("10.0.0.3"))
     bench.turns()
     assert bench.probes == 0 and not bench.flips
-    assert bench.sensing.ignored == {"down": 2} and bench.sensing.seen == 2
+    assert bench.count.ignored == {"down": 2} and bench.count.seen == 2
 
 
 def test_answers_to_the_gateway_itself_do_not_count(bench: Bench) -> None:
     """The destination is our own address towards the member: our probe, which tells by itself."""
-    ours = resets.own_address("198.51.100.1")
+    ours = targets.own_address("198.51.100.1")
     if not ours:
         pytest.skip("this machine has no route")
     monitor = bench.add(address="198.51.100.1")
-    bench.begin().sensing.take(line("198.51.100.1", to=ours))
-    assert monitor.up and bench.sensing.ignored == {"own": 1}
-    bench.sensing.take(line("198.51.100.1"))
+    bench.begin().take(line("198.51.100.1", to=ours))
+    assert monitor.up and bench.count.ignored == {"own": 1}
+    bench.take(line("198.51.100.1"))
     assert not monitor.up
 
 
@@ -215,24 +222,24 @@ def test_on_loopback_one_answer_is_ours_for_each_refused_probe(bench: Bench) -> 
     """Clients and probes have the same address there, as in the sandbox."""
     monitor = bench.add(address="127.0.0.1")
     bench.begin().rounds.refused(monitor, DEAD)
-    bench.sensing.take(line("127.0.0.1", to="127.0.0.1"))
-    assert monitor.up and bench.sensing.ignored == {"own": 1}
-    bench.sensing.take(line("127.0.0.1", to="127.0.0.1"))
+    bench.take(line("127.0.0.1", to="127.0.0.1"))
+    assert monitor.up and bench.count.ignored == {"own": 1}
+    bench.take(line("127.0.0.1", to="127.0.0.1"))
     assert not monitor.up
 
 
 def test_a_member_on_this_very_machine_has_clients_with_our_address(bench: Bench) -> None:
-    ours = resets.own_address("198.51.100.1")
+    ours = targets.own_address("198.51.100.1")
     if not ours:
         pytest.skip("this machine has no route")
     monitor = bench.add(address=ours)
-    bench.begin().sensing.take(line(ours, to=ours))
+    bench.begin().take(line(ours, to=ours))
     assert not monitor.up
 
 
 def test_the_summary(bench: Bench) -> None:
     bench.add()
-    bench.begin().sensing.take(b"missed 12 ipf log entries: 7 19\n" + line(times=3) + line(port=1) + line(tag=""))
+    bench.begin().take(b"missed 12 ipf log entries: 7 19\n" + line(times=3) + line(port=1) + line(tag=""))
     assert bench.sensing.summary() == (
         f"resets: {bench.settings.source} lost; 4 seen, 1 used, 3 ignored (2 down already, 1 of no endpoint), 12 lost "
         f"by ipmon; 1 rules wanted, 0 in the kernel; {bench.settings.source}: No such file or directory")
@@ -240,18 +247,18 @@ def test_the_summary(bench: Bench) -> None:
 
 def test_what_was_in_the_buffer_before_us_is_old(bench: Bench) -> None:
     monitor = bench.add()
-    bench.begin().sensing._begin()
+    bench.begin().sensing.listener._begin()
     now = time.time()
-    bench.sensing.take(line(when=now - 3600) + line(when=now - 0.5))
-    assert monitor.up and bench.sensing.ignored == {"stale": 2}
-    bench.sensing.take(line(when=now + 0.5))
+    bench.take(line(when=now - 3600) + line(when=now - 0.5))
+    assert monitor.up and bench.count.ignored == {"stale": 2}
+    bench.take(line(when=now + 0.5))
     assert not monitor.up
 
 
 def test_once_a_line_was_fresh_the_clock_may_be_set_back(bench: Bench) -> None:
     monitor = bench.add()
-    bench.begin().sensing._begin()
-    bench.sensing.take(line("10.0.0.99", when=time.time() + 1) + line(when=time.time() - 3600))
+    bench.begin().sensing.listener._begin()
+    bench.take(line("10.0.0.99", when=time.time() + 1) + line(when=time.time() - 3600))
     assert not monitor.up
 
 
@@ -260,16 +267,16 @@ def test_haste_has_a_limit(bench: Bench) -> None:
     bench.add()
     bench.begin()
     for _ in range(200):
-        bench.sensing.take(line(flags="-R 77 0 0") * 50)
+        bench.take(line(flags="-R 77 0 0") * 50)
         bench.loop.later(0, lambda: None)
         bench.loop.turn()
-    assert 1 <= bench.probes <= 1 + 30 and bench.sensing.seen == 10000
+    assert 1 <= bench.probes <= 1 + 30 and bench.count.seen == 10000
 
 
 def test_the_first_probe_after_a_refusal_is_now_and_the_next_at_the_fast_pace(bench: Bench) -> None:
     monitor = bench.add(check=Check("tcp", interval=3600, fast_interval=0.05, down_interval=3600))
     bench.verdict = DEAD
-    bench.begin().sensing.take(line())
+    bench.begin().take(line())
     bench.until(lambda: bench.probes >= 4)
     assert not monitor.up
     bench.verdict = OK
@@ -283,7 +290,7 @@ def test_a_probe_in_flight_that_began_before_does_not_count(bench: Bench) -> Non
     bench.begin()
     monitor.hasten()
     bench.until(lambda: monitor.in_flight)
-    bench.sensing.take(line())
+    bench.take(line())
     bench.until(lambda: bench.probes == 2)
     assert not monitor.up and bench.rounds.flying == 1
 
@@ -297,7 +304,7 @@ def test_who_refuses_although_its_probes_pass_is_held_down_longer_each_time(
     bench.begin()
     held = []
     for _ in range(3):
-        bench.sensing.take(line())
+        bench.take(line())
         before = bench.probes
         bench.until(lambda: monitor.up)
         assert monitor.hold is not None
@@ -355,13 +362,13 @@ def test_a_flood_neither_blocks_the_loop_nor_flaps_an_endpoint(bench: Bench) -> 
     bench.tools = Ipfilter("em0", ipnat=("no",), ipf=("no",), ipfstat=("no",),
                            ipmon=("/bin/sh", "-c", f"cat {flood}; exec sleep 600"))
     pieces: list[int] = []                          # how many lines had been seen at each turn
-    bench.loop.hook(lambda: pieces.append(bench.sensing.seen))
+    bench.loop.hook(lambda: pieces.append(bench.count.seen))
     bench.begin()
-    bench.until(lambda: bench.sensing.seen == 100_000)
+    bench.until(lambda: bench.count.seen == 100_000)
     assert max(after - before for before, after in zip(pieces, pieces[1:], strict=False)) * len(line()) < 2 * 65536
     assert bench.probes > 3, "probes went on"
     assert bench.flips == [("web1", False)] and not monitor.up
-    assert bench.sensing.used == 1 and bench.sensing.ignored == {"down": 99_999}
+    assert bench.count.used == 1 and bench.count.ignored == {"down": 99_999}
 
 
 # -- ipmon as a child
@@ -430,7 +437,7 @@ def test_an_ipmon_that_dies_is_started_again(bench: Bench, device: Device, monke
     monkeypatch.setattr(sources, "FIRST_WAIT", 0.02)
     monitor = bench.add()
     bench.begin()
-    bench.until(lambda: bench.sensing.alive)
+    bench.until(lambda: bench.sensing.listener.alive)
     os.kill(device.pids[0], signal.SIGKILL)
     bench.until(lambda: [kind for kind, _ in bench.told] == ["sensing-lost", "sensing-back"])
     assert bench.told[0][1] == "sensing of resets is lost: ipmon: was killed by signal 9; trying again"
@@ -445,7 +452,7 @@ def test_an_ipmon_without_its_device_is_tried_ever_less_often(bench: Bench, monk
     bench.tools = Ipfilter(ipnat=("no",), ipf=("no",), ipfstat=("no",), ipmon=(
         "/bin/sh", "-c", f"echo >>{bench.tmp}/starts; echo '/dev/ipl: open: No such file or directory' >&2; exit 1"))
     bench.begin()
-    source = bench.sensing._source
+    source = bench.sensing.listener._source
     assert isinstance(source, sources.Ipmon)
     bench.until(lambda: source._wait >= 0.08)
     assert (bench.tmp / "starts").stat().st_size == source.starts
@@ -463,7 +470,7 @@ def test_a_missing_ipmon_is_named(bench: Bench) -> None:
 
 def test_stop_ends_ipmon(bench: Bench, device: Device) -> None:
     bench.begin()
-    bench.until(lambda: bench.sensing.alive)
+    bench.until(lambda: bench.sensing.listener.alive)
     (bench.tmp / "ipmon.pid").write_text("1")
     bench.sensing.stop(remove=False)
     bench.until(lambda: not runs(device.pids[0]))
@@ -514,10 +521,10 @@ def test_the_keeper_in_every_shell(shell: list[str]) -> None:
 
 def test_a_reload_without_change_leaves_ipmon_alone(bench: Bench, device: Device) -> None:
     bench.begin()
-    bench.until(lambda: bench.sensing.alive)
+    bench.until(lambda: bench.sensing.listener.alive)
     bench.begin()
     bench.turns(0.05)
-    assert len(device.pids) == 1 and bench.sensing.alive
+    assert len(device.pids) == 1 and bench.sensing.listener.alive
     bench.sensing.apply(None, bench.tools, [], "")
     bench.until(lambda: not runs(device.pids[0]))
     assert bench.sensing.summary() == "" and not bench.sensing.is_alive
@@ -579,6 +586,70 @@ def test_a_log_file_that_is_rotated(bench: Bench, log_file: Path) -> None:
     bench.until(lambda: not three.up)
 
 
+def reading(path: Path) -> list[str]:
+    """The rotated files of ``path`` that this process has open."""
+    found = []
+    for entry in Path("/proc/self/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(entry))
+    return sorted(name for name in found if name.startswith(str(path)))
+
+
+def test_who_writes_notices_a_rotation_late(bench: Bench, log_file: Path) -> None:
+    """newsyslog makes the new file, and ipmon goes on with the old one until it has got its signal."""
+    monitors = [bench.add(f"web{number}", f"10.0.0.{number}") for number in range(2, 8)]
+    append(log_file, b"old\n")
+    bench.begin()
+    bench.turns(0.03)
+    with log_file.open("ab", buffering=0) as ipmon:
+        ipmon.write(line("10.0.0.2")[:50])
+        log_file.rename(bench.tmp / "ipf.log.0")
+        append(log_file, b"Nov 22 06:48:57 gw newsyslog[812]: logfile turned over\n")
+        bench.turns(0.1)
+        ipmon.write(line("10.0.0.2")[50:])
+        bench.until(lambda: not monitors[0].up)
+        (bench.tmp / "ipf.log.0").rename(bench.tmp / "ipf.log.1")
+        ipmon.write(line("10.0.0.3"))
+        bench.until(lambda: not monitors[1].up)
+        log_file.rename(bench.tmp / "ipf.log.0")    # and once more, before it has noticed
+        append(log_file, b"Nov 22 06:48:57 gw newsyslog[812]: logfile turned over\n")
+        bench.turns(0.1)
+        ipmon.write(line("10.0.0.4"))
+        bench.until(lambda: not monitors[2].up)
+    append(log_file, line("10.0.0.5"))
+    bench.until(lambda: not monitors[3].up)
+    for number in range(100):                       # nobody writes to any of these: they are not kept for ever
+        log_file.rename(bench.tmp / f"ipf.log.{number + 2}")
+        append(log_file, b"")
+        bench.turns(0.03)
+        assert len(reading(log_file)) <= sources.KEPT
+    append(log_file, line("10.0.0.6"))
+    bench.until(lambda: not monitors[4].up)
+    bench.until(lambda: reading(log_file) in ([], [str(log_file)]))     # none: no /proc
+    assert bench.count.seen == 5 and not bench.told
+
+
+def test_a_log_file_is_read_on_after_an_error(bench: Bench, log_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read already does not count twice."""
+    monitor = bench.add(check=Check("tcp", interval=3600, fast_interval=3600, down_interval=3600, rise=1))
+    append(log_file, b"old\n")
+    bench.begin()
+    bench.turns(0.03)
+    append(log_file, line())
+    bench.until(lambda: not monitor.up)
+    source = bench.sensing.listener._source
+    assert isinstance(source, sources.LogFile)
+    directory = os.open(bench.tmp, os.O_RDONLY)
+    os.dup2(directory, source._tails[0].fd)         # read(2) fails with EISDIR from now on
+    os.close(directory)
+    bench.until(lambda: bench.told)
+    assert bench.told == [("sensing-lost", f"sensing of resets is lost: {log_file}: Is a directory; trying again")]
+    bench.until(lambda: len(bench.told) == 2)
+    assert bench.told[1][0] == "sensing-back" and bench.count.seen == 1
+    append(log_file, line("10.0.0.99"))
+    bench.until(lambda: bench.count.seen == 2)
+
+
 def test_a_log_file_that_is_truncated(bench: Bench, log_file: Path) -> None:
     monitor = bench.add()
     append(log_file, b"x" * 3000 + b"\nhalf a li")
@@ -624,7 +695,7 @@ def test_our_own_ipmon_is_no_other(bench: Bench, named: Path, device: Device) ->
             sources._look_around(bench.loop, {"ipmon"}, found.append)
             bench.turns(0.005)
         bench.until(lambda: len(found) == 4)
-        bench.until(lambda: device.pids and bench.sensing.alive)
+        bench.until(lambda: device.pids and bench.sensing.listener.alive)
         sources._look_around(bench.loop, {"ipmon"}, found.append)
         bench.until(lambda: len(found) == 5)
         assert not [pid for pids in found for pid in pids if pid in device.pids]
@@ -686,7 +757,7 @@ def test_who_is_a_stranger() -> None:
 
 
 def test_own_address() -> None:
-    assert resets.own_address("127.0.0.1").startswith("127.")
-    assert resets.own_address("not an address") == ""
-    if socket.has_ipv6 and resets.own_address("::1"):
-        assert resets.own_address("::1") == "::1"
+    assert targets.own_address("127.0.0.1").startswith("127.")
+    assert targets.own_address("not an address") == ""
+    if socket.has_ipv6 and targets.own_address("::1"):
+        assert targets.own_address("::1") == "::1"

@@ -1,0 +1,110 @@
+"""Listens to one source of resets, the one that the configuration names, and makes of its lines what happened.
+
+``heard(reset)`` gets every record of our own log rules; ``stale(reset)`` those that were in the log before we came;
+``tell(kind, text, level)`` hears when sensing is lost, and when it is back.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from functools import lru_cache
+
+from l4ipd import ipmon, sources
+from l4ipd.loop import Loop
+from l4ipd.model import Words
+
+BUFFERED = 5.0                                      # seconds after ipmon's start in which its lines may be old
+log = logging.getLogger("l4ipd.resets")
+Heard = Callable[[ipmon.Reset], object]
+Tell = Callable[[str, str, int], object]
+
+
+class Listener:
+    """Idle until :meth:`use`."""
+
+    def __init__(self, loop: Loop, heard: Heard, stale: Heard, tell: Tell) -> None:
+        self.loop, self.heard, self.stale, self.tell = loop, heard, stale, tell
+        self.source = "no"                          # ipmon | counters | a path | no
+        self.tag = 0                                # of our log rules
+        self.alive = False
+        self.problem = ""                           # why it is not
+        self.missed = 0                             # records, as ipmon says
+        self._source: sources.Ipmon | sources.LogFile | None = None
+        self._started_as: tuple[object, ...] = ()
+        self._said = False
+        self._began, self._began_at = "", 0.0       # when this ipmon was started: local time, and on our clock
+
+    def use(self, source: str, tag: int, program: Words, pidfile: str) -> None:
+        """Listen there. Nothing is started anew that is listened to already."""
+        self.tag = tag
+        wanted = (source, program, pidfile)
+        if wanted == self._started_as:
+            return
+        self.stop()
+        self.source, self._started_as = source, wanted
+        self.alive, self.problem, self._said, self._began = False, "", False, ""
+        if source == "ipmon":
+            self._source = sources.Ipmon(self.loop, program, pidfile, self.take, self._told, self._begin)
+            sources.others(self.loop, program[0], self._others)
+        elif source not in ("no", "counters"):
+            self._source = sources.LogFile(self.loop, source, self.take, self._told)
+        if self._source is not None:
+            self._source.start()
+
+    def stop(self) -> None:
+        if self._source is not None:
+            self._source.stop()
+            self._source = None
+
+    def _others(self, pids: list[int]) -> None:
+        if pids and self.source == "ipmon":
+            log.warning("another ipmon runs (pid %s): a record goes to one reader only, so that resets will be missed: "
+                        "stop it, or give the file that it writes as resets.source", ", ".join(map(str, pids)))
+
+    def _told(self, problem: str) -> None:
+        was, self.alive, self.problem = self.problem, not problem, problem
+        if problem and problem != was:
+            self.tell("sensing-lost", f"sensing of resets is lost: {problem}; trying again", logging.WARNING)
+        elif was and not problem:
+            self.tell("sensing-back", f"sensing of resets is back: {self.source} is read again", logging.INFO)
+        elif not self._said:
+            log.info("resets of clients' connections are sensed, by %s", self.source)
+        self._said = True
+
+    # -- lines
+
+    def take(self, line: bytes) -> None:
+        """A line of the source."""
+        reset = ipmon.parse(line, port)
+        if reset is not None and reset.tag == self.tag:
+            (self.stale if self._is_stale(reset.when) else self.heard)(reset)
+        elif line.startswith(b"missed "):
+            self.missed += ipmon.missed(line)
+
+    def _begin(self) -> None:
+        now = time.time()
+        self._began = time.strftime("%Y%m%d%H%M%S", time.localtime(now)) + f"{now % 1:.6f}"[1:]
+        self._began_at = self.loop.clock()
+
+    def _is_stale(self, when: str) -> bool:
+        """Whether it was in the buffer before our ipmon read it. The first that is not ends the question."""
+        if not self._began or not when:
+            return False
+        if when >= self._began or self.loop.now - self._began_at > BUFFERED:
+            self._began = ""
+            return False
+        return True
+
+
+@lru_cache(maxsize=1024)
+def port(word: str, protocol: str) -> int | None:
+    """The port that a number or a name of a service says."""
+    if word.isascii() and word.isdigit():
+        return int(word)
+    try:
+        return socket.getservbyname(word, protocol)
+    except OSError:
+        return None

@@ -1,0 +1,113 @@
+"""The ipf rules that make resets visible, looked after like those of ipnat: log rules, or counting ones.
+
+There is a reconciler for each kind and family that is in use, or in which an earlier run may have left rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from l4ipd import logrules
+from l4ipd.filters import FilterTable
+from l4ipd.loop import Loop
+from l4ipd.model import Endpoint, Ipfilter, Resets
+from l4ipd.reconcile import Reconciler
+
+COUNT_EVERY = 1.0                                   # seconds between two readings of the counters
+Kind = tuple[str, bool]                             # log or count, and whether IPv6
+Traces = tuple[frozenset[str], frozenset[int], frozenset[str]]
+
+
+class ResetRules:
+    """``counted(hits)`` gets every reading of the counters, by canonical line."""
+
+    def __init__(self, loop: Loop, counted: Callable[[Mapping[str, int]], object]) -> None:
+        self.loop, self.counted = loop, counted
+        self.tables: dict[Kind, Reconciler] = {}
+        self._readers: dict[Kind, FilterTable] = {}
+        self._left: set[Kind] = set()               # tables in which an earlier run may have left rules
+        self._tags: set[int] = set()                # that our log rules have had
+        self._counts: set[str] = set()              # count rules that we have wanted
+        self._tools = Ipfilter()
+
+    def remember(self, tables: Iterable[str], tags: Iterable[int], counts: Iterable[str]) -> None:
+        """What an earlier run may have left in the kernel (see :meth:`traces`): it goes, unless it is wanted again."""
+        self._left = {(action, name.endswith("6")) for name in tables
+                      if (action := name.removesuffix("6")) in ("log", "count")}
+        self._tags.update(tags)
+        self._counts.update(counts)
+
+    def traces(self) -> Traces:
+        """For the state file: the tables in which rules of ours may be, their tags, and the count rules."""
+        used = {kind: rules for kind, rules in self.tables.items() if rules.want or rules.have or rules.stale}
+        return (frozenset(action + "6" * inet6 for action, inet6 in used),
+                frozenset(self._tags if any(action == "log" for action, _ in used) else ()),
+                frozenset(line for (action, _), rules in used.items() if action == "count"
+                          for line in (*rules.want, *rules.have)))
+
+    def use(self, tools: Ipfilter, settings: Resets | None, endpoints: Sequence[Endpoint]) -> None:
+        """Keep the rules for ``endpoints``, and take out those of the other kind."""
+        self._tools = tools
+        want: dict[Kind, dict[str, None]] = {kind: {} for kind in self.tables.keys() | self._left}
+        if settings is not None:
+            action = "count" if settings.source == "counters" else "log"
+            tag = settings.tag if action == "log" else None
+            if tag is not None:
+                self._tags.add(tag)
+            for rule in logrules.wanted(endpoints, settings.interface, action, tag):
+                want.setdefault((action, rule.inet6), {})[rule.line()] = None
+                if action == "count":
+                    self._counts.add(rule.line())
+        for kind, lines in want.items():
+            rules = self._reconciler(kind)
+            rules.want = lines
+            rules.pause = False
+            rules.touch()
+
+    def _reconciler(self, kind: Kind) -> Reconciler:
+        table = FilterTable(self._tools, *kind, self._tags, self._counts.__contains__)
+        if kind in self._readers and self._readers[kind].speaks_as(table):
+            table = self._readers[kind]
+        self._readers[kind] = table
+        timeout, resync = self._tools.timeout, self._tools.resync if kind[0] == "log" else COUNT_EVERY
+        if kind in self.tables:
+            self.tables[kind].use(table.table, timeout, resync)
+        else:
+            self.tables[kind] = Reconciler(self.loop, table.table, timeout, resync,
+                                           removal=lambda line: "drain", listed=lambda: self._listed(kind))
+        return self.tables[kind]
+
+    def _listed(self, kind: Kind) -> None:
+        reader, rules = self._readers[kind], self.tables[kind]
+        reader.listed()
+        if kind[0] == "count":
+            self.counted(reader.hits)
+        if not rules.want and not rules.have:
+            rules.pause = True                      # nothing of ours is there, and nothing is to be
+
+    def stop(self, remove: bool) -> None:
+        """The rules stay, unless they are to be removed."""
+        for rules in self.tables.values():
+            rules.want = {} if remove else rules.want
+            rules.pause = not remove
+            rules.touch()
+
+    # -- how it goes
+
+    @property
+    def settled(self) -> bool:
+        """No rule waits to be changed, as far as that is possible."""
+        return all(rules.pause or rules.settled or (rules.problem and not rules.busy)
+                   for rules in self.tables.values())
+
+    @property
+    def readable(self) -> bool:
+        return all(rules.settled or not rules.problem for rules in self.tables.values())
+
+    @property
+    def trouble(self) -> str:
+        return next((words for rules in self.tables.values() if (words := rules.problem or rules.complaint)), "")
+
+    def summary(self) -> str:
+        want, have = (sum(len(getattr(rules, kind)) for rules in self.tables.values()) for kind in ("want", "have"))
+        return f"{want} rules wanted, {have} in the kernel"

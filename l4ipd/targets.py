@@ -1,0 +1,107 @@
+"""Whom a reset is about: the ports of members and the endpoints there; and which resets our own probes have caused."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
+from typing import Protocol
+
+from l4ipd.health import Verdict
+from l4ipd.loop import Loop
+from l4ipd.model import Endpoint
+
+OWN_FOR = 30.0                                      # seconds that our own address towards a member is remembered
+
+
+class Watched(Protocol):
+    """What is asked of an endpoint's monitor."""
+
+    endpoint: Endpoint
+
+    @property
+    def eligible(self) -> bool: ...
+    def refuse(self, verdict: Verdict) -> None: ...
+    def hasten(self) -> None: ...
+
+
+class Target:
+    """One port of one member, and the endpoints that are there."""
+
+    __slots__ = ("address", "port", "watched", "hastened", "owed", "owed_until", "own", "own_until")
+
+    def __init__(self, address: str, port: int) -> None:
+        self.address, self.port = address, port
+        self.watched: list[Watched] = []
+        self.hastened = float("-inf")
+        self.owed, self.owed_until = 0, 0.0         # records that our own refused probes have yet to cause
+        self.own, self.own_until = "", 0.0          # our address towards it
+
+    @property
+    def eligible(self) -> list[Watched]:
+        """The endpoints there to which clients are sent."""
+        return [each for each in self.watched if each.eligible]
+
+
+class Targets:
+    """All of them. To be found is one look into a dictionary."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self._targets: dict[tuple[str, str, int], Target] = {}  # by protocol, address and port
+        self._udp: dict[str, list[Target]] = {}     # by address: for records that do not tell the port
+
+    def aim(self, watched: Iterable[Watched]) -> None:
+        """These are to be found from now on. A port that stays keeps its memory."""
+        old, self._targets, self._udp = self._targets, {}, {}
+        for each in watched:
+            endpoint = each.endpoint
+            key = endpoint.protocol, endpoint.address, endpoint.member_port
+            if key not in self._targets:
+                target = self._targets[key] = old.get(key) or Target(endpoint.address, endpoint.member_port)
+                target.watched = []
+                if endpoint.protocol == "udp":
+                    self._udp.setdefault(endpoint.address, []).append(target)
+            self._targets[key].watched.append(each)
+
+    def at(self, protocol: str, address: str, port: int | None) -> Sequence[Target]:
+        """Who is meant; without a port it may be any udp port of the member."""
+        if port is None:
+            return self._udp.get(address, ())
+        target = self._targets.get((protocol, address, port))
+        return () if target is None else (target,)
+
+    def owe(self, target: Target, seconds: float) -> None:
+        """A probe of ours was refused: the record of that is due within some seconds."""
+        now = self.loop.now
+        target.owed = (target.owed if now < target.owed_until else 0) + 1
+        target.owed_until = now + seconds
+
+    def is_echo(self, target: Target, client: str) -> bool:
+        """Whether it answers a probe of ours: no evidence twice.
+
+        Of a member on this very machine, as the sandbox has them, clients may have our address too: there only as many
+        are ours as our probes were refused.
+        """
+        now = self.loop.now
+        if now > target.own_until:
+            target.own, target.own_until = own_address(target.address), now + OWN_FOR
+        if client != target.own:
+            return False
+        if client != target.address and not ip_address(client).is_loopback:
+            return True
+        if target.owed and now < target.owed_until:
+            target.owed -= 1
+            return True
+        return False
+
+
+def own_address(address: str) -> str:
+    """Our own address towards ``address``: where its answers to our probes go. Nothing is sent."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            return str(ip_address(probe.getsockname()[0].partition("%")[0]))
+    except OSError:
+        return ""
