@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from l4ipd import __version__
-from l4ipd.table import printable, table
+from l4ipd.table import printable, table, wrap
 
 DEFAULT_SOCKET = "/var/run/l4ip.sock"
 SILENCE = 30.0                                      # seconds; a daemon that lives says something every 10
@@ -204,12 +204,14 @@ class Printer:
             put(printable(self._text(answer)))
 
     def end(self, answer: Answer) -> None:
+        columns = width()
         if self.command == "show" and self._rows:
-            for line in table(self._rows, width(), self._paint if self.colour else None):
+            for line in table(self._rows, columns, self._paint if self.colour else None):
                 put(line)
         if not self.as_json:
-            for line in answer.get("summary") or ():
-                put(printable(str(line)))
+            for text in answer.get("summary") or ():
+                for line in wrap(printable(str(text)), columns):
+                    put(line)
         sys.stdout.flush()
         for kind, prefix in (("warnings", "warning: "), ("error", "")):
             for line in answer.get(kind) or ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 #: the columns of ``l4ipctl show``: heading, key of the row
@@ -9,6 +10,7 @@ COLUMNS = (("ENDPOINT", "endpoint"), ("ADDRESS", "address"), ("STATE", "state"),
            ("CONNS", "connections"), ("SINCE", "seconds"), ("LAST VERDICT", "verdict"))
 #: what goes first when the terminal is too narrow, and how many characters of the verdict are worth it
 DISPENSABLE = (("address", 30), ("connections", 30), ("seconds", 12))
+CODE = len("PROCTOUT…")                             # as much of a verdict as there has to be room for
 Row = Mapping[str, object]
 Paint = Callable[[str, str, str], str]              # key, value, the cell as it is to be printed -> the cell, coloured
 
@@ -36,26 +38,45 @@ def cell(key: str, value: object) -> str:
 
 
 def table(rows: Sequence[Row], width: int = 0, paint: Paint | None = None) -> list[str]:
-    """The rows under their headings, in columns; nothing is wider than ``width``, if that is given."""
+    """The rows under their headings, in columns; nothing is wider than ``width``, if that is given.
+
+    Name and state are there at any width: where they do not fit into a line, the state has the next one.
+    """
     cells = [{key: heading for heading, key in COLUMNS},
              *({key: cell(key, row.get(key)) for _, key in COLUMNS} for row in rows)]
     sizes = {key: max(len(line[key]) for line in cells) for _, key in COLUMNS}
     if width:
         _fit(sizes, width)
-    return [_line(line, sizes, paint if number else None) for number, line in enumerate(cells)]
+    lines = []
+    for number, line in enumerate(cells):
+        painter = paint if number else None
+        if width and _wide(sizes) > width:
+            lines += _narrow(line, sizes, width, painter)
+        else:
+            lines.append(_line(line, sizes, painter))
+    return lines
 
 
 def _fit(sizes: dict[str, int], width: int) -> None:
-    """Drop columns or make them narrower; the verdict comes last, and is cut to what remains."""
-    *others, last = sizes
-    for dispensable, worth in DISPENSABLE:
-        if width - sum(sizes[key] + 2 for key in others) < min(sizes[last], worth):
-            del sizes[dispensable]
-            others.remove(dispensable)
-    sizes[last] = max(0, min(sizes[last], width - sum(sizes[key] + 2 for key in others)))
-    for key in reversed(others):                    # narrower still: whatever is on the left matters most
-        excess = sum(sizes.values()) + 2 * (len(sizes) - 1) - width
-        sizes[key] = max(0, sizes[key] - max(0, excess))
+    """Drop columns, until at last there are names and states; the verdict is cut to what remains."""
+    for key, worth in DISPENSABLE:
+        if _left(sizes, width) < min(sizes["verdict"], worth):
+            del sizes[key]
+    if _left(sizes, width) < CODE:
+        del sizes["verdict"]
+    else:
+        sizes["verdict"] = min(sizes["verdict"], _left(sizes, width))
+    if _wide(sizes) > width and "verdict" not in sizes:
+        del sizes["rule"]
+
+
+def _wide(sizes: Mapping[str, int]) -> int:
+    return sum(sizes.values()) + 2 * (len(sizes) - 1)
+
+
+def _left(sizes: Mapping[str, int], width: int) -> int:
+    """The room that the others leave to the verdict."""
+    return width - _wide({**sizes, "verdict": 0})
 
 
 def _line(cells: Mapping[str, str], sizes: Mapping[str, int], paint: Paint | None) -> str:
@@ -67,6 +88,39 @@ def _line(cells: Mapping[str, str], sizes: Mapping[str, int], paint: Paint | Non
     return "  ".join(shown).rstrip()
 
 
+def _narrow(cells: Mapping[str, str], sizes: Mapping[str, int], width: int, paint: Paint | None) -> list[str]:
+    """Name and state, in one line if at all possible."""
+    name, state = cells["endpoint"], cells["state"]
+    for size in (sizes["endpoint"], len(name)):
+        fitting = {"endpoint": size, "state": len(state)}
+        if _wide(fitting) <= width:
+            return [_line(cells, fitting, paint)]
+    lines = [("endpoint", line) for line in wrap(name, width, "/")]
+    lines += [("state", line) for line in wrap(f"  {state}", width)]
+    return [paint(key, cells[key], shorten(line, width)) if paint else shorten(line, width) for key, line in lines]
+
+
+def wrap(text: str, width: int, after: str = " ") -> list[str]:
+    """Lines of at most ``width``, or a single word that is longer, broken after blanks only, or what else; 0: no limit.
+
+    Those that follow the first are indented.
+    """
+    if not width or len(text) <= width:
+        return [text]
+    lines = [""]
+    for word in re.findall(rf" *[^{after}]+{after}*", text):
+        if lines[-1].strip() and len((lines[-1] + word).rstrip()) > width:
+            lines.append("  " + word.lstrip())
+        else:
+            lines[-1] += word
+    return [line.rstrip() for line in lines]
+
+
 def shorten(text: str, size: int) -> str:
-    """At most ``size`` characters, with an ellipsis where something is missing."""
-    return text if len(text) <= size else text[:max(0, size - 1)] + "…"[:size]
+    """At most ``size`` characters, whole words if there are any, with an ellipsis where something is missing."""
+    if len(text) <= size:
+        return text
+    cut = text[:max(0, size - 1)]
+    if " " in cut.strip() and text[len(cut)] != " ":
+        cut = cut[:cut.rindex(" ")]
+    return cut.rstrip() + "…"[:size]

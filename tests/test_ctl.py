@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 from desk import A, B, C, Desk
 from gateway import PATIENCE, ROOT
+from hypothesis import given
+from hypothesis import strategies as st
 from sandbox_tools import sandbox
 
 from l4ipd import ctl
-from l4ipd.table import COLUMNS, ago, table
+from l4ipd.table import COLUMNS, ago, cell, table, wrap
 
 ROW_KEYS = {"endpoint", "address", "state", "up", "disabled", "rule", "connections", "seconds", "code", "verdict",
             "milliseconds"}
@@ -264,10 +266,12 @@ def test_colours_and_width(desk: Desk) -> None:
     assert "\x1b[32mup" in text and "\x1b[31mdown" in text
     assert "\x1b" not in on_a_terminal(desk, 200, NO_COLOR="1")
     assert "\x1b" not in desk.ctl("show")[1]
-    for columns in (100, 80, 60, 40):
-        lines = on_a_terminal(desk, columns, NO_COLOR="1").splitlines()[:4]
+    whole = on_a_terminal(desk, 300, NO_COLOR="1").splitlines()
+    for columns in (100, 80, 60, 40, 20):
+        lines = on_a_terminal(desk, columns, NO_COLOR="1").splitlines()
         assert all(len(line) <= columns for line in lines), lines
-        assert "up" in lines[1].split() and "down" in lines[3].split()
+        assert lines[1].split()[0] == "www/http/web1" and "up" in lines[1].split() and "down" in lines[3].split()
+        assert " ".join(lines[4:]).split() == whole[4].split(), "no word is broken, and none is missing"
 
 
 ROW = {"endpoint": "www/http/web1", "address": "10.0.0.1:8080", "state": "disabled (up)", "rule": "yes",
@@ -276,12 +280,45 @@ ROW = {"endpoint": "www/http/web1", "address": "10.0.0.1:8080", "state": "disabl
 
 @pytest.mark.parametrize("width", range(1, 140))
 def test_nothing_is_wider_than_the_terminal(width: int) -> None:
-    lines = table([ROW, {**ROW, "verdict": "x" * 300, "connections": None}], width)
-    assert len(lines) == 3 and all(len(line) <= width for line in lines)
-    if width >= 50:
-        assert all(line.startswith("www/http/web1 ") for line in lines[1:])
+    rows = [ROW, {**ROW, "verdict": "x" * 300, "connections": None, "state": "up"}]
+    lines = table(rows, width)
+    assert all(len(line) <= width for line in lines)
+    if width >= 18:
+        assert any({"www/http/web1", "up"} <= set(line.split()) for line in lines)
+        assert "disabled (up)" in "\n".join(lines)
+        words = {word for row in rows for word in cell_words(row)} | set(" ".join(head for head, _ in COLUMNS).split())
+        assert {word.rstrip("…") for line in lines for word in line.split() if "xx" not in word} <= words, "none broken"
     if width >= 80:
-        assert "disabled (up)" in lines[1] and "L7STS 503" in lines[1]
+        assert "disabled (up)" in lines[1] and "L7STS 503" in lines[1] and len(lines) == 3
+
+
+def cell_words(row: dict[str, object]) -> list[str]:
+    return [word for key in row for word in cell(key, row[key]).split()]
+
+
+@pytest.mark.parametrize("width, lines", [
+    (60, ["www/http/web1  disabled (up)  yes   2h     L7STS 503…"]),
+    (45, ["www/http/web1  disabled (up)  yes   L7STS…"]),
+    (36, ["www/http/web1  disabled (up)  yes"]),
+    (28, ["www/http/web1  disabled (up)"]),
+    (27, ["www/http/web1", "  disabled (up)"]),
+    (15, ["www/http/web1", "  disabled (up)"]),
+    (12, ["www/http/", "  web1", "  disabled", "  (up)"]),
+    (6, ["www/", "  htt…", "  web1", "  dis…", "  (up)"])])
+def test_name_and_state_are_the_last_to_go(width: int, lines: list[str]) -> None:
+    found = table([ROW], width)
+    assert found[-len(lines):] == lines
+    painted = table([ROW], width, lambda key, value, text: f"<{text}>" if key == "state" else text)
+    assert [line.replace("<", "").replace(">", "").rstrip() for line in painted] == found
+
+
+@given(st.lists(st.text("ab-", min_size=1, max_size=9)), st.integers(1, 60))
+def test_lines_are_broken_between_words(words: list[str], width: int) -> None:
+    lines = wrap(" ".join(words), width)
+    assert " ".join(lines).split() == words
+    assert all(len(line) <= width or len(line.split()) == 1 for line in lines)
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert wrap(" ".join(words), 0) == [" ".join(words)]
 
 
 def test_without_a_width_nothing_is_cut() -> None:
