@@ -39,10 +39,20 @@ class Lines(logging.Formatter):
 
 
 class Timed(Lines):
-    """With the time of day in front, for a terminal."""
+    """With the time of day in front, where no syslogd adds it; the date has a line of its own when it is another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._date = ""
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {super().format(record)}"
+        when = time.localtime(record.created)
+        clock, date = time.strftime("%H:%M:%S", when), time.strftime("%Y-%m-%d", when)
+        line = f"{clock} {super().format(record)}"
+        if date == self._date:
+            return line
+        self._date = date
+        return f"{clock} the date is {date}\n{line}"
 
 
 class Patient(logging.Handler):
@@ -82,7 +92,9 @@ class Patient(logging.Handler):
     def _own_up(self) -> None:
         if self._lost:
             lost, self._lost = self._lost, 0
-            self._lines.put((syslog.LOG_WARNING, f"{lost} lines of the log were lost: who takes them was too slow"))
+            record = logging.LogRecord("l4ipd", logging.WARNING, "", 0, "%d lines of the log were lost: who takes them "
+                                       "was too slow", (lost,), None)
+            self._lines.put((syslog.LOG_WARNING, self.format(record)))
 
     def _work(self) -> None:
         while (line := self._lines.get()) is not None:
@@ -95,7 +107,7 @@ def to_stderr(settings: Log) -> None:
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 
-    _set_up(write, Timed() if sys.stderr.isatty() else Lines(), settings)
+    _set_up(write, Timed(), settings)
 
 
 def to_syslog(settings: Log) -> None:

@@ -159,7 +159,8 @@ class Gateway:
     # -- what happens
 
     def text(self) -> str:
-        return self.log.read_text() if self.log.exists() else ""
+        """The log, without the time that each line begins with."""
+        return re.sub(r"(?m)^\d\d:\d\d:\d\d ", "", self.log.read_text()) if self.log.exists() else ""
 
     def lines(self, pattern: str) -> list[str]:
         return [line for line in self.text().splitlines() if re.search(pattern, line)]

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+import subprocess
+import sys
 import syslog
 import threading
+from pathlib import Path
+
+from gateway import ROOT
 
 from l4ipd import logs
 
@@ -62,12 +69,13 @@ def test_the_end_comes_twice_and_what_was_lost_is_told_at_last() -> None:
         taken.append(line)
 
     handler = logs.Patient(write)
+    handler.setFormatter(logs.Timed())
     for number in range(logs.ROOM + 2):
         handler.emit(record(f"line {number}"))
     go_on.set()
     handler.close()
     handler.close()                                 # by logging.shutdown
-    assert taken[-1].endswith("lines of the log were lost: who takes them was too slow")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d \d lines of the log were lost: who takes them was too slow", taken[-1])
 
 
 def test_what_cannot_be_formatted_costs_nobody_else_anything() -> None:
@@ -81,3 +89,19 @@ def test_what_cannot_be_formatted_costs_nobody_else_anything() -> None:
 
 def test_one_line_each_without_control_characters() -> None:
     assert logs.Lines().format(record("a\nb\x1b[31m\x00")) == "a | b\\x1b[31m\\x00"
+
+
+def test_without_syslog_every_line_has_its_time(tmp_path: Path) -> None:
+    """Into a file, too: also the date, when it is another than that of the line before."""
+    code = ("import logging, os, time\nfrom l4ipd import logs\nfrom l4ipd.model import Log\n"
+            "os.environ['TZ'] = 'UTC'; time.tzset(); logs.to_stderr(Log())\n"
+            "for when in (86398, 86399, 86400, 86461, 200000):\n"
+            "    record = logging.LogRecord('x', logging.INFO, '', 1, 'one\\ntwo', (), None); record.created = when\n"
+            "    logging.getLogger().handle(record)\n")
+    with open(tmp_path / "log", "wb") as log:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run([sys.executable, "-c", code], stderr=log, env=environment, check=True)
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "23:59:58 the date is 1970-01-01", "23:59:58 one | two", "23:59:59 one | two",
+        "00:00:00 the date is 1970-01-02", "00:00:00 one | two", "00:01:01 one | two",
+        "07:33:20 the date is 1970-01-03", "07:33:20 one | two"]
