@@ -105,12 +105,7 @@ def open_standard_streams() -> None:
 
 def check(config: Config) -> int:
     """-n: print the rules that would be loaded if every endpoint were up."""
-    lines = []
-    for cluster in config.clusters:
-        for service in cluster.services:
-            members = [endpoint for endpoint in cluster.endpoints() if endpoint.service == service.name]
-            names = {member.name for member in members}
-            lines += plan.rules(plan.serving(members, names, (), cluster.keep), config.ipfilter)
+    lines = plan.all_up(config)
     print("".join(f"{line}\n" for line in lines), end="", flush=True)
     load = estimate(config)
     for warning in (*warnings(config), *missing_tools(config), *load.warnings(descriptors(RESERVE), places())):

@@ -7,9 +7,12 @@ For each service: which members *serve* (:func:`serving`), and one rule for each
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import groupby
+from math import gcd
+from operator import add, attrgetter
 
 from l4ipd.ipfilter import Rdr
-from l4ipd.model import Endpoint, Ipfilter
+from l4ipd.model import Config, Endpoint, Ipfilter
 
 
 def serving(members: Iterable[Endpoint], up: Collection[str], last: Collection[str], keep: bool) -> list[Endpoint]:
@@ -33,6 +36,16 @@ def rules(members: Sequence[Endpoint], ipfilter: Ipfilter) -> list[str]:
     return arrange(members, [every_rule(member, ipfilter) for member in members])
 
 
+def all_up(config: Config) -> list[str]:
+    """The rules that would be wanted if every endpoint were up."""
+    lines: list[str] = []
+    for cluster in config.clusters:
+        for _, group in groupby(cluster.endpoints(), key=attrgetter("service")):
+            members = list(group)
+            lines += rules(serving(members, {member.name for member in members}, (), cluster.keep), config.ipfilter)
+    return lines
+
+
 def arrange(members: Sequence[Endpoint], lines: Sequence[Sequence[str]]) -> list[str]:
     """The same from lines that are rendered already: ``lines[n]`` is :func:`every_rule` of ``members[n]``."""
     if not members:
@@ -44,7 +57,11 @@ def arrange(members: Sequence[Endpoint], lines: Sequence[Sequence[str]]) -> list
 
 def every_rule(member: Endpoint, ipfilter: Ipfilter) -> list[str]:
     """All the lines that ``member`` has while it serves, address by address."""
-    return [rule(member, vip, nth, ipfilter).line() for vip in member.vips for nth in range(1, member.weight + 1)]
+    lines = []
+    for vip in member.vips:
+        first = rule(member, vip, 1, ipfilter).line()
+        lines += [first, *(f"{first}.{nth}" for nth in range(2, member.weight + 1))]     # its end is the tag
+    return lines
 
 
 def rule(member: Endpoint, vip: str, nth: int, ipfilter: Ipfilter) -> Rdr:
@@ -58,20 +75,42 @@ def rule(member: Endpoint, vip: str, nth: int, ipfilter: Ipfilter) -> Rdr:
 def interleave(weights: Sequence[int]) -> list[tuple[int, int]]:
     """One round of smooth weighted round robin: (place, how many times it has been chosen).
 
-    Weights 2 and 1 give A B A, weights 3 and 1 A A B A. Each turn everybody gains its weight; the richest is chosen and
-    pays the sum of all.
+    Weights 2 and 1 give A B A, weights 3 and 1 A A B A. Each turn everybody gains its weight; the richest is chosen,
+    the first of equals, and pays the sum of all. When the weights have a divisor, so many equal rounds make the whole.
     """
-    total = sum(weights)
-    if total == len(weights):
-        return [(place, 1) for place in range(total)]
-    credit = [0] * len(weights)
+    times = gcd(*weights)
+    if not times:
+        return []
+    turns = _round([weight // times for weight in weights])
     chosen = [0] * len(weights)
+    counted = []
+    for place in turns * times:
+        chosen[place] += 1
+        counted.append((place, chosen[place]))
+    return counted
+
+
+def _round(weights: Sequence[int]) -> list[int]:
+    """Places in their turns.
+
+    Who weighs the same is chosen in turn, so only the next of each weight has to be looked at. What it has is told as
+    one number, in which credit comes first and then the place, the lower the better.
+    """
+    equals: dict[int, list[int]] = {}
+    for place, weight in enumerate(weights):
+        if weight:
+            equals.setdefault(weight, []).append(place)
+    size, total = len(weights), sum(weights)
+    gains = [weight * size for weight in equals]
+    groups = list(equals.values())
+    nexts = [0] * len(groups)
+    riches = [-group[0] for group in groups]
     turns = []
     for _ in range(total):
-        for place, weight in enumerate(weights):
-            credit[place] += weight
-        best = max(range(len(weights)), key=credit.__getitem__)
-        credit[best] -= total
-        chosen[best] += 1
-        turns.append((best, chosen[best]))
+        riches = list(map(add, riches, gains))
+        best = riches.index(max(riches))
+        group, at = groups[best], nexts[best]
+        turns.append(group[at])
+        nexts[best] = after = (at + 1) % len(group)
+        riches[best] += group[at] - group[after] - (0 if after else total * size)
     return turns

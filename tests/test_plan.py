@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +14,7 @@ from hypothesis import strategies as st
 
 from l4ipd import plan
 from l4ipd.ipfilter import parse, side
-from l4ipd.model import Check, Cluster, Endpoint, Ipfilter, Member, Service
+from l4ipd.model import Check, Cluster, Config, Endpoint, Ipfilter, Member, Service
 
 SETTINGS = Ipfilter(interface="em0")
 VIP = "203.0.113.10"
@@ -88,6 +92,72 @@ def test_everybody_gets_as_many_turns_as_it_weighs(weights: list[int]) -> None:
     assert Counter(place for place, _ in turns) == dict(enumerate(weights))
     assert len(set(turns)) == len(turns)
     assert all(0 < nth <= weights[place] for place, nth in turns)
+
+
+def smooth(weights: Sequence[int]) -> list[tuple[int, int]]:
+    """The model, which takes members times turns: each turn everybody gains its weight; the richest pays for all."""
+    credit, chosen = [0] * len(weights), [0] * len(weights)
+    turns = []
+    for _ in range(sum(weights)):
+        credit = [had + weight for had, weight in zip(credit, weights, strict=True)]
+        best = max(range(len(weights)), key=credit.__getitem__)
+        credit[best] -= sum(weights)
+        chosen[best] += 1
+        turns.append((best, chosen[best]))
+    return turns
+
+
+@given(st.lists(st.integers(0, 99), max_size=12) | st.lists(st.sampled_from([1, 2, 4, 6, 99]), max_size=20))
+def test_the_turns_are_those_of_smooth_weighted_round_robin(weights: list[int]) -> None:
+    assert plan.interleave(weights) == smooth(weights)
+
+
+def effort(work: Callable[[], object]) -> int:
+    """How many instructions of Python ``work`` takes: that does not hang on the clock."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("weights", [[9], [7], [1, 2, 3, 5, 8]])
+def test_the_effort_grows_with_the_turns_not_with_their_square(weights: list[int]) -> None:
+    few, many = (effort(lambda count=count: plan.interleave(weights * count)) for count in (30, 120))  # type: ignore[misc]
+    assert few < many < 5 * few
+    model = [effort(lambda count=count: smooth(weights * count)) for count in (6, 24)]  # type: ignore[misc]
+    assert model[1] > 8 * model[0], "which tells them apart"
+
+
+def test_what_n_prints_takes_an_effort_that_grows_with_its_lines() -> None:
+    count = 20
+
+    def config(services: int, members: int) -> Config:
+        return Config(SETTINGS, (Cluster("www", (VIP,), tuple(
+            Service(f"s{port}", port, "tcp", port, False, (Check("tcp"),)) for port in range(1, services + 1)), tuple(
+            Member(f"m{place}", f"10.0.{place // 250}.{place % 250 + 1}", 9) for place in range(members))),))
+
+    base = effort(lambda: plan.all_up(config(count, count)))
+    for more in (config(4 * count, count), config(count, 4 * count)):
+        assert effort(lambda more=more: plan.all_up(more)) < 5 * base  # type: ignore[misc]
+        assert len(plan.all_up(more)) == 4 * count * count * 9
+
+
+@pytest.mark.parametrize("weight, settings", [(1, SETTINGS), (1, Ipfilter("em0", tag=None)), (12, SETTINGS)])
+def test_every_rule_of_a_member(weight: int, settings: Ipfilter) -> None:
+    member, = endpoints(Member("a", "10.0.0.11", weight), vips=(VIP, "203.0.113.11"), sticky=True)
+    assert plan.every_rule(member, settings) == [plan.rule(member, vip, nth, settings).line()
+                                                 for vip in member.vips for nth in range(1, weight + 1)]
 
 
 @st.composite
