@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from l4ipd.probe import Prober
 from l4ipd.reconcile import Reconciler
 from l4ipd.resets import Sensing
 from l4ipd.rounds import Rounds
+from l4ipd.sight import Sight
 from l4ipd.state import Saved
 
 STOP_WAIT = 2.0                                     # seconds that a stop waits for rules to be as they should
@@ -33,7 +34,7 @@ class Event(NamedTuple):
     """Something that people and programs may want to hear of. ``name`` is an endpoint, a service, or empty."""
 
     kind: str                                       # up down disabled enabled all-down repaired reloaded
-                                                    # reload-failed sensing-lost sensing-back
+                                                    # reload-failed sensing-lost sensing-back blind sighted
     name: str
     text: str
     level: int = logging.INFO
@@ -51,7 +52,10 @@ class Daemon:
         self.owner: dict[str, Monitor] = {}         # every rule that the configuration can want -> whose it is
         self.listeners: list[Callable[[Event], object]] = [_log_event]
         self.prober = Prober(loop)
-        self.rounds = Rounds(loop, descriptors, self.prober.start, changed=self._changed, decided=self._decided)
+        self.sight = Sight(loop, self._addresses, lambda kind, text, level: self.tell(Event(kind, "", text, level)))
+        self.rounds = Rounds(loop, descriptors, self.prober.start, changed=self._changed, decided=self._decided,
+                             spoiled=lambda monitor, verdict, began: self.sight.spoils(
+                                 monitor.endpoint.address, verdict, began))
         self.started = time.time()
         self.stopping = False
         self.saved = Saved()                        # what an earlier run left behind; to be set before the start
@@ -205,6 +209,7 @@ class Daemon:
         self.stopping = True
         for monitor in self.monitors.values():
             monitor.stop()
+        self.sight.stop()
         self.sensing.stop(self.config.ipfilter.on_stop == "remove")
         if self.config.ipfilter.on_stop == "remove":
             self.owner = {}
@@ -368,6 +373,9 @@ class Daemon:
         if not monitor.lines:
             monitor.lines = tuple(plan.every_rule(monitor.endpoint, self.config.ipfilter))
         return monitor.lines
+
+    def _addresses(self) -> Iterator[str]:
+        return (monitor.endpoint.address for monitor in self.monitors.values())
 
     def _count(self, group: str) -> str:
         return f"{self.serving(group)} of {len(self.groups[group])} up"

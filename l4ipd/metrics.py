@@ -61,8 +61,10 @@ def whole(daemon: Daemon, history: History, lateness: Lateness) -> Iterator[Metr
     """What does not grow with the number of endpoints."""
     rounds = daemon.rounds
     yield gauge("l4ip_build_info", "The version of l4ipd; the value is always 1.", ("version",), {(__version__,): 1})
-    yield gauge("l4ip_fit", "Whether the daemon knows the kernel's rules and can change them, as /healthz says.", (),
-                {(): not trouble.unfit(daemon)})
+    yield gauge("l4ip_fit", "Whether the daemon knows the kernel's rules and can change them, and sees its members, as "
+                "/healthz says.", (), {(): not trouble.unfit(daemon)})
+    yield gauge("l4ip_blind", "Whether no member at all has a route, so that no probe counts.", (),
+                {(): daemon.sight.blind})
     yield gauge("l4ip_endpoints", "Endpoints in the configuration.", (), {(): len(daemon.monitors)})
     yield counter("l4ip_probes", "Probes that are over, by the code of their verdict.", ("code",),
                   {(code,): count for code, count in rounds.codes.items()})

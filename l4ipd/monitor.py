@@ -144,6 +144,8 @@ class Monitor:
 
     def refuse(self, verdict: Verdict) -> None:
         """A client of it was refused: down at once. Probes bring it up again, and the first of them is due now."""
+        if self.rounds.spoiled(self, verdict, self.rounds.loop.now):
+            return
         self._abandon()                             # it may have begun before
         self.hold = self.hold or Hold()
         self.hold.refused(self.rounds.loop.now)
@@ -255,9 +257,18 @@ class Monitor:
 
     def _judge(self, verdict: Verdict) -> None:
         """What a round's outcome means, and who has to hear of it."""
-        unknown = self.verdict is None
-        if self.rounds.verbose:
+        rounds = self.rounds
+        if rounds.verbose:
             log.info("%s %s: %s (%.0f ms)", self.endpoint.name, self.endpoint.where, verdict, self.took * 1000)
+        if verdict.code == "LOCAL" or not rounds.spoiled(self, verdict, rounds.loop.now - self.took):
+            self._weigh(verdict)
+        elif self.trouble:
+            self._recover(True)                     # it could be run, which is all that this outcome says
+        for told in rounds.outcomes:
+            told(self, verdict)
+
+    def _weigh(self, verdict: Verdict) -> None:
+        unknown = self.verdict is None
         try:
             if verdict.code == "LOCAL":
                 self._local(verdict)
@@ -270,8 +281,6 @@ class Monitor:
             if not self.tried or (unknown and self.verdict is not None):
                 self.tried = True
                 self.rounds.decided(self)
-        for told in self.rounds.outcomes:
-            told(self, verdict)
 
     def score(self, verdict: Verdict) -> None:
         """Fold a verdict into health, and tell if that changes the state."""

@@ -2,7 +2,8 @@
 
 It is called with the words of the configuration and three more, EVENT NAME TEXT:
 
-- EVENT: ``up down disabled enabled all-down repaired reloaded reload-failed sensing-lost sensing-back``;
+- EVENT: ``up down disabled enabled all-down repaired reloaded reload-failed sensing-lost sensing-back
+  blind sighted``;
 - NAME: the endpoint (``www/http/web1``), the service (``www/http``) for all-down, or nothing;
 - TEXT: the line of the log.
 

@@ -8,6 +8,7 @@ quote is ours. On Linux a datagram socket does without privileges where ``net.ip
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -15,11 +16,11 @@ import struct
 import sys
 from collections.abc import Callable
 
-from l4ipd import blame
+from l4ipd import blame, routes
 from l4ipd.checks import Recipe
 from l4ipd.health import Verdict, local
 from l4ipd.loop import READ, Loop
-from l4ipd.sockets import FAMILIES, NONBLOCK, Socket
+from l4ipd.sockets import FAMILIES, NONBLOCK, TELL_ERRORS, Socket
 
 ECHOED = Verdict("L4OK", "echo answered")
 TIMED_OUT = Verdict("L4TOUT", "no answer to the echo request")
@@ -28,10 +29,13 @@ BATCH = 1024                                        # packets read in one go, at
 BUFFER = 1 << 20                                    # bytes of answers that may wait in the kernel
 SEQUENCES = 1 << 16
 HEADER = struct.Struct("!BBHHH")                    # type, code, checksum, identifier, sequence number
-UNREACHABLE4 = {0: "network unreachable", 1: "no route to host", 2: "protocol unreachable", 9: "forbidden by a filter",
-                10: "forbidden by a filter", 13: "forbidden by a filter"}
-UNREACHABLE6 = {0: "network unreachable", 1: "forbidden by a filter", 3: "no route to host", 5: "forbidden by a filter",
-                6: "forbidden by a filter"}
+FORBIDDEN = "forbidden by a filter"
+#: the codes of "destination unreachable" that mean something else than that there is no way (RFC 792, 1812 and 4443)
+OTHERS4 = {2: "protocol unreachable", 3: "port unreachable", 4: "message too long", 5: "source route failed",
+           9: FORBIDDEN, 10: FORBIDDEN, 13: FORBIDDEN}
+OTHERS6 = {1: FORBIDDEN, 4: "port unreachable", 5: FORBIDDEN, 6: FORBIDDEN}
+ERROR_QUEUE: int = getattr(socket, "MSG_ERRQUEUE", 0) if TELL_ERRORS else 0     # where each is, with its request
+EXTENDED_ERROR = struct.Struct("=I")                # the errno, with which a struct sock_extended_err begins
 
 
 class Pinger:
@@ -57,7 +61,7 @@ class Pinger:
         try:
             self._socket.sendto(self._request(sequence, ping.cookie), (address, 0))
         except OSError as error:
-            return blame.at_once(error.errno or 0, "echo request")
+            return routes.at_once(error.errno or 0, "echo request", address)
         self._flights[sequence] = ping
         return sequence
 
@@ -82,11 +86,22 @@ class Pinger:
                 failure = error.errno or 0
                 continue
             sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
             self._socket, self._raw = sock, kind == socket.SOCK_RAW
-            self._loop.watch(sock.fileno(), READ, self._receive)
+            try:
+                self._prepare(sock)
+            except OSError as error:
+                self._socket = None
+                sock.close()
+                return local(f"ICMP socket: {blame.words(error.errno or 0)}")
             return None
         return local(_no_socket(failure))
+
+    def _prepare(self, sock: socket.SocketType) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+        if ERROR_QUEUE and not self._raw:
+            sock.setsockopt(*TELL_ERRORS[self._inet6], 1)
+        self._loop.watch(sock.fileno(), READ, self._receive)
 
     def _free_sequence(self) -> int | None:
         for _ in range(SEQUENCES):
@@ -112,7 +127,8 @@ class Pinger:
                 packet, sender = self._socket.recvfrom(2048)
             except BlockingIOError:
                 return
-            except OSError:                         # somebody's request failed; its probe will time out
+            except OSError:                         # somebody's request failed
+                self._take_error()
                 continue
             self._take(packet, sender[0])
 
@@ -129,6 +145,19 @@ class Pinger:
         elif kind == (1 if self._inet6 else 3):
             self._unreachable(code, packet[HEADER.size:])
 
+    def _take_error(self) -> None:
+        """Whose request it was that failed is in the queue of errors, where there is one; else its probe times out."""
+        if not ERROR_QUEUE or self._raw or self._socket is None:
+            return
+        with contextlib.suppress(OSError):          # none there
+            request, details, _, target = self._socket.recvmsg(2048, 512, ERROR_QUEUE)
+            error = next((EXTENDED_ERROR.unpack_from(data)[0] for level, kind, data in details
+                          if (level, kind) == TELL_ERRORS[self._inet6]), 0)
+            if error and len(request) >= HEADER.size:
+                ping = self._flights.get(HEADER.unpack_from(request)[4])
+                if ping is not None and request[HEADER.size:] == ping.cookie and _packed(target[0]) == ping.address:
+                    ping.finish(blame.later(error))
+
     def _unreachable(self, code: int, quoted: bytes) -> None:
         """``quoted`` is the beginning of the packet that did not arrive."""
         if self._inet6:
@@ -143,7 +172,8 @@ class Pinger:
             return
         rest = inner[HEADER.size:][:COOKIE]         # routers need not quote that much
         if ping.cookie.startswith(rest):
-            ping.finish(Verdict("L4CON", (UNREACHABLE6 if self._inet6 else UNREACHABLE4).get(code, "unreachable")))
+            other = (OTHERS6 if self._inet6 else OTHERS4).get(code)
+            ping.finish(blame.NO_ROUTE if other is None else Verdict("L4CON", other))
 
     def _ours(self, identifier: int, sequence: int) -> Ping | None:
         if self._raw and identifier != self._identifier:    # else the kernel has set it, and has looked

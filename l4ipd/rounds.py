@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BUNCH, LONGEST_STEP = 10, 0.1                       # probes that begin together, and seconds between bunches at most
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)     # seconds, see Timing
 FRESH = 1000                                        # durations that are counted at once
+Spoiled = Callable[["Monitor", Verdict, float], bool]
 log = logging.getLogger("l4ipd.probe")
 
 
@@ -49,13 +50,15 @@ class Rounds:
 
     ``changed(monitor, flipped)`` is called when an endpoint has gone up or down (``flipped``), or has become eligible
     in another way; ``decided(monitor)`` after the first outcome of each, and after the first that is not LOCAL.
-    ``limit`` is the number of probes that may be in flight; the others wait their turn.
+    ``spoiled(monitor, verdict, began)`` says whether an outcome that is not LOCAL, of what ``began`` then, counts for
+    nothing. ``limit`` is the number of probes that may be in flight; the others wait their turn.
     """
 
     def __init__(self, loop: Loop, limit: int, start: Callable[[Recipe, Callable[[Verdict], object]], Probe], *,
-                 changed: Callable[[Monitor, bool], object], decided: Callable[[Monitor], object]) -> None:
+                 changed: Callable[[Monitor, bool], object], decided: Callable[[Monitor], object],
+                 spoiled: Spoiled = lambda monitor, verdict, began: False) -> None:
         self.loop, self.limit, self.start = loop, limit, start
-        self.changed, self.decided = changed, decided
+        self.changed, self.decided, self.spoiled = changed, decided, spoiled
         self.refused: Callable[[Monitor, Verdict], object] = lambda monitor, verdict: None     # a probe found no way in
         self.verbose = False
         self.step = 1 / RATE                        # seconds: phases are multiples of it

@@ -30,6 +30,8 @@ KIND = socket.SOCK_STREAM | NONBLOCK | getattr(socket, "SOCK_CLOEXEC", 0)
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 TCP, SOCKET, LINGER, OUR_SIDE = socket.IPPROTO_TCP, socket.SOL_SOCKET, socket.SO_LINGER, socket.SHUT_WR
 DEFER: int | None = getattr(socket, "TCP_DEFER_ACCEPT", None)   # net/ipv4/tcp_input.c: "Save one ACK"
+#: Linux keeps most errors of a datagram socket to itself unless it is asked: IP_RECVERR, IPV6_RECVERR (ip(7), ipv6(7))
+TELL_ERRORS = ((socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25)) if sys.platform.startswith("linux") else ()
 RESET = struct.pack("ii", 1, 0)                     # linger for 0 s: close with a RST
 NOWHERE, SIZE = bytes(16), 16                       # a sockaddr of the family AF_UNSPEC, which is 0
 Socket = socket.SocketType                          # the C type: half the price of socket.socket

@@ -22,7 +22,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from l4ipd import blame
+from l4ipd import blame, routes
 from l4ipd.checks import REFUSED, Recipe, Tls
 from l4ipd.expects import DIALOG, LIMIT, Reader, after
 from l4ipd.health import Verdict, local
@@ -69,7 +69,7 @@ class Stream:
             except OSError as error:                # Linux: fs.epoll.max_user_watches
                 self._refused(error.errno or 0, local(f"watch: {blame.words(error.errno or 0)}"))
         elif failure:
-            self._refused(failure, blame.at_once(failure, "connect"))
+            self._refused(failure, routes.at_once(failure, "connect", recipe.address))
         else:
             loop.events = 0
             self._connected()
@@ -139,7 +139,7 @@ class Stream:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self._broken(error)
+            self._broken(error, True)
             return
         if sent < len(unsent):
             self._unsent = unsent[sent:]
@@ -248,9 +248,11 @@ class Stream:
 
     # -- ending
 
-    def _broken(self, error: OSError) -> None:
-        verdict = blame.broken(error.errno or 0, "L6RSP" if self._at < 0 else "L7RSP")
-        self._finish(verdict._replace(text=self._where() + verdict.text + after(self._data)))
+    def _broken(self, error: OSError, sending: bool = False) -> None:
+        verdict = blame.broken(error.errno or 0, "L6RSP" if self._at < 0 else "L7RSP", sending)
+        if verdict is not blame.NO_ROUTE:
+            verdict = verdict._replace(text=self._where() + verdict.text + after(self._data))
+        self._finish(verdict)
 
     def _where(self) -> str:
         return self._reader.where if self._reader is not None else ""

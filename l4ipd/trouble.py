@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from l4ipd.table import ago
+
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
     from l4ipd.reconcile import Reconciler
@@ -16,6 +18,8 @@ def unfit(daemon: Daemon) -> str:
     """Why the daemon cannot vouch for the rules that steer traffic at present; empty if it can."""
     if daemon.stopping:
         return "stopping"
+    if daemon.sight.blind:
+        return "the gateway is blind: no member has a route"
     rules = daemon.rules
     name = rules.table.name
     if rules.problem or rules.complaint:
@@ -30,6 +34,10 @@ def unfit(daemon: Daemon) -> str:
 def troubles(daemon: Daemon) -> list[str]:
     """Everything that is wrong with us, one thing a line."""
     found = [line for rules in tables(daemon) for line in _of_table(rules)]
+    since = daemon.sight.blind_since
+    if since is not None:
+        found.insert(0, f"the gateway is blind, for {ago(daemon.loop.now - since)}: no member has a route; states, "
+                        "rules and sessions stay as they are")
     sensing = daemon.sensing
     if sensing.settings is not None and sensing.listener.problem:
         found.append(f"sensing of resets is lost: {sensing.listener.problem}")

@@ -12,12 +12,12 @@ import errno
 import socket
 from collections.abc import Callable
 
-from l4ipd import blame
+from l4ipd import blame, routes
 from l4ipd.checks import OPEN, REFUSED, Recipe
 from l4ipd.expects import LIMIT, got
 from l4ipd.health import Verdict, local
 from l4ipd.loop import READ, Loop
-from l4ipd.sockets import FAMILIES, NONBLOCK, Socket
+from l4ipd.sockets import FAMILIES, NONBLOCK, TELL_ERRORS, Socket
 
 KIND = socket.SOCK_DGRAM | NONBLOCK | getattr(socket, "SOCK_CLOEXEC", 0)
 ANSWERED = Verdict("L4OK", "answered")
@@ -43,9 +43,11 @@ class Datagram:
             return
         self._fd = self._socket.fileno()
         self._socket.setblocking(False)
+        if TELL_ERRORS:
+            self._socket.setsockopt(*TELL_ERRORS[recipe.method.inet6], 1)
         failure = self._socket.connect_ex((recipe.address, recipe.port))
         if failure:
-            self._failed(failure, blame.at_once(failure, "connect"))
+            self._failed(failure, routes.at_once(failure, "connect", recipe.address))
             return
         if recipe.method.loops and self._socket.getsockname()[:2] == (recipe.address, recipe.port):
             self._failed(errno.ECONNREFUSED, blame.later(errno.ECONNREFUSED))       # nobody has it: we met ourselves
@@ -53,9 +55,12 @@ class Datagram:
         try:
             self._socket.send(recipe.steps[0].send)
         except OSError as error:
-            self._failed(error.errno or 0, blame.at_once(error.errno or 0, "send"))
+            self._failed(error.errno or 0, routes.at_once(error.errno or 0, "send", recipe.address))
             return
-        loop.watch(self._fd, READ, self._receive)
+        try:
+            loop.watch(self._fd, READ, self._receive)
+        except OSError as error:                    # Linux: fs.epoll.max_user_watches
+            self._finish(local(f"watch: {blame.words(error.errno or 0)}"))
 
     def expire(self) -> None:
         if self._fd < 0:

@@ -19,7 +19,7 @@ LAYERS = {
     2: {"child", "become"},
     3: {"listener", "targets", "reaction", "resetrules",
         "probe", "sockets", "stream", "tls", "udp", "ping", "command", "reconcile", "nat", "filters", "sources",
-        "hearing", "resets", "kernel", "sessions", "control", "httpd", "state", "lateness"},
+        "hearing", "resets", "kernel", "sessions", "control", "httpd", "state", "lateness", "routes", "sight"},
     4: {"monitor", "rounds", "daemon", "status", "trouble", "survey", "history", "metrics", "page", "web", "commands",
         "checking", "disabling", "notify", "desk"},
     5: {"main", "ctl", "load", "rehearsal", "demo", "logs", "pidfile"},

@@ -322,16 +322,29 @@ def test_sending_alone() -> None:
 
 # -- whose fault
 
-@pytest.mark.parametrize(("error", "at_once", "later"), [
-    (errno.ECONNREFUSED, "L4CON", "L4CON"), (errno.EHOSTUNREACH, "L4CON", "L4CON"), (errno.EHOSTDOWN, "L4CON", "L4CON"),
-    (errno.ECONNRESET, "L4CON", "L4CON"), (errno.ETIMEDOUT, "L4TOUT", "L4TOUT"), (errno.ENETUNREACH, "LOCAL", "L4CON"),
-    (errno.EMFILE, "LOCAL", "LOCAL"), (errno.ENOBUFS, "LOCAL", "LOCAL"), (errno.EADDRNOTAVAIL, "LOCAL", "LOCAL"),
-    (errno.EPERM, "LOCAL", "LOCAL"), (errno.EACCES, "LOCAL", "L4CON"), (errno.EAGAIN, "LOCAL", "LOCAL"),
-    (errno.ENETDOWN, "LOCAL", "LOCAL"), (errno.EPROTO, "LOCAL", "L4CON"), (0, "LOCAL", "L4CON"),
-    (99999, "LOCAL", "L4CON"),
-])
-def test_blame(error: int, at_once: str, later: str) -> None:
-    assert (blame.at_once(error, "connect").code, blame.later(error).code) == (at_once, later)
+NO_ROUTE = "L4CON no route to the member"
+OURS = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ENOSPC", "EADDRNOTAVAIL", "EADDRINUSE", "EAGAIN", "EPERM",
+        "EAFNOSUPPORT", "EPROTONOSUPPORT", "EBADF", "EALREADY", "EISCONN")
+ROUTELESS = {"ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "EHOSTDOWN"}
+#: what each error means when connect fails at once, when it fails later, and when a receive or a send does after that
+BLAME = {
+    "ECONNREFUSED": ("L4CON", "L4CON", "L7RSP", "L7RSP"), "ECONNRESET": ("L4CON", "L4CON", "L7RSP", "L7RSP"),
+    "ECONNABORTED": ("L4CON", "L4CON", "L7RSP", "L7RSP"),   # FreeBSD: FACTS.md 3-9
+    "ETIMEDOUT": ("L4TOUT", "L4TOUT", "L7RSP", "L7RSP"),
+    "EACCES": ("LOCAL", "L4CON", "L7RSP", "LOCAL"),         # FreeBSD: our own filter, at once (3-10); ICMPv6 later
+    **dict.fromkeys(OURS, ("LOCAL",) * 4),
+    **dict.fromkeys(("EPIPE", "EPROTO", "ENOPROTOOPT", "EINVAL", "EMSGSIZE"), ("LOCAL", "L4CON", "L7RSP", "L7RSP")),
+    **dict.fromkeys(ROUTELESS, ("L4CON",) * 4),             # FreeBSD: 3-10
+}
+
+
+@pytest.mark.parametrize("name", [*BLAME, "0", "99999"])
+def test_blame(name: str) -> None:
+    error = int(name) if name.isdigit() else getattr(errno, name)
+    verdicts = (blame.at_once(error, "connect"), blame.later(error), blame.broken(error, "L7RSP"),
+                blame.broken(error, "L7RSP", sending=True))
+    assert tuple(verdict.code for verdict in verdicts) == BLAME.get(name, ("LOCAL", "L4CON", "L7RSP", "L7RSP"))
+    assert all((str(verdict) == NO_ROUTE) == (name in ROUTELESS) for verdict in verdicts)
 
 
 # -- letting go

@@ -88,6 +88,5 @@ def test_no_port_no_route_and_a_connection_to_itself() -> None:
         assert verdicts[name] == "L4CON connection refused"
     assert verdicts["closed"] == "L4OK connection refused, as it should be"
     assert verdicts["no port left"] == "LOCAL connect: no local address or port left"
-    for name in ("tcp", "http", "tls", "udp"):
-        assert verdicts[f"no route {name}"] == "LOCAL connect: network unreachable"
-    assert verdicts["no route ping"] == "LOCAL echo request: network unreachable"
+    for name in ("tcp", "http", "tls", "udp", "ping"):
+        assert verdicts[f"no route {name}"] == "L4CON no route to the member"

@@ -169,9 +169,10 @@ def test_only_genuine_answers_count(address: str) -> None:
             pinger._take(packet, sender)
             assert not flight.verdicts
         for packet, verdict in [(flight.reply(reply), "L4OK echo answered"),
-                                (flight.quoting(unreachable, 3 if inet6 else 1, echo), "L4CON no route to host"),
-                                (flight.quoting(unreachable, 0, echo[:8]), "L4CON network unreachable"),
-                                (flight.quoting(unreachable, 200, echo), "L4CON unreachable")]:
+                                (flight.quoting(unreachable, 3 if inet6 else 1, echo), "L4CON no route to the member"),
+                                (flight.quoting(unreachable, 0, echo[:8]), "L4CON no route to the member"),
+                                (flight.quoting(unreachable, 1 if inet6 else 13, echo), "L4CON forbidden by a filter"),
+                                (flight.quoting(unreachable, 200, echo), "L4CON no route to the member")]:
             pinger._take(packet if inet6 else b"\x45" + bytes(19) + packet, address)
             assert flight.verdicts.pop() == verdict
         for length in range(200):
