@@ -58,7 +58,7 @@ class Sensing:
         """A probe of ours could not connect: the record of that will come too. And was it the first to notice?"""
         endpoint = each.endpoint
         targets = self.targets.at(endpoint.protocol, endpoint.address, endpoint.member_port)
-        if self.settings is None or not targets or verdict.text != "connection refused":
+        if self.settings is None or not targets or not verdict.text.endswith("connection refused"):
             return
         self.targets.owe(targets[0], ECHO if self.modern and self.settings.source == "ipmon" else LATE_ECHO)
         if each.eligible and self.settings.source != "counters":

@@ -218,10 +218,11 @@ def test_answers_to_the_gateway_itself_do_not_count(bench: Bench) -> None:
     assert not monitor.up
 
 
-def test_on_loopback_one_answer_is_ours_for_each_refused_probe(bench: Bench) -> None:
+@pytest.mark.parametrize("words", ["connection refused", "port 8080: connection refused"])
+def test_on_loopback_one_answer_is_ours_for_each_refused_probe(bench: Bench, words: str) -> None:
     """Clients and probes have the same address there, as in the sandbox."""
     monitor = bench.add(address="127.0.0.1")
-    bench.begin().rounds.refused(monitor, DEAD)
+    bench.begin().rounds.refused(monitor, DEAD._replace(text=words))
     bench.take(line("127.0.0.1", to="127.0.0.1"))
     assert monitor.up and bench.count.ignored == {"own": 1}
     bench.take(line("127.0.0.1", to="127.0.0.1"))
