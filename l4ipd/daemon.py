@@ -55,7 +55,7 @@ class Daemon:
         self.sight = Sight(loop, self._addresses, lambda kind, text, level: self.tell(Event(kind, "", text, level)))
         self.rounds = Rounds(loop, descriptors, self.prober.start, changed=self._changed, decided=self._decided,
                              spoiled=lambda monitor, verdict, began: self.sight.spoils(
-                                 monitor.endpoint.address, verdict, began))
+                                 monitor.endpoint.address, verdict, began), alone=self._is_alone)
         self.started = time.time()
         self.stopping = False
         self.saved = Saved()                        # what an earlier run left behind; to be set before the start
@@ -289,8 +289,16 @@ class Daemon:
             return None if self._undecided and not self.stopping else "drain"
         if monitor.endpoint.name in self._cut:
             return "purge"
+        if monitor.unproved:
+            return "drain"
         failed = monitor.verdict is not None and not (monitor.up or monitor.disabled or monitor.unconfirmed)
         return "purge" if failed and self.config.ipfilter.purge else "drain"
+
+    def _is_alone(self, monitor: Monitor) -> bool:
+        """Whether nobody would serve without it: neither another member nor a fallback."""
+        others = [other for other in self.groups.get(monitor.endpoint.group, ()) if other is not monitor]
+        up = {other.endpoint.name for other in others if other.eligible}
+        return not plan.serving([other.endpoint for other in others], up, (), keep=False)
 
     def _known(self, line: str) -> str | None:
         monitor = self.owner.get(line)

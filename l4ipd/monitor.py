@@ -21,10 +21,10 @@ from collections.abc import Sequence
 from l4ipd import health
 from l4ipd.checks import Recipe, which
 from l4ipd.health import PASSED, Verdict, local
-from l4ipd.holddown import Hold
 from l4ipd.loop import RATE, Timed
 from l4ipd.model import Endpoint
 from l4ipd.probe import Probe
+from l4ipd.refusals import Refusals
 from l4ipd.rounds import Rounds
 
 MOMENTS = 10                                        # of a period, at least, to which probes keep
@@ -51,7 +51,7 @@ class Monitor:
     """
 
     __slots__ = ("rounds", "endpoint", "lines", "health", "verdict", "since", "took", "tried", "disabled",
-                 "unconfirmed", "queued", "stopped", "trouble", "passes", "failures", "changes", "hold",
+                 "unconfirmed", "queued", "stopped", "trouble", "passes", "failures", "changes", "refusals",
                  "hurried", "slot", "_check", "_top", "_fresh", "_probe", "_place", "_first", "_others", "_unrun",
                  "_due", "_pace", "_begun", "_passing", "_before", "_past", "_usual")
 
@@ -71,7 +71,7 @@ class Monitor:
         self.queued = self.stopped = False
         self.trouble = ""                           # why the last probe could not be run
         self.passes = self.failures = self.changes = 0
-        self.hold: Hold | None = None               # since a client of it was refused
+        self.refusals: Refusals | None = None       # since a client of it was refused
         self.hurried = False                        # taken down by such a refusal: probed at the fast pace
         self._fresh = rounds.timing("+".join(check.type for check in endpoint.checks)).fresh
         self._passing = False                       # how the last outcomes in a row, the present run, are
@@ -124,7 +124,8 @@ class Monitor:
         """Take over from a monitor whose endpoint was checked in another way, or elsewhere."""
         self.disabled, self.unconfirmed = old.disabled, old.unconfirmed
         if (old.endpoint.address, old.endpoint.member_port) == (self.endpoint.address, self.endpoint.member_port):
-            self.since, self.hold = old.since, old.hold
+            self.since = old.since
+            self.refusals = Refusals(self, old.refusals.doubt) if old.refusals is not None else None
             if old.up:
                 self.adopt()
 
@@ -142,13 +143,36 @@ class Monitor:
             self._due, self._pace, self._usual = self.rounds.loop.now, 0.0, None
             self.rounds.loop.set(self, self._due)
 
-    def refuse(self, verdict: Verdict) -> None:
-        """A client of it was refused: down at once. Probes bring it up again, and the first of them is due now."""
+    def probe_anew(self) -> None:
+        """Probe now. One in flight may have begun too early to know."""
+        self._abandon()
+        self._usual = None
+        self.hasten()
+
+    def probe_by(self, when: float) -> bool:
+        """Let the next probe be ``when`` at the latest; whether it is then for that reason."""
+        self._usual = None
+        if self.in_flight or self.stopped or self._due <= when:
+            return False
+        self._due, self._pace = when, 0.0
+        self.rounds.loop.set(self, when)
+        return True
+
+    def refuse(self, verdict: Verdict, client: str = "") -> str:
+        """A client of it was refused. Returns what becomes of that: used, haste or doubted."""
         if self.rounds.spoiled(self, verdict, self.rounds.loop.now):
-            return
-        self._abandon()                             # it may have begun before
-        self.hold = self.hold or Hold()
-        self.hold.refused(self.rounds.loop.now)
+            return "haste"
+        if self.refusals is None:
+            self.refusals = Refusals(self)
+        return self.refusals.met(verdict, client)
+
+    @property
+    def unproved(self) -> bool:
+        """Whether it is down because a client was refused, and no probe has judged that yet."""
+        return self.refusals is not None and self.refusals.out
+
+    def take_down(self, verdict: Verdict) -> None:
+        """Down at once. Probes bring it up again, and they hurry."""
         self.hurried = True
         self.verdict, self.took = verdict, 0.0
         self._count(False)
@@ -164,6 +188,8 @@ class Monitor:
         self.rounds.loop.clear(self)
         self.queued = False
         self.stopped = True
+        if self.refusals is not None:
+            self.refusals.drop()
         self._abandon()
         self._recover(False)
 
@@ -222,7 +248,6 @@ class Monitor:
             verdict = outcome
         clock = rounds.loop.clock
         self.took = took = clock() - self._begun
-        self._begun = 0.0
         self._fresh.append(took)
         rounds.codes[verdict.code] += 1
         try:
@@ -284,10 +309,11 @@ class Monitor:
 
     def score(self, verdict: Verdict) -> None:
         """Fold a verdict into health, and tell if that changes the state."""
+        is_back = self.refusals is not None and self.refusals.judged(verdict, self._begun)
         check, passed, before = self._check, verdict.passed, self.health
-        self.health = health.step(before, check.rise, check.fall, passed)
-        if self.hold is not None:
-            self._hold_down(self.hold, before, passed)
+        self.health = self._top if is_back else health.step(before, check.rise, check.fall, passed)
+        if before < check.rise <= self.health:
+            self.hurried = False
         self.verdict = verdict
         if self.trouble:
             self._recover(True)
@@ -309,19 +335,6 @@ class Monitor:
             self.passes += 1
         else:
             self.failures += 1
-
-    def _hold_down(self, hold: Hold, before: int, passed: bool) -> None:
-        """Probes that pass do not bring it up while it is held down for refusing clients all the same."""
-        rise = self._check.rise
-        seconds = hold.judged(passed)
-        if seconds:
-            log.warning("%s %s: refused clients although its probes pass (%d in a row): held down for %.0f s",
-                        self.endpoint.name, self.endpoint.where, hold.level, seconds)
-        if before < rise <= self.health:
-            if self.rounds.loop.now < hold.until:
-                self.health = before
-            else:
-                self.hurried = False
 
     def _local(self, verdict: Verdict) -> None:
         if verdict.text == self.trouble:
@@ -360,6 +373,10 @@ class Monitor:
         """When it is due next, and what outcome would be no news then."""
         due = self._due + pace if pace == self._pace else self._on_phase(self._due, pace)
         self._pace = pace
+        if self.refusals is not None and self.refusals.open is not None:
+            soon = self.refusals.due(due)
+            self._pace = pace if soon == due else 0.0
+            return soon
         if self._passing and self.health == self._top and not (self.unconfirmed or self.trouble):
             self._usual = self.verdict
         return due

@@ -18,7 +18,7 @@ from l4ipd.targets import Target, Targets
 
 HASTE = 1.0                                         # seconds between two probes that resets hasten
 WORDS = {"own": "own probes", "down": "down already", "unknown": "of no endpoint", "stale": "older than we",
-         "haste": "probed just now"}
+         "haste": "probed just now", "doubted": "not believed"}
 log = logging.getLogger("l4ipd.resets")
 
 
@@ -62,13 +62,19 @@ class Reaction:
             log.warning("ipmon runs without -v, so that refused connections cannot be told from those that were reset: "
                         "endpoints are probed at once, but not taken down")
         if self.action == "any" or (self.action == "refused" and reset.refused):
-            self.used += 1
-            self.ignored["down"] += reset.times - 1
             verdict = Verdict("RST", f"{_what(reset)}, seen by ipmon")
-            for each in up:
-                each.refuse(verdict)
+            uses = {each.refuse(verdict, reset.client) for each in up}
+            use = next(use for use in ("used", "doubted", "haste") if use in uses)
+            self._count(use, 1)
+            self._count("haste" if use == "used" else use, reset.times - 1)
         else:
             self._hasten([target])
+
+    def _count(self, use: str, times: int) -> None:
+        if use == "used":
+            self.used += times
+        elif times:
+            self.ignored[use] += times
 
     def _hasten(self, targets: Iterable[Target]) -> None:
         now = self.loop.now

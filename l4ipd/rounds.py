@@ -51,14 +51,16 @@ class Rounds:
     ``changed(monitor, flipped)`` is called when an endpoint has gone up or down (``flipped``), or has become eligible
     in another way; ``decided(monitor)`` after the first outcome of each, and after the first that is not LOCAL.
     ``spoiled(monitor, verdict, began)`` says whether an outcome that is not LOCAL, of what ``began`` then, counts for
-    nothing. ``limit`` is the number of probes that may be in flight; the others wait their turn.
+    nothing; ``alone(monitor)`` whether nobody would serve clients without it. ``limit`` is the number of probes that
+    may be in flight; the others wait their turn.
     """
 
     def __init__(self, loop: Loop, limit: int, start: Callable[[Recipe, Callable[[Verdict], object]], Probe], *,
                  changed: Callable[[Monitor, bool], object], decided: Callable[[Monitor], object],
-                 spoiled: Spoiled = lambda monitor, verdict, began: False) -> None:
+                 spoiled: Spoiled = lambda monitor, verdict, began: False,
+                 alone: Callable[[Monitor], bool] = lambda monitor: False) -> None:
         self.loop, self.limit, self.start = loop, limit, start
-        self.changed, self.decided, self.spoiled = changed, decided, spoiled
+        self.changed, self.decided, self.spoiled, self.alone = changed, decided, spoiled, alone
         self.refused: Callable[[Monitor, Verdict], object] = lambda monitor, verdict: None     # a probe found no way in
         self.verbose = False
         self.step = 1 / RATE                        # seconds: phases are multiples of it

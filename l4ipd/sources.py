@@ -197,7 +197,7 @@ class LogFile:
     def _compare(self) -> None:
         for tail in self._tails:
             tail.rewind_if_cut()
-        while len(self._tails) > 1 and (self._tails[-1].spoken or len(self._tails) > KEPT):
+        while len(self._tails) > 1 and self._tails[-1].spoken:
             self._tails.pop(0).close()
         try:
             status = os.stat(self.path)
@@ -223,6 +223,8 @@ class LogFile:
         elif self._lost is not None and self._lost[0] == tail.identity:
             tail.skip(self._lost[1], os.SEEK_SET)
         self._tails.append(tail)
+        if len(self._tails) > KEPT:
+            self._tails.pop(0).close()
         self._lost, self._proven = None, False
 
     def _give_up(self) -> None:

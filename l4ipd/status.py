@@ -60,7 +60,12 @@ def row(daemon: Daemon, monitor: Monitor, kernel: Kernel | None = None) -> Row:
 
 
 def verdict(monitor: Monitor) -> str:
-    """The last verdict, in words; and how far it is from changing anything."""
+    """The last verdict, in words; how far it is from changing anything; and whether clients' refusals are believed."""
+    doubt = monitor.refusals.words if monitor.refusals is not None else ""
+    return f"{_verdict(monitor)}; {doubt}" if doubt else _verdict(monitor)
+
+
+def _verdict(monitor: Monitor) -> str:
     last = str(monitor.verdict) if monitor.verdict else ""
     if monitor.trouble:
         return f"LOCAL {monitor.trouble}" + (f" (before: {last})" if last else "")

@@ -98,8 +98,7 @@ def test_who_was_up_meanwhile_is_news_when_it_is_down(tmp_path: Path) -> None:
     monitor = world.daemon.monitors[NAME]
     monitor.adopt()
     world.probe(local("no descriptors"))
-    monitor.refuse(Verdict("RST", "connection refused, seen by ipmon"))
-    monitor.hold = None
+    monitor.take_down(Verdict("RST", "connection refused, seen by ipmon"))
     world.probe(GOOD, 5)
     assert monitor.up
     world.daemon.reload(configuration(tmp_path, "m1: 10.0.0.9"))

@@ -12,7 +12,7 @@ import l4ipd
 
 HERE = Path(l4ipd.__file__).parent
 LAYERS = {
-    0: {"__init__", "model", "health", "holddown", "checks", "expects", "patterns", "blame", "ipfilter", "ipmon",
+    0: {"__init__", "model", "health", "doubt", "checks", "expects", "patterns", "blame", "ipfilter", "ipmon",
         "logrules", "plan", "config", "config_check", "config_section", "config_words", "yamltree", "table", "estimate",
         "page_style", "similar", "matching"},
     1: {"loop"},
@@ -20,7 +20,8 @@ LAYERS = {
     3: {"listener", "targets", "reaction", "resetrules",
         "probe", "sockets", "stream", "tls", "udp", "ping", "command", "reconcile", "nat", "filters", "sources",
         "hearing", "resets", "kernel", "sessions", "control", "httpd", "state", "lateness", "routes", "sight"},
-    4: {"monitor", "rounds", "daemon", "status", "trouble", "survey", "history", "metrics", "page", "web", "commands",
+    4: {"refusals",
+        "monitor", "rounds", "daemon", "status", "trouble", "survey", "history", "metrics", "page", "web", "commands",
         "checking", "disabling", "notify", "desk"},
     5: {"main", "ctl", "load", "rehearsal", "demo", "logs", "pidfile"},
 }

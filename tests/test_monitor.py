@@ -20,6 +20,7 @@ from l4ipd.monitor import TRAIL, Monitor
 from l4ipd.rounds import Rounds
 
 GOOD, BAD, LATE = Verdict("L4OK", "connected"), Verdict("L4CON", "connection refused"), Verdict("L4TOUT", "no answer")
+REFUSED = Verdict("RST", "connection refused, seen by ipmon")
 PACE = Check("tcp", interval=10.0, timeout=2.0, rise=2, fall=3, fast_interval=1.0, down_interval=4.0)
 
 
@@ -367,30 +368,12 @@ def _moved(endpoint: Endpoint, **changes: object) -> Endpoint:
     return replace(endpoint, **changes)             # type: ignore[arg-type]
 
 
-def test_a_refused_client_takes_it_down_at_once_and_probes_bring_it_back(world: World) -> None:
-    monitor = world.monitor()
-    world.probes.now = GOOD
-    world.run(30)
-    world.probes.now = None
-    monitor.refuse(Verdict("RST", "connection refused, seen by ipmon"))
-    assert not monitor.up
-    world.run(0.1)
-    assert len(world.probes.flying) == 1, "the next probe is due now"
-    world.probes.end(BAD)
-    world.run(1.1)
-    assert len(world.probes.flying) == 1, "and then at the fast pace"
-    world.probes.end(GOOD)
-    world.run(1.1)
-    world.probes.end(GOOD)
-    assert monitor.up
-
-
 def test_after_a_refused_client_the_pace_is_the_faster_of_both(world: World) -> None:
     monitor = world.monitor(replace(PACE, fast_interval=4.0, down_interval=1.0, timeout=0.5))
     world.probes.now = GOOD
     world.run(30)
     world.probes.now = BAD
-    monitor.refuse(Verdict("RST", "connection refused, seen by ipmon"))
+    monitor.refuse(REFUSED)
     world.run(0.1)
     world.probes.starts.clear()
     world.run(10)
@@ -402,7 +385,11 @@ def test_a_refused_client_s_faster_pace_lasts_until_it_is_up(world: World) -> No
     world.probes.now = GOOD
     world.run(60)
     assert monitor.up
-    monitor.refuse(Verdict("RST", "connection refused, seen by ipmon"))
+    world.probes.now = BAD
+    monitor.refuse(REFUSED)
+    world.run(0.1)
+    assert not monitor.up
+    world.probes.now = GOOD
     world.probes.starts.clear()
     while not monitor.up:
         world.run(0.5)
@@ -430,22 +417,9 @@ def test_who_cannot_be_probed_at_first_is_told_of_when_it_can(world: World) -> N
     assert world.decided == ["www/http/web1"] * 2
 
 
-def test_a_service_that_refuses_clients_and_passes_probes_is_held_down_longer_each_time(world: World) -> None:
-    monitor = world.monitor(replace(PACE, interval=0.5, fast_interval=0.1, down_interval=0.5, timeout=0.1))
-    world.probes.now = GOOD
-    world.run(30)
-    downs = []
-    for _ in range(4):
-        monitor.refuse(Verdict("RST", "connection refused, seen by ipmon"))
-        start = world.clock.now
-        while not monitor.up:
-            world.run(0.1)
-        downs.append(world.clock.now - start)
-    assert all(later > 1.5 * earlier for earlier, later in zip(downs, downs[1:], strict=False)), downs
-
-
 @given(rise=st.integers(1, 3), fall=st.integers(1, 3), steps=st.lists(st.tuples(
-    st.sampled_from(("pass", "pass", "fail", "local", "refuse", "enable", "adopt")), st.integers(1, 70)), max_size=12))
+    st.sampled_from(("pass", "pass", "fail", "local", "down", "refuse", "enable", "adopt")), st.integers(1, 70)),
+    max_size=12))
 def test_the_short_way_of_a_pass_that_is_no_news_comes_to_the_same(rise: int, fall: int,
                                                                    steps: list[tuple[str, int]]) -> None:
     """Somebody who hears of every outcome makes all of them go the long way, and can keep a plain list of them."""
@@ -462,10 +436,14 @@ def test_the_short_way_of_a_pass_that_is_no_news_comes_to_the_same(rise: int, fa
     monitors = [(world, world.monitor(check)) for world in (short, long)]
     for what, count in steps:
         for world, monitor in monitors:
-            if what == "refuse":
-                monitor.refuse(Verdict("RST", "connection refused, seen by ipmon"))
+            if what == "down":
+                monitor.take_down(REFUSED)
                 if world is long:
                     outcomes.append(False)
+            elif what == "refuse":                  # by a member that has banned the client
+                world.probes.now = GOOD
+                monitor.refuse(REFUSED)
+                world.run(count)
             elif what == "enable":
                 monitor.enable()
             elif what == "adopt":
@@ -474,8 +452,9 @@ def test_the_short_way_of_a_pass_that_is_no_news_comes_to_the_same(rise: int, fa
                 world.probes.now = {"pass": GOOD, "fail": BAD, "local": local("no descriptors")}[what]
                 world.run(count)
         ends = [(each.health, each.passes, each.failures, each.trail, each.streak, each.verdict, each.trouble, each.up,
-                 each.changes, each.tried, each.unconfirmed, each.hold and (each.hold.level, each.hold.until),
-                 world.changes, world.decided, world.rounds.codes, world.probes.starts) for world, each in monitors]
+                 each.changes, each.tried, each.unconfirmed,
+                 each.refusals and (each.refusals.doubt.count, each.refusals.open), world.changes, world.decided,
+                 world.rounds.codes, world.probes.starts) for world, each in monitors]
         assert ends[0] == ends[1]
         run = next((place for place, passed in enumerate(reversed(outcomes)) if passed != outcomes[-1]), len(outcomes))
         assert monitors[0][1].streak == (run if outcomes and outcomes[-1] else -run)

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -245,6 +246,57 @@ def test_lines_from_the_file_of_the_systems_ipmon(new: Gateway) -> None:
         one.stop()
         assert [ask(port), ask(port)].count(False) == 1
         new.wait_log("^www/http/web1 .* up -> down: RST connection refused, seen by ipmon; 1 of 2 up$")
+    finally:
+        system.kill()
+        system.wait()
+
+
+def test_resets_that_probes_contradict_harm_nobody_and_a_true_one_still_counts(new: Gateway) -> None:
+    """A member that has banned a client, or a neighbour that forges: a record of each member every half second."""
+    port, inside = free_port(), free_port()
+    one, _ = new.web(A, inside), new.web(B, inside)
+    file = new.directory / "ipf.log"
+    words = [sys.executable, "-m", "l4ipd.sandbox", "-s", new.kernel.path, "ipmon", "-v", str(file)]
+    system = subprocess.Popen(words, cwd=Path(__file__).parent.parent)
+
+    def forge(number: int) -> None:
+        stamp = time.strftime("%d/%m/%Y %H:%M:%S", time.localtime())
+        with file.open("a") as log:
+            log.writelines(f"{stamp}.000000 lo0 @-1:-1 L {member},{inside} -> 198.51.100.{number},5000 PR tcp "
+                           f"len 20 40 -AR 0 1001 0 IN log-tag 4711\n" for member in (A, B))
+
+    try:
+        wait("ipmon writes", file.exists)
+        new.configure(www(port, inside), top=f"resets: {{interface: lo0, source: {file}}}\n", defaults=SLOW)
+        new.start()
+        new.wait_targets(A, B)
+        wait("log rules", lambda: log_rules(new.kernel) == [A, B])
+        new.wait_log("sensed, by ")
+        served = 0
+        for number in range(10):
+            forge(number)
+            end = time.monotonic() + 0.5
+            while time.monotonic() < end:
+                assert ask(port)
+                served += 1
+            assert new.targets() == [A, B]
+        assert served >= 10
+        doubt = r"its resets are not believed for \d+ s: \d+ were contradicted by probes"
+        new.wait_log(rf"^www/http/web1 {A}:{inside}: {doubt}$", 2)
+        command = [sys.executable, "-m", "l4ipd.ctl", "-s", str(new.directory / "l4ip.sock"), "--json", "show"]
+
+        def shown() -> object:
+            forge(11)
+            return re.search(f"L4OK connected; {doubt}", subprocess.run(command, capture_output=True, text=True,
+                                                                        cwd=Path(__file__).parent.parent).stdout)
+
+        wait("show says so", shown)
+        assert not new.lines("up -> down|ended the sessions|purge: rdr")
+        one.stop()
+        wait("a refused client", lambda: ask(port) is False or new.targets() != [A, B])
+        new.wait_log(rf"^www/http/web1 {A}:{inside} up -> down: RST connection refused, seen by ipmon; 1 of 2 up$")
+        new.wait_targets(B)
+        assert all(ask(port) for _ in range(4))
     finally:
         system.kill()
         system.wait()

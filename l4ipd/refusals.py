@@ -1,0 +1,143 @@
+"""What becomes of a refusal that a client of an endpoint has met: a probe decides, and decides at once.
+
+::
+
+                          probe passes: contradicted, less is believed for a while
+                      +---------------------------------------------------------------> nothing
+    refused, believed |   a moment without an outcome, and others serve
+    -----------> CHARGED ----------------------------------------------> OUT --passes--> back at once, contradicted
+                      |   probe fails: confirmed                          +--fails-----> down, confirmed
+                      +---------------------------------------------------------------> down
+
+    refused, not believed
+    -----------> HINT: a probe, one a second; a refused one confirms it -> down; one that passes: nothing
+
+Where a probe is quick, as nearly everywhere, a refusal that nobody confirms changes nothing, and one that is true costs
+no time. What is OUT loses its rules but not its sessions: nothing has been proved. A refusal alone never takes out the
+last one that serves.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING
+
+from l4ipd.doubt import Doubt
+from l4ipd.health import Verdict
+from l4ipd.loop import Timer
+
+if TYPE_CHECKING:
+    from l4ipd.monitor import Monitor
+
+MOMENT = 0.05                                       # seconds until the endpoint is taken out undecided
+APART = 1.0                                         # seconds between two probes that hints bring about
+SOON = 0.001                                        # seconds
+NEVER = float("-inf")
+log = logging.getLogger("l4ipd.resets")
+
+
+class Refusals:
+    """Those of one endpoint. There is none before the first."""
+
+    __slots__ = ("monitor", "doubt", "open", "charged", "out", "_client", "_when", "_asked", "_asked_again", "_timer")
+
+    def __init__(self, monitor: Monitor, doubt: Doubt | None = None) -> None:
+        self.monitor = monitor
+        self.doubt = doubt or Doubt()
+        self.open: Verdict | None = None            # what no probe has judged yet
+        self.charged = False                        # it is believed
+        self.out = False                            # the endpoint is down for no other reason
+        self._client = ""
+        self._when = self._asked = self._asked_again = NEVER
+        self._timer = Timer(self._take_out)
+
+    # -- refused
+
+    def met(self, verdict: Verdict, client: str) -> str:
+        """A client met one. Returns what becomes of it: used, haste (a probe is under way), doubted."""
+        now = self.monitor.rounds.loop.now
+        self.doubt.heard(now)
+        if self.charged:
+            return "haste"
+        if now < self.doubt.until:
+            known = client in self.doubt.clients
+            self._ask_again(now) if known else self._ask(verdict, client, now)
+            return "doubted"
+        if self.monitor.trouble:                    # who should decide?
+            return "used" if self._ask(verdict, client, now) else "haste"
+        self.open, self._client, self._when, self.charged = verdict, client, now, True
+        self.monitor.probe_anew()
+        self.monitor.rounds.loop.set(self._timer, now + MOMENT)
+        return "used"
+
+    def _ask(self, verdict: Verdict, client: str, now: float) -> bool:
+        """A probe at once, if the last one is some time ago; whether it is."""
+        self.open, self._client, self._when = verdict, client, now
+        when = max(now, self._asked + APART)
+        if self.monitor.probe_by(when):
+            self._asked = when
+        return when == now
+
+    def _ask_again(self, now: float) -> None:
+        """The same for clients whose refusals were contradicted before: they leave the others' probes alone."""
+        if now - self._asked_again >= APART and self.monitor.probe_by(now):
+            self._asked_again = now
+
+    def due(self, due: float) -> float:
+        """When the next probe is to be, which would be ``due``: earlier if the last began before a refusal."""
+        soon = max(self.monitor.rounds.loop.now + SOON, self._asked + APART)
+        if self.open is None or self.charged or soon >= due:
+            return due
+        self._asked = soon
+        return soon
+
+    def _take_out(self) -> None:
+        """The probe takes its time."""
+        monitor, rounds, refusal = self.monitor, self.monitor.rounds, self.open
+        if refusal is None or not monitor.eligible:
+            return
+        if not (rounds.spoiled(monitor, refusal, rounds.loop.now) or rounds.alone(monitor)):
+            self.out = True
+            monitor.take_down(refusal)
+
+    # -- judged
+
+    def judged(self, verdict: Verdict, began: float) -> bool:
+        """A probe that ``began`` then has said something about the member. Returns whether it is back by that alone."""
+        refusal, charged, out = self.open, self.charged, self.out
+        if refusal is None:
+            return False
+        if verdict.passed:
+            if began < self._when:
+                return False                        # it was asked before
+            self.drop()
+            if self.monitor.up or out:              # else nobody knows which probe it would have been
+                self.doubt.contradicts(self._client)
+            if charged:
+                self._doubt()
+            return out
+        if charged or verdict.code == "L4CON":
+            self.drop()
+            self.doubt.confirmed()
+            if self.monitor.up:
+                self.monitor.take_down(refusal)
+        return False
+
+    def _doubt(self) -> None:
+        seconds = self.doubt.grow(self.monitor.rounds.loop.now)
+        log.warning("%s %s: its resets are not believed for %.0f s: %d were contradicted by probes",
+                    self.monitor.endpoint.name, self.monitor.endpoint.where, seconds, self.doubt.count)
+
+    def drop(self) -> None:
+        """Nothing waits to be judged any more."""
+        self.open, self.charged, self.out = None, False, False
+        self.monitor.rounds.loop.clear(self._timer)
+
+    @property
+    def words(self) -> str:
+        """Why its refusals are not believed at present; empty if they are."""
+        left = self.doubt.until - self.monitor.rounds.loop.now
+        if left <= 0:
+            return ""
+        return (f"its resets are not believed for {math.ceil(left)} s: {self.doubt.count} were contradicted by probes")
