@@ -79,7 +79,8 @@ class Stream:
         if self._fd < 0:
             return
         if self._at < 0:
-            self._finish(CONNECT_TIMED_OUT if self._tls is None else SHAKE_TIMED_OUT)
+            self._finish(CONNECT_TIMED_OUT if self._tls is None else
+                         self._recipe.method.connected if self._tls.shaken else SHAKE_TIMED_OUT)
         elif self._unsent or self._reader is None:
             self._finish(Verdict("L7TOUT", f"{self._where()}the member does not take what is sent"))
         else:
@@ -119,7 +120,7 @@ class Stream:
 
     def _shake(self, tls: Tunnel, chunk: bytes) -> None:
         """Something has come from the member's side of the handshake."""
-        outcome = tls.shake(chunk) if chunk else SHAKE_CUT
+        outcome = tls.shake(chunk) if chunk else tls.shaken or SHAKE_CUT
         self._unsent += tls.outgoing()
         if isinstance(outcome, Verdict):
             self._finish(outcome)
@@ -238,7 +239,7 @@ class Stream:
         from l4ipd.tls import Tunnel  # 4 MB: not before a check needs it (probe.prepare imports it)
 
         try:
-            self._tls = Tunnel(tls)
+            self._tls = Tunnel(tls, not self._recipe.steps)
         except ValueError as error:
             self._finish(local(str(error)))
             return

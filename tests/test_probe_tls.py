@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -350,10 +351,130 @@ def test_endless_inside(good: ssl.SSLContext) -> None:
         assert probe(Check("tls", dialog=PING), member.port) == ("L7RSP", 'step 2: more than 16 KiB without "+PONG"')
 
 
-def test_a_client_certificate_is_demanded(authority: Authority) -> None:
+# -- client certificates
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+NOTHING_ELSE = Check("tls")
+
+
+def asking(authority: Authority, version: ssl.TLSVersion, mode: ssl.VerifyMode, tickets: int = 2) -> ssl.SSLContext:
     context = authority.server("www.example.org")
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.minimum_version = context.maximum_version = version
+    context.verify_mode = mode
     context.load_verify_locations(authority.path)
-    with Member(answers(OK), context) as member:
-        verdict = probe(Check("https"), member.port)
-        assert verdict.code in ("L6RSP", "L7RSP") and not verdict.passed
+    if version == ssl.TLSVersion.TLSv1_3:
+        context.num_tickets = tickets
+    return context
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("check", [NOTHING_ELSE, Check("https"), Check("tls", dialog=PING),
+                                   Check("tls", dialog=dialog(("expect", b"220 *")))])
+def test_a_client_certificate_is_demanded(authority: Authority, version: ssl.TLSVersion, check: Check) -> None:
+    """In TLS 1.3 the member says so after the handshake."""
+    with Member(answers(OK), asking(authority, version, ssl.CERT_REQUIRED)) as member:
+        for _ in range(20):                         # its RST comes right after its alert
+            assert probe(check, member.port) == ("L6RSP", "the member demands a client certificate")
+
+
+def says_goodbye(member: Member, client: socket.socket) -> None:
+    with contextlib.suppress(ssl.SSLZeroReturnError):
+        assert client.recv(1000) == b""
+
+
+def hangs_up(member: Member, client: socket.socket) -> None:
+    """Reads our goodbye, and says none."""
+    says_goodbye(member, client)
+    socket.socket(fileno=client.detach()).close()
+
+
+def greets(member: Member, client: socket.socket) -> None:
+    client.sendall(b"220 hello\r\n")
+    says_goodbye(member, client)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("tickets", [0, 1, 2])
+@pytest.mark.parametrize("behaviour", [says_goodbye, hangs_up, greets])
+def test_a_client_certificate_is_wished_for(authority: Authority, version: ssl.TLSVersion, tickets: int,
+                                            behaviour: Callable[[Member, socket.socket], None]) -> None:
+    """Any sign of life after the handshake will do, and there is always one: no timeout passes."""
+    with Member(behaviour, asking(authority, version, ssl.CERT_OPTIONAL, tickets)) as member:
+        assert probe(NOTHING_ELSE, member.port) == ("L6OK", "handshake complete")
+
+
+def test_a_member_that_says_nothing_after_the_handshake_has_not_refused(authority: Authority) -> None:
+    with Member(silent, asking(authority, ssl.TLSVersion.TLSv1_3, ssl.CERT_OPTIONAL, 0)) as member:
+        verdict = probe(NOTHING_ELSE, member.port, expire_when=member.busy.is_set)
+        assert verdict == ("L6OK", "handshake complete")
+
+
+def test_who_asks_for_no_certificate_is_not_waited_for(authority: Authority) -> None:
+    with Member(silent, asking(authority, ssl.TLSVersion.TLSv1_3, ssl.CERT_NONE, 0)) as member:
+        assert probe(NOTHING_ELSE, member.port) == ("L6OK", "handshake complete")
+
+
+@pytest.mark.parametrize("piece", [1, 7])
+@pytest.mark.parametrize(("mode", "verdict"), [
+    (ssl.CERT_REQUIRED, ("L6RSP", "the member demands a client certificate")),
+    (ssl.CERT_OPTIONAL, ("L6OK", "handshake complete"))])
+def test_what_comes_after_the_handshake_comes_in_pieces(authority: Authority, mode: ssl.VerifyMode, piece: int,
+                                                        verdict: tuple[str, str]) -> None:
+    context = asking(authority, ssl.TLSVersion.TLSv1_3, mode)
+
+    def behaviour(member: Member, client: socket.socket) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tunnel = context.wrap_bio(incoming, outgoing, server_side=True)
+        over = False
+        while not over:
+            incoming.write(client.recv(4096))
+            try:
+                tunnel.do_handshake()
+                over = True
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                over = True
+            send(client, outgoing.read(), piece)
+        member.hang()
+
+    with Member(behaviour) as member:
+        assert probe(NOTHING_ELSE, member.port) == verdict
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_the_same_words_for_another_server(authority: Authority, version: str) -> None:
+    with s_server(authority, version, "-Verify", "1") as port:
+        for check in (NOTHING_ELSE, Check("https")):
+            assert probe(check, port) == ("L6RSP", "the member demands a client certificate")
+    with s_server(authority, version, "-verify", "1") as port:
+        assert probe(NOTHING_ELSE, port) == ("L6OK", "handshake complete")
+
+
+@contextlib.contextmanager
+def s_server(authority: Authority, *options: str) -> Iterator[int]:
+    """OpenSSL's own, on a port."""
+    authority.server("www.example.org")
+    pem = max(authority.directory.glob("server-*.pem"), key=lambda path: path.stat().st_mtime_ns)
+    words = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", str(pem), "-key", str(pem), *options]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+        assert server.stdout is not None
+        try:
+            while not (line := server.stdout.readline()).startswith(b"ACCEPT"):
+                assert line
+            yield int(line.rpartition(b":")[2])
+        finally:
+            server.kill()
+
+
+@pytest.mark.parametrize(("flight", "asked"), [
+    (b"", False), (b"\x16\3\3", False), (b"\x16\3\1\0\4\1\0\0\0", False),          # a hello
+    (b"\x16\3\3\0\7\x0b\0\0\3\0\0\0" + b"\x16\3\3\0\1\x10", True),             # nothing, and the key exchange
+    (b"\x16\3\3\0\1\x10" + b"\x14\3\3\0\1\1" + b"\x16\3\3\0\1\x0b", False),     # sealed: any first byte
+    (b"\x14\3\3\0\1\1" + b"\x17\3\3\0\1x", False), (b"\x17\3\3\0\1x", False),
+    (b"\x14\3\3\0\1\1" + b"\x17\3\3\0\2xy" + b"\x17\3\3\0\1x", True),
+    (b"\x14\3\3\0\1\1" + b"\x16\3\1\0\4\1\0\0\0", False),                       # a second hello
+])
+def test_whether_a_certificate_was_asked_for(flight: bytes, asked: bool) -> None:
+    assert tls.certifies(flight) is asked

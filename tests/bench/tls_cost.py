@@ -2,8 +2,10 @@
 
     python tests/bench/tls_cost.py [--probes 500]
 
-``probe`` is an https probe as l4ipd makes it. The others are blocking handshakes with the standard library, for
-comparison: through a socket, through a memory BIO, and through a memory BIO with the session of the last one.
+``probe`` is an https probe as l4ipd makes it, ``handshake`` a tls probe that asks nothing, of a member that does not
+wish for a client certificate and of one that does; with how long one of them takes. The others are blocking handshakes
+with the standard library, for comparison: through a socket, through a memory BIO, and through a memory BIO with the
+session of the last one.
 """
 
 from __future__ import annotations
@@ -88,11 +90,17 @@ def main() -> None:
     probes = parser.parse_args().probes
     with tempfile.TemporaryDirectory() as directory:
         authority = Authority(Path(directory))
-        listener = socket.create_server(("127.0.0.1", 0))
-        server = multiprocessing.get_context("fork").Process(
-            target=serve, args=(listener, authority.server("localhost")), daemon=True)
-        server.start()
-        address = listener.getsockname()
+        wishing = authority.server("localhost")
+        wishing.verify_mode = ssl.CERT_OPTIONAL
+        wishing.load_verify_locations(authority.path)
+        servers, addresses = [], []
+        fork = multiprocessing.get_context("fork")
+        for each in (authority.server("localhost"), wishing):
+            listener = socket.create_server(("127.0.0.1", 0))
+            servers.append(fork.Process(target=serve, args=(listener, each), daemon=True))
+            servers[-1].start()
+            addresses.append(listener.getsockname())
+        address = addresses[0]
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         loop = Loop()
@@ -102,17 +110,21 @@ def main() -> None:
             "probe": lambda: probe(loop, prober, address, Check("https")),
             "probe, verified": lambda: probe(loop, prober, address,
                                              Check("https", verify=str(authority.path), sni="localhost")),
+            "handshake": lambda: probe(loop, prober, address, Check("tls")),
+            "handshake, wished for": lambda: probe(loop, prober, addresses[1], Check("tls")),
             "socket": lambda: through_socket(context, address),
             "memory BIO": lambda: through_memory(context, address),
             "memory BIO, session": lambda: through_memory(context, address, session),
         }
         for name, run in kinds.items():
             run()
-            start = time.process_time()
+            start, begun = time.process_time(), time.monotonic()
             for _ in range(probes):
                 run()
-            print(f"{name:20} {(time.process_time() - start) / probes * 1e6:7.0f} us")
-        server.kill()
+            cpu, took = time.process_time() - start, time.monotonic() - begun
+            print(f"{name:21} {cpu / probes * 1e6:7.0f} us of CPU, {took / probes * 1e6:7.0f} us")
+        for server in servers:
+            server.kill()
 
 
 if __name__ == "__main__":
