@@ -337,18 +337,16 @@ class Monitor:
             self.failures += 1
 
     def _local(self, verdict: Verdict) -> None:
-        if verdict.text == self.trouble:
-            return
-        self._recover(False)
-        self.trouble = verdict.text
-        if self.rounds.troubled(verdict.text):
-            log.warning("%s %s: %s; its state stays %s, as that of others with this trouble, which is logged once",
-                        self.endpoint.name, self.endpoint.where, verdict, "up" if self.up else "down")
+        if verdict.text != self.trouble:
+            self._recover(False)
+            self.trouble = verdict.text
+            state = "up" if self.up else "down" if self.verdict is not None else "unknown"
+            self.rounds.unprobed.begin(self.endpoint.name, self.endpoint.where, state, verdict.text)
 
     def _recover(self, over: bool) -> None:
         """What kept us from probing it is ``over``, or at least not counted any more."""
         if self.trouble:
-            self.rounds.relieved(self.trouble, over)
+            self.rounds.unprobed.end(self.endpoint.name, self.trouble, over)
             self.trouble = ""
 
     # -- pace

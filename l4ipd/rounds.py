@@ -13,6 +13,7 @@ from l4ipd.checks import Recipe
 from l4ipd.health import Verdict
 from l4ipd.loop import RATE, Loop
 from l4ipd.probe import Probe
+from l4ipd.unprobed import Unprobed
 
 if TYPE_CHECKING:
     from l4ipd.monitor import Monitor
@@ -67,11 +68,11 @@ class Rounds:
         self.flying = 0
         self.late = self.skipped = 0
         self.outcomes: list[Callable[[Monitor, Verdict], object]] = []  # who is told of the outcome of every round
+        self.unprobed = Unprobed(lambda: loop.now)
         self.codes = dict.fromkeys(health.CODES, 0)  # outcomes of rounds, by code
         self.timings: dict[str, Timing] = {}        # by kind of check
         self.pressed = False                        # some wait, or have waited: whoever ends a probe calls relieve
         self._queue: deque[Monitor] = deque()
-        self._troubled: dict[str, int] = {}         # our own troubles, in words: endpoints that have it
         self._admitting = False
         loop.hook(self._count)
 
@@ -103,19 +104,6 @@ class Rounds:
             self.pressed = True
             log.warning("probes are late: %d in flight, which is the limit; raise the limit of open files, "
                         "or probe less often", self.flying)
-
-    def troubled(self, words: str) -> bool:
-        """One endpoint more cannot be probed, through our fault; whether it is the first with these words."""
-        self._troubled[words] = self._troubled.get(words, 0) + 1
-        return self._troubled[words] == 1
-
-    def relieved(self, words: str, over: bool) -> None:
-        """One endpoint less: the trouble is ``over``, or it is another one now, or nobody asks any more."""
-        self._troubled[words] -= 1
-        if not self._troubled[words]:
-            del self._troubled[words]
-            if over:
-                log.info("the gateway can probe again: no more %s", words)
 
     def landed(self) -> None:
         """A probe is over: its place goes to who waits longest."""

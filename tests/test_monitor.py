@@ -224,13 +224,13 @@ def test_in_a_list_our_trouble_with_one_does_not_hide_that_another_fails(world: 
         assert not world.probes.flying and monitor.up and monitor.verdict == GOOD and monitor.trouble == "no program"
 
 
-def test_a_trouble_that_many_have_is_logged_once_and_when_it_is_over(world: World,
-                                                                     caplog: pytest.LogCaptureFixture) -> None:
+def test_a_trouble_of_many_who_are_not_up_is_logged_once_and_when_it_is_over(world: World,
+                                                                             caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     monitors = [world.monitor(name=f"web{number}") for number in range(5)]
     world.probes.now = local("no memory")
     world.run(30.0)
-    assert len(caplog.records) == 1 and "LOCAL no memory; its state stays down" in caplog.text
+    assert len(caplog.records) == 1 and "LOCAL no memory; its state stays unknown" in caplog.text
     monitors.pop().stop()
     world.probes.now = GOOD
     world.run(30.0)
