@@ -326,7 +326,9 @@ def got(data: bytes) -> str:
 
 
 def quoted(data: bytes) -> str:
-    return f'"{printable(data)}"'
+    """``data`` as it came, for words that say what is wrong with it, but for white space at its end."""
+    head = data[:EXCERPT + 9]
+    return f'"{_escaped(head.rstrip() or head, EXCERPT)}"'
 
 
 SAFE = [chr(byte) if 32 <= byte < 127 else {9: "\\t", 10: "\\n", 13: "\\r"}.get(byte, f"\\x{byte:02x}")
@@ -335,9 +337,12 @@ SAFE = [chr(byte) if 32 <= byte < 127 else {9: "\\t", 10: "\\n", 13: "\\r"}.get(
 
 def printable(data: bytes, limit: int = EXCERPT) -> str:
     """``data`` in printable ASCII, without the white space around it, cut to ``limit`` characters."""
-    text = "".join(SAFE[byte] for byte in data[:limit + 9].strip())
-    return text if len(text) <= limit else text[:limit - 3] + "..."
+    return _escaped(data[:limit + 9].strip(), limit)
 
+
+def _escaped(data: bytes, limit: int) -> str:
+    text = "".join(SAFE[byte] for byte in data)
+    return text if len(text) <= limit else text[:limit - 3] + "..."
 
 
 def _line(data: bytes, end: int) -> bytes:
