@@ -1,7 +1,8 @@
 """What ipmon writes, read: which lines say that a member refused or reset a client. Pure text; from FACTS.md 2e, 2f.
 
-A line is believed only from its beginning: ipmon's own date, or a syslog prefix that names ipmon as the writer. Into a
-file that syslog shares among programs anybody can get a text that looks like a record further on.
+A line is read only from its beginning: ipmon's own date, or a syslog prefix that names ipmon as the writer. Into a file
+that syslogd writes, anybody can get a text that looks like a record further on; and any local user can have syslogd
+write that prefix, too, and anybody in the network where it listens, so that such a line is hearsay.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ ICMP = (rb"(?P<sender>\S+) -> (?P<receiver>\S+) PR (?:icmp len \d+ \d+ icmp unre
         rb"(?P<member>[^ ,]+),(?P<service>\S+) PR udp len \d+ \d+|icmpv6 len \d+ \d+ icmpv6 unreach/(?:no)?port)")
 TAIL = rb"(?: K-[SF])* IN(?P<rest>(?: .*)?)"
 WRITTEN = re.compile(HEAD)
+BY_SYSLOGD = re.compile(rb"(?:<[^<>]*>)?(?:1 \S+|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) "
+                        rb"(?!\S+ newsyslog\b)")
 RECORD = re.compile(HEAD + rb"(?:" + TCP + rb"|" + ICMP + rb")" + TAIL)
 MISSED = re.compile(rb"missed (\d+) ipf log entries: (\d+) \d+")
 TAG = re.compile(rb" (?:log-)?tag (\d+)")
@@ -80,6 +83,11 @@ def parse(line: bytes, ports: Ports = number) -> Reset | None:
 def is_record(line: bytes) -> bool:
     """Whether ipmon has written the line, about whatever packet."""
     return WRITTEN.match(line) is not None
+
+
+def by_syslogd(line: bytes) -> bool:
+    """Whether syslogd has written the line. Those of newsyslog, about a rotation, are its own."""
+    return BY_SYSLOGD.match(line) is not None
 
 
 def missed(line: bytes) -> int:

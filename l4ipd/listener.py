@@ -1,6 +1,7 @@
 """Listens to one source of resets, the one that the configuration names, and makes of its lines what happened.
 
-``heard(reset)`` gets every record of our own log rules; ``stale(reset)`` those that were in the log before we came;
+``heard(reset, hearsay)`` gets every record of our own log rules, and whether somebody else than ipmon may have written
+it; ``stale(reset)`` those that were in the log before we came;
 ``tell(kind, text, level)`` hears when sensing is lost, and when it is back.
 """
 
@@ -12,26 +13,28 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 
-from l4ipd import ipmon, sources
+from l4ipd import ipmon, ownership, sources
 from l4ipd.loop import Loop
 from l4ipd.model import Words
 
 BUFFERED = 5.0                                      # seconds after ipmon's start in which its lines may be old
 log = logging.getLogger("l4ipd.resets")
-Heard = Callable[[ipmon.Reset], object]
+Heard = Callable[[ipmon.Reset, bool], object]
+Stale = Callable[[ipmon.Reset], object]
 Tell = Callable[[str, str, int], object]
 
 
 class Listener:
     """Idle until :meth:`use`."""
 
-    def __init__(self, loop: Loop, heard: Heard, stale: Heard, tell: Tell) -> None:
+    def __init__(self, loop: Loop, heard: Heard, stale: Stale, tell: Tell) -> None:
         self.loop, self.heard, self.stale, self.tell = loop, heard, stale, tell
         self.source = "no"                          # ipmon | counters | a path | no
         self.tag = 0                                # of our log rules
         self.alive = False
         self.problem = ""                           # why it is not
         self.missed = 0                             # records, as ipmon says
+        self.hearsay = False                        # others may have written what we read
         self._source: sources.Ipmon | sources.LogFile | None = None
         self._started_as: tuple[object, ...] = ()
         self._said = False
@@ -46,11 +49,12 @@ class Listener:
         self.stop()
         self.source, self._started_as = source, wanted
         self.alive, self.problem, self._said, self._began = False, "", False, ""
+        self.hearsay = False
         if source == "ipmon":
             self._source = sources.Ipmon(self.loop, program, pidfile, self.take, self._told, self._begin)
             sources.others(self.loop, program[0], self._others)
         elif source not in ("no", "counters"):
-            self._source = sources.LogFile(self.loop, source, self.take, self._told)
+            self._source = sources.LogFile(self.loop, source, self.take, self._told, self._opened)
         if self._source is not None:
             self._source.start()
 
@@ -79,10 +83,27 @@ class Listener:
     def take(self, line: bytes) -> None:
         """A line of the source."""
         reset = ipmon.parse(line, port)
+        if self._shared(line) and not self.hearsay:
+            self.hearsay = True
+            log.warning("%s: anybody can have such lines written there by way of syslogd, so that they only hasten "
+                        "probes: let ipmon write a file of its own, as ipmon -D -v FILE does", self.source)
         if reset is not None and reset.tag == self.tag:
-            (self.stale if self._is_stale(reset.when) else self.heard)(reset)
+            if self._is_stale(reset.when):
+                self.stale(reset)
+            else:
+                self.heard(reset, self.hearsay)
         elif line.startswith(b"missed "):
             self.missed += ipmon.missed(line)
+
+    def _shared(self, line: bytes) -> bool:
+        return self.source != "ipmon" and ipmon.by_syslogd(line)
+
+    def _opened(self) -> None:
+        """A log file is there, or another one in its place."""
+        loose = ownership.loose(self.source)
+        if loose and not self.hearsay:
+            self.hearsay = True
+            log.warning("%s: %s, so that what it says only hastens probes", self.source, loose)
 
     def _begin(self) -> None:
         now = time.time()

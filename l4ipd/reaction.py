@@ -33,8 +33,8 @@ class Reaction:
         self._hits: dict[str, int] = {}             # last reading of the counters
         self._warned = False
 
-    def weigh(self, reset: Reset) -> None:
-        """A record of ours, and not from before our time."""
+    def weigh(self, reset: Reset, hearsay: bool = False) -> None:
+        """A record of ours, and not from before our time. By ``hearsay``, it only hastens probes."""
         self.seen += reset.times
         targets = self.targets.at(reset.protocol, reset.address, reset.port)
         if not targets:
@@ -44,14 +44,14 @@ class Reaction:
         elif self.targets.is_echo(targets[0], reset.client):
             self.ignored["own"] += reset.times
         else:
-            self._judge(targets[0], reset)
+            self._judge(targets[0], reset, hearsay)
 
     def stale(self, reset: Reset) -> None:
         """It was in the log before we came."""
         self.seen += reset.times
         self.ignored["stale"] += reset.times
 
-    def _judge(self, target: Target, reset: Reset) -> None:
+    def _judge(self, target: Target, reset: Reset, hearsay: bool) -> None:
         up = target.eligible
         if not up:
             self.ignored["down"] += reset.times
@@ -61,7 +61,7 @@ class Reaction:
             self._warned = True
             log.warning("ipmon runs without -v, so that refused connections cannot be told from those that were reset: "
                         "endpoints are probed at once, but not taken down")
-        if self.action == "any" or (self.action == "refused" and reset.refused):
+        if not hearsay and (self.action == "any" or (self.action == "refused" and reset.refused)):
             verdict = Verdict("RST", f"{_what(reset)}, seen by ipmon")
             uses = {each.refuse(verdict, reset.client) for each in up}
             use = next(use for use in ("used", "doubted", "haste") if use in uses)

@@ -150,11 +150,12 @@ class LogFile:
     """Follows a file that somebody else writes, over rotation and truncation. What it holds at the start is old.
 
     Who writes it is told of a rotation, or notices it, some time after the new file is there: the old one is read on,
-    until ipmon has written into the new one.
+    until ipmon has written into the new one. ``opened()`` is called for each.
     """
 
-    def __init__(self, loop: Loop, path: str, take: Take, told: Told) -> None:
-        self.loop, self.path, self.take, self.told = loop, path, take, told
+    def __init__(self, loop: Loop, path: str, take: Take, told: Told,
+                 opened: Callable[[], object] = lambda: None) -> None:
+        self.loop, self.path, self.take, self.told, self.opened = loop, path, take, told, opened
         self._tails: list[Tail] = []                # the newest at last
         self._lost: tuple[tuple[int, int], int] | None = None   # what could not be read on, and from where
         self._proven = False                        # it could be read
@@ -226,6 +227,7 @@ class LogFile:
         if len(self._tails) > KEPT:
             self._tails.pop(0).close()
         self._lost, self._proven = None, False
+        self.opened()
 
     def _give_up(self) -> None:
         """It cannot be read any more: when it can, it is read on from here."""

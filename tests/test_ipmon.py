@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4ipd.ipmon import Lines, Reset, missed, parse
+from l4ipd.ipmon import Lines, Reset, by_syslogd, missed, parse
 
 SAMPLES = (Path(__file__).parent / "samples/ipmon-samples.txt").read_bytes().splitlines()
 RECORDS = [line for line in SAMPLES if re.match(rb"\d\d/\d\d/\d{4} ", line)]
@@ -135,10 +135,26 @@ def test_missed() -> None:
     assert missed(LINE) == 0
 
 
+@pytest.mark.parametrize(("line", "expected"), [
+    (LINE, False),
+    (b"missed 12 ipf log entries: 7 19", False),
+    (b"", False),
+    (b"Nov 22 06:48:57 gw newsyslog[812]: logfile turned over", False),
+    (b"2026-11-22T06:48:57.244962+01:00 gw newsyslog[812]: logfile turned over", False),
+    (b"Nov 22 06:48:57 gw ipmon[812]: 06:48:57.244962 " + BODY, True),
+    (b"Nov  2 06:48:57 gw last message repeated 3 times", True),
+    (b"<134>1 2026-11-22T06:48:57.244962+01:00 gw ipmon 812 - - 06:48:57.244962 " + BODY, True),
+    (b"2026-11-22T06:48:57.2+01:00 gw sshd[9]: x", True),
+])
+def test_who_has_written_it(line: bytes, expected: bool) -> None:
+    assert by_syslogd(line) == expected
+
+
 @given(st.binary(max_size=300))
 def test_garbage_is_no_error(text: bytes) -> None:
     parse(text)
     missed(text)
+    by_syslogd(text)
 
 
 @given(st.integers(0, len(LINE) - 1), st.binary(max_size=4))

@@ -511,8 +511,7 @@ def test_a_log_file_that_comes_later(bench: Bench, log_file: Path) -> None:
     bench.begin()
     assert bench.told == [("sensing-lost", f"sensing of resets is lost: {log_file}: No such file or directory; "
                            "trying again")]
-    append(log_file, b"Nov 22 06:48:57 gw ipmon[812]: 06:48:57.244962 em1 @-1:-1 L 10.0.0.2,8080 -> 198.51.100.7,5000 "
-           b"PR tcp len 20 40 -AR 0 1001 0 IN log-tag 4711\n")
+    append(log_file, line())
     bench.until(lambda: not monitor.up)
     assert bench.told[-1][0] == "sensing-back"
 
@@ -597,6 +596,84 @@ def test_a_log_file_is_read_on_after_an_error(bench: Bench, log_file: Path, monk
     assert bench.told[1][0] == "sensing-back" and bench.count.seen == 1
     append(log_file, line("10.0.0.99"))
     bench.until(lambda: bench.count.seen == 2)
+
+
+SYSLOG = (b"Nov 22 06:48:57 gw ipmon[812]: 06:48:57.244962 em1 @-1:-1 L 10.0.0.2,8080 -> 198.51.100.7,5000 PR tcp len "
+          b"20 40 -AR 0 1001 0 IN log-tag 4711\n")
+
+
+def test_what_syslogd_writes_only_hastens_probes(bench: Bench, log_file: Path,
+                                                 caplog: pytest.LogCaptureFixture) -> None:
+    """logger -t ipmon is anybody's. And who can write a line there can perhaps write one without the prefix, too."""
+    monitor = bench.add()
+    append(log_file, b"")
+    bench.begin()
+    append(log_file, SYSLOG + line() + SYSLOG.replace(b"Nov 22 06:48:57 gw ipmon[812]:",
+                                                      b"<134>1 2026-11-22T06:48:57.2Z gw ipmon 812 - -"))
+    bench.until(lambda: bench.count.seen == 3 and bench.probes)
+    assert refused(monitor) == [False] and monitor.refusals is None
+    assert bench.count.used == 1 and bench.count.ignored == {"haste": 2}
+    assert caplog.text.count("anybody can have such lines written there by way of syslogd") == 1
+
+
+def test_a_line_of_another_program_shows_that_syslogd_writes_the_file(bench: Bench, log_file: Path,
+                                                                      caplog: pytest.LogCaptureFixture) -> None:
+    monitor = bench.add()
+    append(log_file, b"")
+    bench.begin()
+    append(log_file, b"Nov 22 06:48:57 gw sshd[9]: Invalid user x\n" + line())
+    bench.until(lambda: bench.probes)
+    assert refused(monitor) == [False] and "by way of syslogd" in caplog.text
+
+
+def test_newsyslog_writes_into_every_file_that_it_turns_over(bench: Bench, log_file: Path,
+                                                             caplog: pytest.LogCaptureFixture) -> None:
+    monitor = bench.add()
+    append(log_file, b"")
+    bench.begin()
+    append(log_file, b"Nov 22 06:48:57 gw newsyslog[812]: logfile turned over due to size>1000K\n" + line())
+    bench.until(lambda: not monitor.up)
+    assert "syslogd" not in caplog.text
+
+
+def test_our_own_ipmon_is_believed_whatever_it_says(bench: Bench, device: Device) -> None:
+    monitor = bench.add()
+    bench.begin()
+    bench.until(lambda: device.pids)
+    device.write(b"Nov 22 06:48:57 gw sshd[9]: Invalid user x\n" + line(when=time.time() + 1))
+    bench.until(lambda: not monitor.up)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize(("mode", "owner", "directory", "words"), [
+    (0o640, 0, 0o755, ""),
+    (0o660, 0, 0o755, ""),                          # of group 0, whose members may become root
+    (0o602, 0, 0o755, "others may write {0}/ipf.log"),
+    (0o640, 1, 0o755, "{0}/ipf.log belongs to "),
+    (0o640, 0, 0o777, "others may write in {0}"),
+    (0o640, 0, 0o1777, ""),
+])
+def test_a_log_file_that_others_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, owner: int,
+                                          directory: int, words: str, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(sources, "POLL", 0.01)
+    place = tmp_path / "log"
+    place.mkdir()
+    file = place / "ipf.log"
+    file.write_bytes(b"")
+    file.chmod(mode)
+    os.chown(file, owner, 0)
+    place.chmod(directory)
+    bench = Bench(tmp_path, source=str(file))
+    monitor = bench.add()
+    bench.begin()
+    bench.turns()
+    append(file, line())
+    bench.until(lambda: bench.probes)
+    assert refused(monitor) == [not words]
+    assert (f"{file}: {words.format(place)}" in caplog.text) == bool(words)
+    assert ("only hastens probes" in caplog.text) == bool(words)
+    bench.sensing.stop(remove=False)
+    bench.loop.close()
 
 
 def test_a_log_file_that_is_truncated(bench: Bench, log_file: Path) -> None:
