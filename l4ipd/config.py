@@ -8,7 +8,6 @@ read in ``config_check``.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from sys import intern
 
@@ -61,31 +60,6 @@ def locate(text: str | bytes, name: str, steps: Iterable[str | int]) -> str:
         else:
             node = None
     return f"{name}:{line}: {path}: "
-
-
-def warnings(config: Config) -> list[str]:
-    """What is allowed, and yet probably not what was meant: one line each, without file and line."""
-    found = []
-    for cluster in config.clusters:
-        for service in cluster.services:
-            if all(_blind(check) for check in service.checks):
-                found.append(f"{cluster.name}/{service.name}: a udp check without expect cannot see a dead host: add"
-                             " send and expect, or a ping check beside it")
-            rounds, interval = sum(check.timeout for check in service.checks), service.checks[0].interval
-            if len(service.checks) > 1 and rounds > interval:
-                found.append(f"{cluster.name}/{service.name}: its {len(service.checks)} checks run one after the other"
-                             f" and may take {words.span(rounds)}, longer than the interval, {words.span(interval)}:"
-                             " shorten their timeouts, or failures are noticed late")
-            if service.sticky and not config.ipfilter.purge:
-                found.append(f"{cluster.name}/{service.name}: sticky with purge: no keeps sending a member's clients to"
-                             " it after it went down, until their sessions end")
-    if config.http and not ipaddress.ip_address(config.http[0]).is_loopback:
-        found.append(f"http: {config.http[0]} is not a loopback address: whoever can reach it can read the status")
-    return found
-
-
-def _blind(check: Check) -> bool:
-    return check.type == "udp" and check.expect is None and not check.closed
 
 
 def _config(place: Place) -> Config:

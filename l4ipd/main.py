@@ -18,7 +18,7 @@ import daemon as python_daemon
 from l4ipd import __version__, logs, pidfile, plan, status
 from l4ipd.child import Child, Exit, end_all
 from l4ipd.command import places
-from l4ipd.config import warnings
+from l4ipd.config_warnings import warnings
 from l4ipd.control import is_served
 from l4ipd.daemon import Daemon
 from l4ipd.desk import Desk

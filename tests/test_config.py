@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from l4ipd import config, config_check, config_words, yamltree
-from l4ipd.config import ConfigError, parse, warnings
+from l4ipd.config import ConfigError, parse
+from l4ipd.config_warnings import warnings
 from l4ipd.model import Check, Cluster, Config, Control, Endpoint, Ipfilter, Log, Member, Resets, Service, Step
 from l4ipd.patterns import pattern
 
@@ -349,6 +350,7 @@ def test_duration(text: str, seconds: float) -> None:
 # -- what is worth a warning
 
 UDP = "s: {port: 80, protocol: udp, check: %s}"
+HTTP = "s: {port: 80, check: {type: http, %s}}"
 WARNINGS: list[tuple[str, list[str]]] = [
     (SAMPLE, []),
     (small(services=UDP % "udp"), ["c/s: a udp check without expect cannot see a dead host: add send and expect, or a"
@@ -363,6 +365,23 @@ WARNINGS: list[tuple[str, list[str]]] = [
     (small(more="http: 0.0.0.0:80"),
      ["http: 0.0.0.0 is not a loopback address: whoever can reach it can read the status"]),
     (small(more="http: '[::1]:80'"), []),
+    (small(services=HTTP % "path: /, headers: {Authorization: 'Bearer ${TOKEN}', X-A: a}"),
+     ["c/s: headers.Authorization: ${TOKEN} is taken as it stands: variables are not replaced"]),
+    (small(services=HTTP % "headers: {X: '${TOKEN:-secret}', Y: '$(cat /secret)', Z: 'Basic $TOKEN'}"),
+     ["c/s: headers.X: ${TOKEN} is taken as it stands: variables are not replaced",
+      "c/s: headers.Y: $(...) is taken as it stands: variables are not replaced",
+      "c/s: headers.Z: $TOKEN is taken as it stands: variables are not replaced"]),
+    (small(services=HTTP % "path: '/${a}?b', headers: {Host: '{member}.example.net'}, body: 'x{address}y'"),
+     ["c/s: path: ${a} is taken as it stands: variables are not replaced",
+      "c/s: headers.Host: {member} is taken as it stands: it is replaced in commands only",
+      "c/s: body: {address} is taken as it stands: it is replaced in commands only"]),
+    (small(services="s: {port: 80, check: {type: tcp, dialog: [expect: '220*', send: 'AUTH ${PASSWORD}%0d%0a']}}"),
+     ["c/s: dialog[2].send: ${PASSWORD} is taken as it stands: variables are not replaced"]),
+    (small(services=UDP % "{type: udp, send: '${A}', expect: '{port}'}"),
+     ["c/s: send: ${A} is taken as it stands: variables are not replaced",
+      "c/s: expect: {port} is taken as it stands: it is replaced in commands only"]),
+    (small(services=HTTP % "path: '/$metadata?$top=1', headers: {A: 'pa$$WORD', B: '$4', C: '{x}', D: '$'}"), []),
+    (small(services="s: {port: 80, check: {type: exec, command: [sh, -c, 'nc -z {address} ${SOME}']}}"), []),
 ]
 
 

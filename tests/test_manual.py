@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from l4ipd import config, config_check, ctl, health, main, notify, reaction
+from l4ipd import config, config_check, config_warnings, ctl, health, main, notify, reaction
 from l4ipd.config_words import span
 from l4ipd.model import Check, Config, Ipfilter, Log, Member, Resets, Service
 from l4ipd.status import Row
@@ -273,7 +273,7 @@ def switched_on(text: str) -> str:
 @pytest.mark.parametrize("text", [SAMPLE, switched_on(SAMPLE)], ids=["as it stands", "everything switched on"])
 def test_sample(text: str) -> None:
     parsed = config.parse(text, "l4ip.conf.sample")
-    assert config.warnings(parsed) == []
+    assert config_warnings.warnings(parsed) == []
 
 
 def test_sample_shows_every_key() -> None:

@@ -1,0 +1,70 @@
+"""What a configuration may say, and probably does not mean. Pure.
+
+A line each, without file and line; for ``l4ipd -n``, the log at start, and a reload. No secret is repeated: of a text
+there is only what looks like a variable.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+
+from l4ipd.config_words import PLACEHOLDERS, span
+from l4ipd.model import Check, Config, Service
+
+#: what shells, and programs that make files of templates, would replace: ${TOKEN}, $(cat token), a word $TOKEN
+VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)[^}]*\}|(\$\()[^)]+\)|(?<!\S)(\$[A-Z_][A-Z0-9_]+)(?!\S)", re.ASCII)
+PLACEHOLDER = re.compile(rf"{{({'|'.join(PLACEHOLDERS)})}}")
+
+
+def warnings(config: Config) -> list[str]:
+    """Everything of that kind, in the order of the file."""
+    found = []
+    for cluster in config.clusters:
+        for service in cluster.services:
+            found += [f"{cluster.name}/{service.name}: {words}" for words in _of_service(service, config)]
+    if config.http and not ipaddress.ip_address(config.http[0]).is_loopback:
+        found.append(f"http: {config.http[0]} is not a loopback address: whoever can reach it can read the status")
+    return found
+
+
+def _of_service(service: Service, config: Config) -> Iterator[str]:
+    checks = service.checks
+    if all(_blind(check) for check in checks):
+        yield ("a udp check without expect cannot see a dead host: add send and expect, or a ping check beside it")
+    rounds, interval = sum(check.timeout for check in checks), checks[0].interval
+    if len(checks) > 1 and rounds > interval:
+        yield (f"its {len(checks)} checks run one after the other and may take {span(rounds)}, longer than the "
+               f"interval, {span(interval)}: shorten their timeouts, or failures are noticed late")
+    if service.sticky and not config.ipfilter.purge:
+        yield ("sticky with purge: no keeps sending a member's clients to it after it went down, until their sessions "
+               "end")
+    for check in checks:
+        for key, text in _texts(check):
+            yield from _unreplaced(key, text)
+
+
+def _blind(check: Check) -> bool:
+    return check.type == "udp" and check.expect is None and not check.closed
+
+
+def _texts(check: Check) -> Iterator[tuple[str, str]]:
+    """What is sent to members and expected of them, by the key that says so. Commands have a language of their own."""
+    yield "path", check.path
+    yield "host", check.host or ""
+    for name, value in check.headers:
+        yield f"headers.{name}", value
+    steps = [(f"dialog[{number}].{step.verb}", step.text) for number, step in enumerate(check.dialog, 1)]
+    for key, data in [("body", check.body), ("send", check.send), ("expect", check.expect), *steps]:
+        yield key, (data or b"").decode(errors="replace")
+
+
+def _unreplaced(key: str, text: str) -> Iterator[str]:
+    variable, placeholder = VARIABLE.search(text), PLACEHOLDER.search(text)
+    if variable:
+        name, command, word = variable.groups()
+        shown = f"${{{name}}}" if name else word or f"{command}...)"
+        yield f"{key}: {shown} is taken as it stands: variables are not replaced"
+    if placeholder and not variable:
+        yield f"{key}: {placeholder[0]} is taken as it stands: it is replaced in commands only"
