@@ -33,7 +33,8 @@ def execute(command: list[str]) -> None:
     """What os.execvp does, but that imports modules, which this user may not be allowed to read any more."""
     program = command[0]
     failure: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for directory in [""] if "/" in program else os.environ.get("PATH", os.defpath).split(":"):
+    path = [word for word in os.environ.get("PATH", os.defpath).split(":") if word.startswith("/")]
+    for directory in [""] if "/" in program else path:
         try:
             os.execv(os.path.join(directory, program), command)
         except (FileNotFoundError, NotADirectoryError):

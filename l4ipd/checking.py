@@ -40,6 +40,10 @@ class Checking:
         rounds.loop.set(self._limit, rounds.loop.now + 2 * slowest + ahead + GRACE)
         self._hasten()
 
+    def raised(self) -> None:
+        """One of our timers has raised: the rest cannot be had."""
+        self.session.raised()
+
     def _hasten(self) -> None:
         for _ in range(min(BATCH, len(self._ahead))):
             monitor = self._ahead.popleft()

@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from l4ipd.loop import READ, WRITE, Loop
+from l4ipd.internal_errors import INTERNAL
+from l4ipd.loop import READ, WRITE, Loop, Timer
 
 CHUNK = 65536
 DRAIN = 64                      # chunks taken after its end; a grandchild may go on writing for ever
@@ -53,12 +53,20 @@ def environment() -> dict[str, str]:
 
 
 def search_path() -> str:
-    return f"{os.environ['PATH']}:{SEARCH}" if os.environ.get("PATH") else SEARCH
+    """PATH, as far as it names directories that are the same wherever one stands, and the system's own."""
+    return ":".join([*filter(os.path.isabs, os.environ.get("PATH", "").split(":")), SEARCH])
 
 
 def find_program(word: str) -> str | None:
-    """The file that ``word`` names: itself when it has a slash, else the first executable in PATH and the sbins."""
-    return shutil.which(word, path=search_path())
+    """The file that ``word`` names: itself when it has a slash, else the first executable in :func:`search_path`."""
+    name = _encoded(word)
+    directories = [b""] if b"/" in name else os.fsencode(search_path()).split(b":")
+    paths = (os.path.join(directory, name) for directory in directories)
+    return next((os.fsdecode(path) for path in paths if _is_program(path)), None)
+
+
+def _is_program(path: bytes) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 class Child:
@@ -75,36 +83,42 @@ class Child:
                  done: Callable[[Exit], object], output: Callable[[bytes], bool] | None = None,
                  errors: Callable[[bytes], bool] | None = None, hold_stdin: bool = False, outlives: bool = False,
                  limit: int = 1 << 20, env: Mapping[str, str] | None = None) -> None:
-        self.loop, self.done, self.limit, self.hold_stdin = loop, done, limit, hold_stdin
-        self.outlives = outlives
-        self._takers = {"stdout": output, "stderr": errors}
+        self.loop, self.limit, self.hold_stdin, self.outlives = loop, limit, hold_stdin, outlives
         self.pid = 0
         self.timed_out = False
+        self._program = argv[0]
+        self._done: Callable[[Exit], object] | None = done
+        self._takers = {"stdout": output, "stderr": errors}
         self._input = memoryview(stdin)
         self._pipes: dict[str, int] = {}
         self._got: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
-        self._timer = None
+        self._timer: Timer | None = None
+        self._failure: Exit | None = None           # its end, whatever its exit status will be
         try:
             self._spawn(argv, environment() if env is None else env)
+            self.loop.watch(self._pipes["stdout"], READ, self._read_output)
+            self.loop.watch(self._pipes["stderr"], READ, self._read_errors)
+            self._feed()
+            if timeout is not None:
+                self._timer = loop.later(timeout, self._time_out)
         except OSError as error:
-            self._close_all()
-            failure = Exit(None, error=_why_not(argv[0], error), errno=error.errno or 0)
-            loop.later(0, lambda: self.done(failure))
-            return
-        if timeout is not None:
-            self._timer = loop.later(timeout, self._time_out)
+            self._fail(_why_not(argv[0], error), error.errno or 0)
+        except Exception:                           # a word that no program can be given
+            loop.errors.note(f"{argv[0]} is not run")
+            self._fail(f"{argv[0]}: cannot be started: {INTERNAL}")
 
     def kill(self) -> None:
         """End it: TERM to its group now, KILL a second later. ``done`` still follows."""
         self._signal(signal.SIGTERM)
-        if self._timer is not None:
-            self.loop.clear(self._timer)
-        self._timer = self.loop.later(GRACE, lambda: self._signal(signal.SIGKILL))
+        self._set_timer(GRACE, self._kill_now)
+
+    def raised(self) -> None:
+        """Whoever takes what it says has raised, or we have: nothing that it does is to be believed any more."""
+        self._fail(f"{self._program}: given up: {INTERNAL}")
 
     # -- starting
 
     def _spawn(self, argv: Sequence[str], env: Mapping[str, str]) -> None:
-        ours: dict[str, int] = {}
         theirs: list[int] = []
         if not self.loop.handles(signal.SIGCHLD):   # before there is a child: it may end before we go on
             self.loop.on_signal(signal.SIGCHLD, reap)
@@ -112,24 +126,34 @@ class Child:
             for name in ("stdin", "stdout", "stderr"):
                 reader, writer = os.pipe()
                 mine, other = (writer, reader) if name == "stdin" else (reader, writer)
-                ours[name] = mine
+                self._pipes[name] = mine
                 theirs.append(other)
                 os.set_blocking(mine, False)
             actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(theirs)]
             path = find_program(argv[0])
             if path is None:
-                code = errno.EACCES if "/" in argv[0] and os.path.exists(argv[0]) else errno.ENOENT
+                code = errno.EACCES if "/" in argv[0] and os.path.exists(_encoded(argv[0])) else errno.ENOENT
                 raise OSError(code, os.strerror(code))
-            self.pid = os.posix_spawn(path, list(argv), dict(env), file_actions=actions, setpgroup=0, setsigmask=(),
-                                      setsigdef=DEFAULT_SIGNALS)
+            self.pid = os.posix_spawn(path, list(map(_encoded, argv)), dict(env), file_actions=actions, setpgroup=0,
+                                      setsigmask=(), setsigdef=DEFAULT_SIGNALS)
+            _alive[self.pid] = self
         finally:
-            self._pipes = ours
             for fd in theirs:
                 os.close(fd)
-        _alive[self.pid] = self
-        self.loop.watch(ours["stdout"], READ, lambda: self._read("stdout"))
-        self.loop.watch(ours["stderr"], READ, lambda: self._read("stderr"))
-        self._feed()
+
+    def _fail(self, words: str, code: int = 0) -> None:
+        """It is not to be had: ``done`` hears so, once, when there is nothing left to reap."""
+        self._close_all()
+        if self._failure is None:
+            self._failure = Exit(None, error=words, errno=code)
+            if self.pid in _alive:
+                self._kill_now()
+            else:
+                self.loop.later(0, self._gone)
+
+    def _gone(self) -> None:
+        if self._failure is not None:
+            self._end(self._failure)
 
     # -- talking
 
@@ -145,6 +169,12 @@ class Child:
             pass                                    # it does not want to know; its exit status will tell
         if not self.hold_stdin:
             self._close("stdin")
+
+    def _read_output(self) -> None:
+        self._read("stdout")
+
+    def _read_errors(self) -> None:
+        self._read("stderr")
 
     def _read(self, name: str) -> None:
         """Read once. At end of file, or when its taker has seen enough, close."""
@@ -178,8 +208,16 @@ class Child:
 
     def _time_out(self) -> None:
         self.timed_out = True
-        self._timer = None
         self.kill()
+
+    def _set_timer(self, delay: float, callback: Callable[[], object] | None) -> None:
+        """The only one: our own methods in it would keep us, and all that we have got, for ever."""
+        if self._timer is not None:
+            self.loop.clear(self._timer)
+        self._timer = None if callback is None else self.loop.later(delay, callback)
+
+    def _kill_now(self) -> None:
+        self._signal(signal.SIGKILL)
 
     def _signal(self, signum: int) -> None:
         if self.pid in _alive:
@@ -188,18 +226,28 @@ class Child:
 
     def _reaped(self, status: int) -> None:
         """Take what is still in the pipes, but do not wait for grandchildren who hold them open."""
-        if self._timer is not None:
-            self.loop.clear(self._timer)
-        for name in ("stdout", "stderr"):
-            for _ in range(DRAIN):
-                if name not in self._pipes or self._take(name) is not False:
-                    break
+        if not self.loop.errors.shield(f"what {self._program} said last", self._drain):
+            self.raised()
         self._close_all()
         if self.timed_out:                          # whoever of its group has not heeded TERM
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
-        self.done(Exit(os.waitstatus_to_exitcode(status), bytes(self._got["stdout"]), bytes(self._got["stderr"]),
-                       self.timed_out))
+        self._end(self._failure or Exit(os.waitstatus_to_exitcode(status), bytes(self._got["stdout"]),
+                                        bytes(self._got["stderr"]), self.timed_out))
+
+    def _drain(self) -> None:
+        for name in ("stdout", "stderr"):
+            for _ in range(DRAIN):
+                if name not in self._pipes or self._take(name) is not False:
+                    break
+
+    def _end(self, end: Exit) -> None:
+        """Let go of everything, and tell; once."""
+        self._set_timer(0, None)
+        done, self._done = self._done, None
+        self._takers, self._got, self._input = {}, {}, memoryview(b"")
+        if done is not None:
+            done(end)
 
 
 def end_all() -> None:
@@ -223,7 +271,12 @@ def reap() -> None:
             ended, status = pid, 0xFF00
         if ended:
             del _alive[pid]
-            child._reaped(status)
+            child.loop.errors.shield(f"the end of {child._program}", child._reaped, status)
+
+
+def _encoded(word: str) -> bytes:
+    """As it stands in the configuration, whatever the locale says of other people's text."""
+    return word.encode("utf-8", "surrogateescape")
 
 
 def _why_not(program: str, error: OSError) -> str:

@@ -20,6 +20,7 @@ from l4ipd.checks import Recipe
 from l4ipd.child import Child, Exit, find_program
 from l4ipd.expects import printable
 from l4ipd.health import Verdict, local
+from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import Loop
 
 SAFE_USER = "nobody"
@@ -105,9 +106,14 @@ class Command:
 
     def _ended(self, end: Exit) -> None:
         self._child = None
-        if self._done is not None:
-            self._say(self._judge(end))
-        self._commands.ended()
+        try:
+            if self._done is not None:
+                self._say(self._judge(end))
+        except Exception:
+            self._commands.loop.errors.note("the outcome of a command")
+            self._say(local(INTERNAL))
+        finally:                                    # whoever waits for the place must get it
+            self._commands.ended()
 
     def _judge(self, end: Exit) -> Verdict:
         if end.status is None:

@@ -37,7 +37,7 @@ class Commands:
     def show(self, session: Session, request: Request) -> None:
         """One line an endpoint; exit 1 if some are not up."""
         chosen = self._chosen(request, "*")
-        look(self.loop, self.daemon.nat, lambda seen: session.answer(self._rows(chosen, seen)))
+        look(self.loop, self.daemon.nat, session.later(lambda seen: session.answer(self._rows(chosen, seen))))
 
     def _rows(self, chosen: Sequence[Monitor], seen: Look) -> Iterator[Answer]:
         kernel = None if seen.problem else seen.ours
@@ -51,7 +51,7 @@ class Commands:
 
     def rules(self, session: Session, request: Request) -> None:
         """One line a rule that is wanted, in the kernel, or in the way; exit 1 if some differ."""
-        look(self.loop, self.daemon.nat, lambda seen: session.answer(self._compare(seen)))
+        look(self.loop, self.daemon.nat, session.later(lambda seen: session.answer(self._compare(seen))))
 
     def _compare(self, seen: Look) -> Iterator[Answer]:
         rules = self.daemon.rules
@@ -142,7 +142,7 @@ class Commands:
             else:
                 session.end(1, error=[*lines, "the configuration was not reloaded: the old one goes on"])
 
-        self._reload(done)
+        self._reload(session.later(done))
 
     # -- helpers
 

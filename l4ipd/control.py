@@ -26,6 +26,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import READ, WRITE, Loop, Timer
 
 CLIENTS = 20                                        # connections at once
@@ -35,8 +36,10 @@ BUFFER_LIMIT = 1 << 20                              # bytes that wait for one sl
 PIECE = 16384                                       # bytes that are produced and sent in one go
 REQUEST_TIME, READER_TIME = 10.0, 30.0              # seconds: for a request to come, for a reader to take something
 SIGN_OF_LIFE = 10.0                                 # seconds of silence until an empty line is sent
+AGAIN = 10.0                                        # seconds until a socket that could not be had is tried again
 PAUSE = 1.0                                         # seconds without accepting, when there are no descriptors left
 CROWDED = f"{CLIENTS} clients are being served already: try again"
+FAILED = f"{INTERNAL} of l4ipd"
 Answer = Mapping[str, object]
 Request = dict[str, Any]
 log = logging.getLogger("l4ipd.control")
@@ -95,6 +98,14 @@ class Session:
         self._output += b"\n"
         self._await()
 
+    def later(self, call: Callable[..., object]) -> Callable[..., None]:
+        """What is to be called when an answer is known. If it raises, that is the answer."""
+        def answer(*words: object) -> None:
+            if not self.loop.errors.shield("the answer to a command of l4ipctl", call, *words):
+                self.raised()
+
+        return answer
+
     def end(self, exit: int = 0, **more: object) -> None:
         """The last line."""
         if not self.ending and not self.over:
@@ -115,12 +126,19 @@ class Session:
         self.control.sessions.pop(self, None)
         self.left()
 
-    def farewell(self, line: str) -> None:
+    def farewell(self, line: str, exit: int = 3) -> None:
         """End it here and now, with what can be sent without waiting."""
         if not self.over:
-            self.end(3, error=[line])
+            self.end(exit, error=[line])
             with contextlib.suppress(OSError):
                 self.connection.send(self._output)
+            self.close()
+
+    def raised(self) -> None:
+        """Something of ours has raised: it cannot go on."""
+        try:
+            self.farewell(FAILED, 1)
+        finally:
             self.close()
 
     # -- from the loop
@@ -217,11 +235,12 @@ class Session:
         assert self._source is not None
         try:
             answer = next(self._source, None)
+            line = b"" if answer is None else _line(answer)
         except Exception:
-            log.exception("internal error: please report this")
-            answer = end(1, error=["internal error: see the log of l4ipd"])
-        if answer is not None:
-            self._output += _line(answer)
+            self.loop.errors.note("the rest of an answer to l4ipctl")
+            answer = end(1, error=[FAILED])
+            line = _line(answer)
+        self._output += line
         if answer is None or "end" in answer:
             self._source = None
             self.ending = True
@@ -240,12 +259,17 @@ class Control:
         self._socket: socket.socket | None = None
         self._made: os.stat_result | None = None
         self._resume = Timer(self._listen)
+        self._again = Timer(self.raised)
 
     def open(self) -> None:
         """Raises :class:`Unusable`."""
         self._socket = listen(self.path, self.group)
-        self._made = os.stat(self.path)
-        self._listen()
+        try:
+            self._made = os.stat(self.path)
+            self._listen()
+        except OSError as error:
+            self.retire()
+            raise Unusable(f"{self.path}: {error.strerror or error}: l4ipctl cannot reach this l4ipd") from None
 
     @property
     def reachable(self) -> bool:
@@ -263,6 +287,7 @@ class Control:
 
     def retire(self) -> None:
         """Remove the socket; who is being served still gets his answer."""
+        self.loop.clear(self._again)
         if self._socket is not None:
             self.loop.clear(self._resume)
             self.loop.closing(self._socket.fileno())
@@ -271,6 +296,15 @@ class Control:
                     os.unlink(self.path)
             self._socket.close()
             self._socket = self._made = None
+
+    def raised(self) -> None:
+        """To accept a client, or to listen again, has raised: another socket takes the place of this one."""
+        self.retire()
+        try:
+            self.open()
+        except Unusable as problem:
+            log.error("control socket: %s; trying again", problem)
+            self.loop.set(self._again, self.loop.now + AGAIN)
 
     # -- clients
 
@@ -289,6 +323,13 @@ class Control:
             self.loop.unwatch(self._socket.fileno())
             self.loop.set(self._resume, self.loop.now + PAUSE)
             return
+        try:
+            self._take_in(connection)
+        except Exception:                           # whoever keeps the traceback would keep the connection
+            connection.close()
+            raise
+
+    def _take_in(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         if len(self.sessions) >= CLIENTS and not self._make_room():
             with contextlib.suppress(OSError), connection:
@@ -316,8 +357,8 @@ class Control:
         except Refusal as refusal:
             session.end(refusal.exit, error=list(refusal.lines))
         except Exception:
-            log.exception("internal error: please report this")
-            session.end(1, error=["internal error: see the log of l4ipd"])
+            self.loop.errors.note("the answer to a command of l4ipctl")
+            session.raised()
 
 
 def end(exit: int = 0, **more: object) -> Answer:

@@ -109,9 +109,9 @@ class Daemon:
         if dialect.version and dialect.sure and dialect != known:
             log.info("IPFilter %s; ipnat %s", dialect.version, "ends the sessions of failed members (-p)"
                      if dialect.purge else "cannot end sessions (no -p): those of failed members end in their own time")
-        if dialect != known or self.rules.pause:
+        paused, self.rules.pause = self.rules.pause, False
+        if dialect != known or paused:
             self._use_table()
-        self.rules.pause = False
 
     def _use_table(self) -> None:
         settings = self.config.ipfilter
@@ -407,8 +407,8 @@ class Daemon:
         self.tell(Event("repaired", "", f"{len(lines)} rules were put back", logging.DEBUG))
 
     def tell(self, event: Event) -> None:
-        for listener in self.listeners:
-            listener(event)
+        for listener in list(self.listeners):       # whatever one of them makes of it, the others hear it
+            self.loop.errors.shield(f"{listener.__qualname__} may not know of: {event.text}", listener, event)
 
 
 def _log_event(event: Event) -> None:

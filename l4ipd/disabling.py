@@ -47,6 +47,10 @@ class Disabling:
         self._until = daemon.loop.now + SETTLE
         daemon.loop.later(GLANCE, self._glance)     # the next turn plans the rules anew
 
+    def raised(self) -> None:
+        """We have, and what became of the rules is not known."""
+        self.session.raised()
+
     @property
     def _can_cut(self) -> bool:
         table = self.daemon.rules.table
@@ -70,7 +74,7 @@ class Disabling:
         elif gone and self.now and self._can_cut:
             settings = daemon.config.ipfilter
             sessions.count(daemon.loop, settings.ipnat, settings.timeout,
-                           [monitor.endpoint for monitor in self.chosen], self._counted)
+                           [monitor.endpoint for monitor in self.chosen], self.session.later(self._counted))
         else:
             self.session.answer(self._lines(gone))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from l4ipd import logrules
+from l4ipd import ipfilter, logrules
 from l4ipd.model import Ipfilter
 from l4ipd.reconcile import Table
 
@@ -47,5 +47,5 @@ class FilterTable:
             return canonical if rule.tag in self.tags else None
         if rule.tag is not None or not self.known(canonical):
             return None
-        self._counted[canonical] = logrules.hits(line)
+        self._counted[canonical] = ipfilter.hits(line) or 0
         return canonical

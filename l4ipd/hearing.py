@@ -11,6 +11,7 @@ import logging
 
 from l4ipd import ipfilter
 from l4ipd.child import Child, Exit
+from l4ipd.lines import Lines
 from l4ipd.loop import Loop
 from l4ipd.model import Ipfilter
 
@@ -54,21 +55,21 @@ class Hearing:
         asked = set(self._names)
         hits = dict.fromkeys(asked, 0)
         known: set[Place] = set()
-        rest = b""
+        lines = Lines()
+
+        def take(line: bytes) -> bool:
+            text = line.decode(errors="replace")
+            if text == ipfilter.LISTING_END:
+                return True
+            rule = ipfilter.parse(text)
+            port = ipfilter.number(rule.target_port) if rule else None
+            if rule and port is not None and (rule.target, port) in hits:
+                known.add((rule.target, port))
+                hits[rule.target, port] += ipfilter.hits(text) or 0
+            return False
 
         def output(chunk: bytes) -> bool:
-            nonlocal rest
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                text = line.decode(errors="replace")
-                if text == ipfilter.LISTING_END:
-                    return True
-                rule = ipfilter.parse(text)
-                place = (rule.target, int(rule.target_port)) if rule and rule.target_port.isdigit() else None
-                if place in hits:
-                    known.add(place)
-                    hits[place] += int(text.split()[0]) if text[:1].isdigit() else 0
-            return False
+            return self.loop.errors.each("a line of ipnat's listing is left out", take, lines.feed(chunk))
 
         def done(end: Exit) -> None:
             self._child = None

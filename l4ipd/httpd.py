@@ -28,6 +28,7 @@ from l4ipd.loop import READ, WRITE, Loop, Timer
 HEAD_LIMIT = 8192                                   # bytes of a request
 CLIENTS = 16                                        # connections at once
 REQUEST_TIME, ANSWER_TIME, DRAIN_TIME = 5.0, 30.0, 1.0      # seconds
+AGAIN = 10.0                                        # seconds until an address that could not be had is tried again
 PIECE = 32768                                       # bytes that are produced and buffered ahead of the reader
 SLICE = 0.005                                       # seconds that producing them may take
 PLAIN = "text/plain; charset=utf-8"
@@ -63,32 +64,48 @@ class Server:
         self.clients: dict[Client, None] = {}       # the oldest first
         self._queue: deque[Client] = deque()        # who wants its next piece
         self._turn = Timer(self._produce)
-        self._accept_again = Timer(self._listen)
-        self._listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-        try:
-            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PIECE)     # what accept gives has it too
-            self._listener.bind((address, port))
-            self._listener.listen(4 * CLIENTS)
-        except OSError:
-            self._listener.close()
-            raise
-        self._listener.setblocking(False)
+        self._accept_again, self._bind_again = Timer(self._listen), Timer(self.raised)
+        self._address, self.port = address, port    # where we listen, also if port 0 was asked for
+        self._listener = self._bind()
         self._listen()
-
-    @property
-    def port(self) -> int:
-        """Where we listen, also if port 0 was asked for."""
-        return int(self._listener.getsockname()[1])
 
     def close(self) -> None:
         """Stop listening, and let everybody go."""
-        self.loop.clear(self._accept_again)
         self.loop.clear(self._turn)
-        self.loop.closing(self._listener.fileno())
-        self._listener.close()
+        self._silence()
         for client in list(self.clients):
             client.close()
+
+    def raised(self) -> None:
+        """To accept a client, or to listen again, has raised: another listener takes the place of this one."""
+        self._silence()
+        try:
+            self._listener = self._bind()
+            self._listen()
+        except OSError as error:
+            log.error("http: cannot listen any more: %s; trying again", error.strerror)
+            self.loop.set(self._bind_again, self.loop.now + AGAIN)
+
+    def _bind(self) -> socket.socket:
+        listener = socket.socket(socket.AF_INET6 if ":" in self._address else socket.AF_INET)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PIECE)     # what accept gives has it too
+            listener.bind((self._address, self.port))
+            listener.listen(4 * CLIENTS)
+        except OSError:
+            listener.close()
+            raise
+        listener.setblocking(False)
+        self.port = int(listener.getsockname()[1])
+        return listener
+
+    def _silence(self) -> None:
+        self.loop.clear(self._accept_again)
+        self.loop.clear(self._bind_again)
+        if self._listener.fileno() >= 0:
+            self.loop.closing(self._listener.fileno())
+            self._listener.close()
 
     def wanting(self, client: Client) -> None:
         """Let ``client`` have its next piece when its turn comes."""
@@ -99,8 +116,8 @@ class Server:
     def _produce(self) -> None:
         client = self._queue.popleft()
         begun = self.loop.clock()
-        if client in self.clients:
-            client.produce(begun + SLICE)
+        if client in self.clients and not self.loop.errors.shield("an answer by http", client.produce, begun + SLICE):
+            client.close()
         if self._queue:
             now = self.loop.clock()
             self.loop.set(self._turn, now + (now - begun))
@@ -118,9 +135,13 @@ class Server:
             self.loop.unwatch(self._listener.fileno())
             self.loop.set(self._accept_again, self.loop.now + 1.0)
             return
-        if len(self.clients) >= CLIENTS:
-            self._make_room()
-        self.clients[Client(self, connection)] = None
+        try:
+            if len(self.clients) >= CLIENTS:
+                self._make_room()
+            self.clients[Client(self, connection)] = None
+        except Exception:                           # whoever keeps the traceback would keep the connection
+            connection.close()
+            raise
 
     def _make_room(self) -> None:
         """Let one go: who has got everything, else who ponders over a request, else who reads slowly; the oldest."""
@@ -149,7 +170,9 @@ class Client:
         self.loop.clear(self._timer)
         self.loop.closing(self.fd)
         self.socket.close()
-        del self.server.clients[self]
+        self.server.clients.pop(self, None)
+
+    raised = close                                  # no more can be said that would be understood
 
     # -- the request
 
@@ -182,10 +205,14 @@ class Client:
             return None
 
     def _answer_to(self, event: h11.Request) -> Answer:
+        self._head_only = event.method == b"HEAD"
+        if not event.http_version.startswith(b"1."):    # RFC 9110, 15.6.6: another major version
+            return Answer(505, b"only HTTP/1.1 and HTTP/1.0 are known here\n")
+        if {b"transfer-encoding", b"content-length"} <= {name for name, _ in event.headers}:    # RFC 9112, 6.1
+            return Answer(400, b"bad request: both Transfer-Encoding and Content-Length\n")
         if event.method not in (b"GET", b"HEAD"):
             return Answer(405, b"only GET and HEAD are known here: nothing can be changed\n",
                           headers={"Allow": "GET, HEAD"})
-        self._head_only = event.method == b"HEAD"
         host = next((value.decode("latin-1") for name, value in event.headers if name == b"host"), "")
         try:
             parts = urlsplit(event.target.decode("latin-1"))
@@ -195,7 +222,7 @@ class Client:
         try:
             return self.server.handler(Request(parts.path, query, host, self.socket.getsockname()[0]))
         except Exception:
-            log.exception("internal error: please report this")
+            self.loop.errors.note("the answer to a request by http")
             return Answer(500, b"internal error, see the log\n")
 
     # -- the answer
@@ -226,7 +253,7 @@ class Client:
             else:
                 self._body = None
         except Exception:                           # the head is gone: all we can do is to cut the answer short
-            log.exception("internal error: please report this")
+            self.loop.errors.note("the rest of an answer by http")
             self.close()
             return
         if size:

@@ -13,7 +13,8 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
-LONGEST = 1024                                      # bytes of a line; ipmon's longest is about 300
+from l4ipd.ipfilter import number as plain_port
+from l4ipd.lines import Lines as Lines
 
 SYSLOG_OLD = (rb"(?:<[^<>]*>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT[\d:.+-]+Z?) "
               rb"(?:<[^<> ]*> )?[^ :\[]+ (?:<[^<> ]*> )?ipmon(?:\[\d+\])?: (?:\[ID \d+ [^\] ]*\] )?")
@@ -50,13 +51,14 @@ class Reset(NamedTuple):
 
 def number(word: str, protocol: str) -> int | None:
     """The port that a word names. An ipmon that runs with -n writes names of services."""
-    return int(word) if word.isascii() and word.isdigit() else None
+    return plain_port(word)
 
 
 def parse(line: bytes, ports: Ports = number) -> Reset | None:
     """The reset that a line tells of, or None: other packets, other people's lines, garbage.
 
-    ``ports`` turns the number or name of a port, and a protocol, into a number.
+    ``ports`` turns the number or name of a port, and a protocol, into a number. Raises ValueError for a record of a
+    reset whose port is none.
     """
     found = RECORD.match(line)
     if found is None:
@@ -67,17 +69,23 @@ def parse(line: bytes, ports: Ports = number) -> Reset | None:
     when = (year + month + day + time.replace(b":", b"")).decode() if year else UNDATED
     known = int(times or 1), int(tag[1]) if tag else None, when
     if source is not None:
-        place = ports(port.decode("latin-1"), "tcp")
-        if b"R" not in flags or place is None:
+        if b"R" not in flags:
             return None
+        place = _known(ports, port, "tcp")
         refused = None if seq is None else b"A" in flags and int(seq) == 0
         return Reset("tcp", address(source), place, address(to), refused, *known)
     if client is None:
         return Reset("udp", address(sender), None, address(receiver), True, *known)
-    place = ports(service.decode("latin-1"), "udp")
-    if place is None or member != sender:           # not from who was asked: a router, or a NAT on the way
+    if member != sender:                            # not from who was asked: a router, or a NAT on the way
         return None
-    return Reset("udp", address(sender), place, address(client), True, *known)
+    return Reset("udp", address(sender), _known(ports, service, "udp"), address(client), True, *known)
+
+
+def _known(ports: Ports, word: bytes, protocol: str) -> int:
+    place = ports(word.decode("latin-1"), protocol)
+    if place is None:
+        raise ValueError("no port")
+    return place
 
 
 def is_record(line: bytes) -> bool:
@@ -106,27 +114,3 @@ def address(text: bytes) -> str:
         return str(ip_address(word))
     except ValueError:
         return word
-
-
-class Lines:
-    """Cuts what comes in pieces into lines. One that is longer than ``longest`` bytes is dropped and counted."""
-
-    def __init__(self, longest: int = LONGEST) -> None:
-        self.longest = longest
-        self.dropped = 0
-        self._rest = b""
-        self._skipping = False                      # inside a line that is too long
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """The lines that are complete now."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        if lines and self._skipping:
-            self._skipping = False
-            del lines[0]
-        kept = [line for line in lines if len(line) <= self.longest]
-        self.dropped += len(lines) - len(kept)
-        if len(self._rest) > self.longest:
-            self._rest = b""
-            self.dropped += not self._skipping
-            self._skipping = True
-        return kept

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 from l4ipd import ipfilter
 from l4ipd.child import Child, Exit
+from l4ipd.internal_errors import InternalErrors
 from l4ipd.ipfilter import Rdr, explain
+from l4ipd.lines import Lines
 from l4ipd.loop import Loop
 from l4ipd.nat import NatTable
 
@@ -29,7 +31,7 @@ class Look:
 
 def look(loop: Loop, nat: NatTable, done: Callable[[Look], object]) -> None:
     """Read the table as it is now; ``done`` is called later, in any case."""
-    reader = _Reader(nat)
+    reader = _Reader(nat, loop.errors)
 
     def ended(end: Exit) -> None:
         if not reader.complete:
@@ -45,32 +47,33 @@ def look(loop: Loop, nat: NatTable, done: Callable[[Look], object]) -> None:
 class _Reader:
     """Takes the listing as it streams, up to where the sessions begin."""
 
-    def __init__(self, nat: NatTable) -> None:
+    def __init__(self, nat: NatTable, errors: InternalErrors) -> None:
         self.nat = nat
         self.look = Look()
         self.complete = False
-        self._rest = b""
+        self._errors = errors
+        self._lines = Lines()
 
     def feed(self, chunk: bytes) -> bool:
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        for raw in lines:
-            line = raw.decode(errors="replace").strip("\r")
-            if line == ipfilter.LISTING_END:
-                self.complete = True
-                return True
-            self._take(line)
+        return self._errors.each("a line of ipnat's listing is left out", self._take, self._lines.feed(chunk))
+
+    def _take(self, raw: bytes) -> bool:
+        """True at the end of the rules."""
+        line = raw.decode(errors="replace").strip("\r")
+        if line == ipfilter.LISTING_END:
+            self.complete = True
+            return True
+        rule = ipfilter.parse(line)
+        if rule is not None:
+            self._sort(line, rule)
         return False
 
-    def _take(self, line: str) -> None:
-        rule = ipfilter.parse(line)
-        if rule is None:
-            return
-        count, _, rest = line.partition(" ")
-        counted = count.isdigit()
+    def _sort(self, line: str, rule: Rdr) -> None:
+        count = ipfilter.hits(line)
         if self._is_ours(rule):
-            self.look.ours[rule.line()] = int(count) if counted else None
+            self.look.ours[rule.line()] = count
         else:
-            self.look.foreign.append((rest if counted else line, rule))
+            self.look.foreign.append((line if count is None else line.partition(" ")[2], rule))
 
     def _is_ours(self, rule: Rdr) -> bool:
         if self.nat.settings.tag is None:

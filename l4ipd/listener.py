@@ -1,19 +1,17 @@
 """Listens to one source of resets, the one that the configuration names, and makes of its lines what happened.
 
 ``heard(reset, hearsay)`` gets every record of our own log rules, and whether somebody else than ipmon may have written
-it; ``stale(reset)`` those that were in the log before we came;
+it; ``stale(reset)`` those that were in the log before we came; ``unreadable()`` is told of records that make no sense;
 ``tell(kind, text, level)`` hears when sensing is lost, and when it is back.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from collections.abc import Callable
-from functools import lru_cache
 
-from l4ipd import ipmon, ownership, sources
+from l4ipd import ipmon, ownership, services, sources
 from l4ipd.loop import Loop
 from l4ipd.model import Words
 
@@ -27,8 +25,8 @@ Tell = Callable[[str, str, int], object]
 class Listener:
     """Idle until :meth:`use`."""
 
-    def __init__(self, loop: Loop, heard: Heard, stale: Stale, tell: Tell) -> None:
-        self.loop, self.heard, self.stale, self.tell = loop, heard, stale, tell
+    def __init__(self, loop: Loop, heard: Heard, stale: Stale, unreadable: Callable[[], object], tell: Tell) -> None:
+        self.loop, self.heard, self.stale, self.unreadable, self.tell = loop, heard, stale, unreadable, tell
         self.source = "no"                          # ipmon | counters | a path | no
         self.tag = 0                                # of our log rules
         self.alive = False
@@ -82,11 +80,15 @@ class Listener:
 
     def take(self, line: bytes) -> None:
         """A line of the source."""
-        reset = ipmon.parse(line, port)
         if self._shared(line) and not self.hearsay:
             self.hearsay = True
             log.warning("%s: anybody can have such lines written there by way of syslogd, so that they only hasten "
                         "probes: let ipmon write a file of its own, as ipmon -D -v FILE does", self.source)
+        try:
+            reset = ipmon.parse(line, services.port)
+        except ValueError:
+            self.unreadable()
+            return
         if reset is not None and reset.tag == self.tag:
             if self._is_stale(reset.when):
                 self.stale(reset)
@@ -118,14 +120,3 @@ class Listener:
             self._began = ""
             return False
         return True
-
-
-@lru_cache(maxsize=1024)
-def port(word: str, protocol: str) -> int | None:
-    """The port that a number or a name of a service says."""
-    if word.isascii() and word.isdigit():
-        return int(word)
-    try:
-        return socket.getservbyname(word, protocol)
-    except OSError:
-        return None

@@ -13,6 +13,7 @@ from l4ipd import probe
 from l4ipd.child import find_program
 from l4ipd.config import ConfigError, locate, parse
 from l4ipd.daemon import Daemon, Event
+from l4ipd.internal_errors import INTERNAL
 from l4ipd.model import Config
 from l4ipd.rehearsal import Rehearsal
 
@@ -108,28 +109,40 @@ class Reloader:
 
     def _read(self) -> None:
         self._served, self._asked = self._asked, []
-        self.daemon.loop.aside(self._load, self._take)
+        try:
+            self.daemon.loop.aside(self._load, self._take)
+        except RuntimeError as error:               # no thread to be had
+            self._take([f"{self.path}: cannot be read: {error}"])
 
-    def _load(self) -> Config | Refused:
+    def _load(self) -> Config | list[str]:
+        """In the thread: the configuration, or what is wrong."""
         try:
             return load(self.path, again=True)
         except Refused as refusal:
-            return refusal
+            return str(refusal).splitlines()
+        except Exception:
+            self.daemon.loop.errors.note("a reload of the configuration")
+            return [f"{self.path}: {INTERNAL}"]
 
-    def _take(self, result: Config | Refused) -> None:
-        if isinstance(result, Refused):
-            lines = str(result).splitlines()
-            for line in lines:
-                log.error("%s", line)
-            self.daemon.tell(Event("reload-failed", "", "the configuration was not reloaded: the old one goes on: "
-                                   + lines[0], logging.ERROR))
-        else:
-            lines = self._commit(result)
+    def _take(self, result: Config | list[str]) -> None:
+        good = not isinstance(result, list)
+        try:
+            lines = self._refuse(result) if isinstance(result, list) else self._commit(result)
+        except Exception:
+            self.daemon.loop.errors.note("a reload of the configuration, of which a part may be in force")
+            good, lines = False, [f"{self.path}: {INTERNAL}; a part of it may be in force"]
         for done in self._served:
-            done(not isinstance(result, Refused), lines)
+            self.daemon.loop.errors.shield("the answer to a reload", done, good, lines)
         self._served = []
         if self._asked:
             self._read()
+
+    def _refuse(self, lines: list[str]) -> list[str]:
+        for line in lines:
+            log.error("%s", line)
+        self.daemon.tell(Event("reload-failed", "", "the configuration was not reloaded: the old one goes on: "
+                               + lines[0], logging.ERROR))
+        return lines
 
     def _commit(self, config: Config) -> list[str]:
         if self.rehearsal is not None:

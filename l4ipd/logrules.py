@@ -18,9 +18,9 @@ from l4ipd.model import Endpoint
 
 PREFIX = re.compile(r"(?:\d+ ){0,2}(?:@\d+ )?")     # hits, bytes, number: as the flags of ipfstat will have it
 RULE = re.compile(r"(?P<action>log|count) in on (?P<interface>\S+) (?:family )?(?:inet6? )?proto (?P<protocol>\S+) "
-                  r"from (?P<address>[^\s/]+)(?:/32|/128)?(?: port = (?P<port>\d+))? to any"
+                  r"from (?P<address>[^\s/]+)(?:/32|/128)?(?: port = (?P<port>\d{1,5}))? to any"
                   r"(?: flags (?P<flags>\S+))?(?: icmp-type (?P<type>\S+) code (?P<code>\S+))?"
-                  r"(?: set-tag\(log=(?P<tag>\d+)\))?")
+                  r"(?: set-tag\(log=(?P<tag>\d{1,10})\))?")
 PROTOCOLS = {"tcp": "tcp", "6": "tcp", "icmp": "icmp", "1": "icmp", "ipv6-icmp": "ipv6-icmp", "icmp6": "ipv6-icmp",
              "icmpv6": "ipv6-icmp", "58": "ipv6-icmp"}
 UNREACHABLE = {"icmp": ({"3", "unreach"}, {"3", "port-unr"}), "ipv6-icmp": ({"1", "unreach"}, {"4"})}
@@ -67,12 +67,6 @@ def feed(line: str) -> str:
 def bare(line: str) -> str:
     """A listed line without what ipfstat puts in front: the words that remove the rule."""
     return line[PREFIX.match(line).end():] if line[:1] in "0123456789@" else line  # type: ignore[union-attr]
-
-
-def hits(line: str) -> int:
-    """How many packets a line of ``ipfstat -aih`` has counted."""
-    number = line.partition(" ")[0]
-    return int(number) if number.isdigit() else 0
 
 
 def parse(line: str) -> Rule | None:

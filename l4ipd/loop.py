@@ -9,7 +9,11 @@ One turn, in this order, and the order is a promise:
 
 What has arrived beats a deadline that has passed. A *stall* is a turn whose first timer is far overdue (a paused
 machine, swap, a debugger); its time is kept in :attr:`Loop.stalled`, and whoever set a deadline before it should grant
-a fresh one. Callbacks never block. An exception that leaves a callback is logged and costs only that callback.
+a fresh one. Callbacks never block.
+
+An exception must not end a source of input. One that leaves a callback is noted, and then the object whose method it
+was, an :class:`Owner`, is told: a descriptor is not watched any more, a timer is not set. It closes what it had, says
+what is lost, and starts anew.
 
 kqueue does not survive a fork: create the loop after daemonizing.
 """
@@ -18,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import logging
 import os
 import select
 import selectors
@@ -30,17 +33,26 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from l4ipd.internal_errors import InternalErrors
+
 READ, WRITE = 1, 4              # Linux calls them EPOLLIN and EPOLLOUT
 ENDED = READ | WRITE | 0x2000   # EPOLLRDHUP: the other side has ended, too
 RATE = 200                      # ticks a second; timers are rounded up to a tick, so that one wake-up serves a batch
 BATCH = 100                     # timers of a backlog that are fired before the loop looks what has arrived meanwhile
 GIVE_WAY = 0.0001               # seconds for which a thread may keep the interpreter from the loop
+PAUSE = 1.0                     # seconds until the loop tries again to get descriptors of its own
 STALL = 0.5                     # seconds that the first timer must be late for a turn to count as stalled
 NEVER = float("nan")            # equal to no time
 Callback = Callable[[], object]
 Result = TypeVar("Result")
 BSD: Any = select               # type checkers elsewhere do not know its kqueue
-log = logging.getLogger("l4ipd.loop")
+
+
+class Owner(Protocol):
+    """Whoever has callbacks called here that are methods of its own."""
+
+    def raised(self) -> object:
+        """One of them has raised. Unless another callback was set for it since, its descriptor was let go."""
 
 
 class Timed(Protocol):
@@ -72,6 +84,7 @@ class Loop:
     def __init__(self, clock: Callable[[], float] = time.monotonic, poller: Poller | None = None) -> None:
         self.clock = clock
         self.now = clock()                          # the time of this turn
+        self.errors = InternalErrors(clock)
         self.stalled = float("-inf")                # when the last stall ended
         self.lateness = 0.0                         # how late the first timer of the last turn was, in seconds
         self.events = 0                             # what the poller says of the descriptor at hand; 0: nothing
@@ -215,8 +228,28 @@ class Loop:
             for signum in dict.fromkeys(os.read(self._wake[0], 4096)):
                 if signum in self._signals:
                     self._call(self._signals[signum])
+        self._finish()
+
+    def _finish(self) -> None:
         while self._finished:
             self._call(self._finished.popleft())
+
+    def raised(self) -> None:
+        """Our own pipe broke: another takes its place, under the numbers that the interpreter and threads know."""
+        assert self._wake is not None
+        try:
+            pipe = os.pipe()
+        except OSError:                             # no descriptors
+            self.later(PAUSE, self.raised)
+            return
+        for new, old in zip(pipe, self._wake, strict=True):
+            os.set_blocking(new, False)
+            os.dup2(new, old, inheritable=False)
+            os.close(new)
+        self.watch(self._wake[0], READ, self._signalled)
+        if signal.SIGCHLD in self._signals:         # which signals were in it nobody knows; this one may be had twice
+            self._call(self._signals[signal.SIGCHLD])
+        self._finish()
 
     # -- running
 
@@ -260,8 +293,9 @@ class Loop:
             try:
                 handler()
             except Exception:
-                log.exception("internal error: please report this")
-                self.unwatch(fd)
+                self._failed(handler)
+                self._let_go(fd, handler)
+                self._tell(handler)
         self._fire(int(now * RATE))
 
     def _timeout(self) -> float | None:
@@ -289,7 +323,8 @@ class Loop:
                     try:
                         timer.fire()
                     except Exception:
-                        log.exception("internal error: please report this")
+                        self._failed(timer.fire)
+                        self._tell(timer.fire)
 
     def _next_slot(self) -> list[Timed]:
         """The first slot, which is no slot any more."""
@@ -300,7 +335,28 @@ class Loop:
         try:
             callback()
         except Exception:
-            log.exception("internal error: please report this")
+            self._failed(callback)
+
+    def _failed(self, callback: Callback) -> None:
+        self.errors.note(f"{getattr(callback, '__qualname__', callback)} did not come to its end")
+
+    def _let_go(self, fd: int, callback: Callback) -> None:
+        """Watch ``fd`` no more, unless it is somebody else's by now, or kept."""
+        current = self._handlers.get(fd)
+        if current is not None and _owner(current) is _owner(callback):
+            with contextlib.suppress(OSError, ValueError, KeyError):        # closed behind our back
+                self.unwatch(fd)
+
+    def _tell(self, callback: Callback) -> None:
+        """Let the owner of a callback that has raised pick up the pieces."""
+        raised = getattr(_owner(callback), "raised", None)
+        if raised is not None:
+            self._call(raised)
+
+
+def _owner(callback: Callback) -> object:
+    """Whose method it is."""
+    return getattr(callback, "__self__", None)
 
 
 def _nothing(signum: int, frame: Any) -> None:

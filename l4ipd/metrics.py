@@ -77,6 +77,8 @@ def whole(daemon: Daemon, history: History, lateness: Lateness) -> Iterator[Metr
                   {(state,): history.counts[state] for state in ("up", "down")})
     yield counter("l4ip_events", "Events other than transitions, by their kind.", ("kind",),
                   {(kind,): count for kind, count in history.counts.items() if kind not in ("up", "down")})
+    yield counter("l4ip_internal_errors", "Exceptions that nobody expected; the log has the first of each kind.", (),
+                  {(): daemon.loop.errors.total})
     yield from resets(daemon)
     yield from tables(daemon)
     yield histogram("l4ip_loop_lateness_seconds", "How late the first timer of a turn of the loop was.", (),

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from l4ipd import health
 from l4ipd.checks import Recipe, which
 from l4ipd.health import PASSED, Verdict, local
+from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import RATE, Timed
 from l4ipd.model import Endpoint
 from l4ipd.probe import Probe
@@ -224,6 +225,14 @@ class Monitor:
         if lost:
             loop.set(self, loop.now + lost)
 
+    def raised(self) -> None:
+        """Something in :meth:`fire` has: this round is over, and the next one must come."""
+        if self._probe is not None:
+            self.rounds.loop.errors.shield(f"a probe of {self.endpoint.name}", self._probe.cancel)
+            self._done(local(INTERNAL))
+        elif self.slot is None and not (self.queued or self.stopped):
+            self._reschedule()
+
     def _launch(self, rounds: Rounds, recipe: Recipe, timeout: float) -> None:
         loop, start = rounds.loop, rounds.start
         loop.set(self, loop.now + timeout)
@@ -231,9 +240,9 @@ class Monitor:
         try:
             probe = start(recipe, self._done)
         except Exception:
-            log.exception("internal error: please report this")
+            loop.errors.note(f"a probe of {self.endpoint.name}")
             if self._probe is STARTING:
-                self._done(local("internal error"))
+                self._done(local(INTERNAL))
             return
         if self._probe is STARTING:                 # else its verdict has come already
             self._probe = probe
@@ -300,7 +309,8 @@ class Monitor:
             else:
                 own = self.endpoint.checks[self._place].port in (None, self.endpoint.member_port)
                 if verdict.code == "L4CON" and own:
-                    self.rounds.refused(self, verdict)
+                    errors = self.rounds.loop.errors
+                    errors.shield("what sensing makes of a refusal", self.rounds.refused, self, verdict)
                 self.score(verdict)
         finally:                                    # whoever was told of it may have failed
             if not self.tried or (unknown and self.verdict is not None):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-import socket
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
-from l4ipd import ipfilter
+from l4ipd import ipfilter, services
 from l4ipd.child import Child, Exit
 from l4ipd.ipfilter import Rdr
 from l4ipd.loop import Loop
@@ -33,7 +31,7 @@ def find_dialect(loop: Loop, tools: Ipfilter, done: Callable[[Dialect], object])
     """Ask the tools, without side effect: ``ipf -V``, and an ``ipnat -p`` that has nothing to do."""
 
     def versioned(end: Exit) -> None:
-        found = re.search(rb"IP Filter: v?(\d[\d.]*\d)", end.stdout)
+        found = re.search(rb"IP Filter: v?(\d{1,4}[\d.]{0,16}\d)", end.stdout)
         version = found[1].decode() if found else ""
         Child(loop, (*tools.ipnat, "-n", "-r", "-p", "-f", "-"), timeout=tools.timeout,
               done=lambda end: purging(version, end))
@@ -85,7 +83,7 @@ class NatTable:
         return None
 
     def _understand(self, line: str) -> str | Foreign | None:
-        rule = ipfilter.parse(line, _port)
+        rule = ipfilter.parse(line, services.port)
         if rule is None:
             return None
         canonical = rule.line()
@@ -97,7 +95,7 @@ class NatTable:
         """A listing is complete: warn about rules of others that get in the way of those we want, once each."""
         mine = set(ours)
         foreign = [(line, rule) for line in self._strangers
-                   if (rule := ipfilter.parse(line, _port)) is not None and rule.line() not in mine]
+                   if (rule := ipfilter.parse(line, services.port)) is not None and rule.line() not in mine]
         if len(self._seen) > 2 * self._count + 100:             # most of it is gone
             self._seen = {}
         self._count, self._strangers = 0, {}
@@ -125,14 +123,3 @@ def _plain(line: str) -> str:
 def _without_family(line: str) -> str:
     """IPFilter 4.1 tells the family from the address."""
     return line.replace(" inet6 ", " ", 1)
-
-
-@lru_cache(maxsize=1024)
-def _port(word: str) -> int | None:
-    """A number, or a name from /etc/services: from-forms are listed with names (FACTS.md 2c-2)."""
-    if word.isascii() and word.isdigit():
-        return int(word)
-    try:
-        return socket.getservbyname(word)
-    except OSError:
-        return None

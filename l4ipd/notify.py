@@ -108,12 +108,12 @@ class Notifier:
 
     def _ended(self, call: Call, end: Exit) -> None:
         self._child = None
+        self._next()
         problem = how_bad(end)
         if problem:
             self.failures += 1
             log.error("notify: %s %s %s: %s", self.words[0] if self.words else "the program", call.event, call.name,
                       problem)
-        self._next()
 
 
 def how_bad(end: Exit) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from l4ipd import blame, routes
 from l4ipd.checks import Recipe
 from l4ipd.health import Verdict, local
+from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import READ, Loop
 from l4ipd.sockets import FAMILIES, NONBLOCK, TELL_ERRORS, Socket
 
@@ -73,6 +74,12 @@ class Pinger:
             self._loop.closing(self._socket.fileno())
             self._socket.close()
             self._socket = None
+
+    def raised(self) -> None:
+        """Reading has raised: whose answer it was is not known, and the next probe gets another socket."""
+        self.close()
+        for ping in list(self._flights.values()):
+            self._loop.errors.shield("a ping's verdict", ping.finish, local(INTERNAL))
 
     def _open(self) -> Verdict | None:
         if self._socket is not None:

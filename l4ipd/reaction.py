@@ -18,7 +18,7 @@ from l4ipd.targets import Target, Targets
 
 HASTE = 1.0                                         # seconds between two probes that resets hasten
 WORDS = {"own": "own probes", "down": "down already", "unknown": "of no endpoint", "stale": "older than we",
-         "haste": "probed just now", "doubted": "not believed"}
+         "haste": "probed just now", "doubted": "not believed", "unreadable": "unreadable"}
 log = logging.getLogger("l4ipd.resets")
 
 
@@ -50,6 +50,10 @@ class Reaction:
         """It was in the log before we came."""
         self.seen += reset.times
         self.ignored["stale"] += reset.times
+
+    def unreadable(self) -> None:
+        """A record of a reset that names no port."""
+        self.ignored["unreadable"] += 1
 
     def _judge(self, target: Target, reset: Reset, hearsay: bool) -> None:
         up = target.eligible

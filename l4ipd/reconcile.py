@@ -25,7 +25,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from l4ipd.child import Child, Exit
+from l4ipd.internal_errors import InternalErrors
 from l4ipd.ipfilter import explain, side
+from l4ipd.lines import Lines
 from l4ipd.loop import Loop, Timer
 from l4ipd.model import Words
 
@@ -143,6 +145,10 @@ class Reconciler:
         if not self._dirty or self.pause or self._child is not None or self._retry.is_set:
             return
         self._dirty = False
+        if not self.loop.errors.shield(f"the rules of {self.table.name} are looked at again", self._decide):
+            self._start_over()
+
+    def _decide(self) -> None:
         if self.stale:
             self._list()
             return
@@ -197,8 +203,6 @@ class Reconciler:
         self._start(words, lambda end: self._changed(command, lines, end), "\n".join(text) + "\n")
 
     def _changed(self, command: str, lines: list[str], end: Exit) -> None:
-        self._child = None
-        self._dirty = True
         self.proven = False
         if not end.clean:
             self.stale = True
@@ -220,12 +224,10 @@ class Reconciler:
     # -- listing
 
     def _list(self) -> None:
-        listing = Listing(self.table, self.have)
+        listing = Listing(self.table, self.have, self.loop.errors)
         self._start(self.table.listing, lambda end: self._was_listed(listing, end), output=listing.feed)
 
     def _was_listed(self, listing: Listing, end: Exit) -> None:
-        self._child = None
-        self._dirty = True
         if not listing.complete and (self.table.end is not None or end.status != 0 or end.timed_out):
             self.stale = True
             self._failed()
@@ -285,8 +287,19 @@ class Reconciler:
 
     def _start(self, words: Words, done: Callable[[Exit], object], text: str = "",
                output: Callable[[bytes], bool] | None = None) -> None:
+        def ended(end: Exit) -> None:
+            self._child = None
+            self._dirty = True
+            if not self.loop.errors.shield(f"a run of {self.table.name} is done again", done, end):
+                self._start_over()
+
         self.runs += 1
-        self._child = Child(self.loop, words, stdin=text.encode(), timeout=self.timeout, done=done, output=output)
+        self._child = Child(self.loop, words, stdin=text.encode(), timeout=self.timeout, done=ended, output=output)
+
+    def _start_over(self) -> None:
+        """After an exception that nobody expected: nothing is believed, and there is no hurry."""
+        self.stale = self._dirty = True
+        self._failed()
 
     def _failed(self) -> None:
         """Count it, and wait before the next run."""
@@ -315,24 +328,26 @@ class Reconciler:
 class Listing:
     """Reads a listing as it streams, and stops where the rules end: the sessions behind them may be a million."""
 
-    def __init__(self, table: Table, before: Mapping[str, str]) -> None:
+    def __init__(self, table: Table, before: Mapping[str, str], errors: InternalErrors) -> None:
         self.table, self.before = table, before
         self.rules: dict[str, str] = {}
         self.complete = False
-        self._rest = b""
+        self._errors = errors
+        self._lines = Lines()
 
     def feed(self, chunk: bytes) -> bool:
         """Take a piece; True when everything that matters was seen."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        for raw in lines:
-            line = raw.decode(errors="replace").strip("\r")
-            if line == self.table.end:
-                self.complete = True
-                return True
-            if line.startswith("\t"):
-                continue
-            canonical = self.table.read(line)
-            if canonical is not None:
-                words, known = self.table.bare(line), self.before.get(canonical)
-                self.rules[canonical] = known if known == words else words      # not another copy of the same
+        return self._errors.each(f"a line of the listing of {self.table.name} is left out", self._take,
+                                 self._lines.feed(chunk))
+
+    def _take(self, raw: bytes) -> bool:
+        """True at the end of the rules."""
+        line = raw.decode(errors="replace").strip("\r")
+        if line == self.table.end:
+            self.complete = True
+            return True
+        canonical = None if line.startswith("\t") else self.table.read(line)
+        if canonical is not None:
+            words, known = self.table.bare(line), self.before.get(canonical)
+            self.rules[canonical] = known if known == words else words      # not another copy of the same
         return False

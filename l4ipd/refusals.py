@@ -101,6 +101,10 @@ class Refusals:
             self.out = True
             monitor.take_down(refusal)
 
+    def raised(self) -> None:
+        """To take it out has raised: the probe that is under way will judge."""
+        self.charged = False
+
     # -- judged
 
     def judged(self, verdict: Verdict, began: float) -> bool:

@@ -34,7 +34,7 @@ class Sensing:
         self.targets = Targets(loop)
         self.hearing = Hearing(loop, Ipfilter())
         self.reaction = Reaction(loop, self.targets, self._heard)
-        self.listener = Listener(loop, self.reaction.weigh, self.reaction.stale, tell)
+        self.listener = Listener(loop, self.reaction.weigh, self.reaction.stale, self.reaction.unreadable, tell)
         self.rules = ResetRules(loop, self.reaction.counted)
 
     def apply(self, settings: Resets | None, tools: Ipfilter, watched: Iterable[Watched], pidfile: str) -> None:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable
 
 from l4ipd import ipfilter
 from l4ipd.child import Child, Exit
+from l4ipd.internal_errors import InternalErrors
 from l4ipd.ipfilter import explain
+from l4ipd.lines import Lines
 from l4ipd.loop import Loop
 from l4ipd.model import Endpoint, Words
 
@@ -25,7 +27,7 @@ Counted = Callable[["dict[str, int]", str], object]     # by name of endpoint; w
 
 def count(loop: Loop, ipnat: Words, timeout: float, endpoints: Iterable[Endpoint], done: Counted) -> None:
     """Count the sessions of ``endpoints`` as of now; ``done`` is called later, in any case."""
-    tally = Tally(endpoints)
+    tally = Tally(endpoints, loop.errors)
 
     def ended(end: Exit) -> None:
         problem = ""
@@ -40,7 +42,7 @@ def count(loop: Loop, ipnat: Words, timeout: float, endpoints: Iterable[Endpoint
 class Tally:
     """Takes a listing as it streams."""
 
-    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
+    def __init__(self, endpoints: Iterable[Endpoint], errors: InternalErrors) -> None:
         self._whose: dict[Side, list[Endpoint]] = {}        # two, where one port serves over tcp and udp
         for endpoint in endpoints:
             for vip in endpoint.vips:
@@ -48,19 +50,17 @@ class Tally:
                 self._whose.setdefault(side, []).append(endpoint)
         self.counts: Counter[str] = Counter()
         self.complete = False                       # the sessions have begun: rules may be many, and cut short
-        self._rest = b""
+        self._errors = errors
+        self._lines = Lines()
 
     def feed(self, chunk: bytes) -> bool:
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        for raw in lines:
-            if self.complete:
-                self._take(raw.decode(errors="replace").rstrip())
-            else:
-                self.complete = raw.strip() == ipfilter.LISTING_END.encode()
-        return False
+        return self._errors.each("a line of ipnat's listing is left out", self._take, self._lines.feed(chunk))
 
-    def _take(self, line: str) -> None:
-        found = SESSION.match(line)
+    def _take(self, line: bytes) -> None:
+        if not self.complete:
+            self.complete = line.strip() == ipfilter.LISTING_END.encode()
+            return
+        found = SESSION.match(line.decode(errors="replace").rstrip())
         if found is None:
             return
         member, port, vip, vip_port, _, _, protocol = found.groups()

@@ -69,6 +69,11 @@ class Sight:
     def stop(self) -> None:
         self.loop.clear(self._timer)
 
+    def raised(self) -> None:
+        """A look has raised: the next one will tell."""
+        if self.blind:
+            self.loop.set(self._timer, self.loop.now + LOOK)
+
     def _sees(self, address: str, doubtful: bool) -> bool:
         """Whether any member has a route; asked once a turn, and as a rule about one member."""
         if self._asked == self.loop.now:

@@ -17,11 +17,13 @@ import stat
 from collections.abc import Callable, Collection
 
 from l4ipd.child import Child, Exit, find_program
+from l4ipd.internal_errors import INTERNAL
 from l4ipd.ipfilter import explain
 from l4ipd.ipmon import Lines, is_record
 from l4ipd.loop import Loop, Timer
 from l4ipd.model import Words
 
+SHELL = "/bin/sh"
 KEEPER = """exec 3<&0
 "$@" </dev/null 3<&- & child=$!
 { while read -r line; do :; done; kill "$child"; } <&3 3<&- >/dev/null 2>&1 & watcher=$!
@@ -31,10 +33,12 @@ kill "$watcher"; wait "$watcher"
 exit "$status"
 """
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0                # seconds between two starts of ipmon
+LEFT_OUT = "a line of ipmon's is left out"
 SETTLED = 0.3                                       # seconds after which a child that is still there works
 STEADY = 60.0                                       # seconds after which a death is no longer one in a row
 CHUNK = 65536
 POLL = 0.1                                          # seconds between two looks at a log file
+PAUSE = 1.0                                         # seconds after an internal error
 PATIENCE = 5.0                                      # seconds that a rotated file may be absent
 KEPT = 3                                            # files that were rotated, the last one included, that are read
 OTHERS_AGAIN = 2.0                                  # seconds until another ipmon is looked for a second time
@@ -67,7 +71,7 @@ class Ipmon:
         self.starts += 1
         self._since = self.loop.clock()
         # 4.1 always writes a pid file: not over that of the system's ipmon (FACTS.md 2f)
-        self._child = Child(self.loop, ("/bin/sh", "-c", KEEPER, "l4ipd", *self.words, "-v", "-P", self.pidfile),
+        self._child = Child(self.loop, (SHELL, "-c", KEEPER, "l4ipd", *self.words, "-v", "-P", self.pidfile),
                             timeout=None, done=self._ended, output=self._took, hold_stdin=True)
         self.loop.set(self._works, self._since + SETTLED)
 
@@ -80,12 +84,17 @@ class Ipmon:
         with contextlib.suppress(OSError):
             os.unlink(self.pidfile)
 
+    def raised(self) -> None:
+        """One of our timers has raised: whatever was to happen happens later."""
+        if not self._stopped and self._child is None:
+            self._retry(INTERNAL)
+
     def _took(self, chunk: bytes) -> bool:
-        for line in self._lines.feed(chunk):
-            if self._stopped:
-                break
-            self.take(line)
-        return self._stopped
+        return self._stopped or self.loop.errors.each(LEFT_OUT, self._take, self._lines.feed(chunk))
+
+    def _take(self, line: bytes) -> bool:
+        self.take(line)
+        return self._stopped                        # by what the line has brought about
 
     def _is_well(self) -> None:
         self.told("")
@@ -98,13 +107,14 @@ class Ipmon:
         if self.loop.clock() - self._since > STEADY:
             self._wait = FIRST_WAIT
         status = end.status if end.status is None or end.status <= 128 else 128 - end.status     # as shells tell it
-        words = end.error or explain(status, end.stderr.decode(errors="replace"), end.timed_out)
+        words = end.error.removeprefix(f"{SHELL}: ") or explain(status, end.stderr.decode(errors="replace"),
+                                                                end.timed_out)
         self._retry(words if words.startswith("ipmon") else f"ipmon: {words}")
 
     def _retry(self, words: str) -> None:
-        self.told(words)
-        self.loop.set(self._again, self.loop.clock() + self._wait)
+        self.loop.set(self._again, self.loop.clock() + self._wait)      # whatever becomes of what is told
         self._wait = min(LONGEST_WAIT, self._wait * 2)
+        self.told(words)
 
 
 class Tail:
@@ -171,6 +181,12 @@ class LogFile:
         while self._tails:
             self._tails.pop().close()
 
+    def raised(self) -> None:
+        """Somewhere on the way of a piece that we have read: that one is lost."""
+        self._proven = False
+        self.loop.set(self._timer, self.loop.clock() + PAUSE)
+        self.told(f"{self.path}: {INTERNAL}")
+
     def _look(self) -> None:
         """One bounded step: read a piece, or at the end see whether the file is still the one it was."""
         more = False
@@ -191,8 +207,7 @@ class LogFile:
             if tail is self._tails[-1] and not self._proven:
                 self._proven = True
                 self.told("")
-            for line in lines:
-                self.take(line)
+            self.loop.errors.each(LEFT_OUT, self.take, lines)
         return more
 
     def _compare(self) -> None:

@@ -172,6 +172,11 @@ class Store:
             assert self._thread is not None
             self._thread.join(LAST_WAIT)
 
+    def raised(self) -> None:
+        """To write has raised: what is to be saved still is."""
+        self._dirty = True
+        self.loop.set(self._timer, self.loop.now + RETRY)
+
     def _write(self) -> None:
         if self._thread is not None and self._thread.is_alive():
             self.loop.set(self._timer, self.loop.now + (WAIT if self._dirty else RETRY))        # a slow disk

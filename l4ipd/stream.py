@@ -26,6 +26,7 @@ from l4ipd import blame, routes
 from l4ipd.checks import REFUSED, Recipe, Tls
 from l4ipd.expects import DIALOG, LIMIT, Reader, after
 from l4ipd.health import Verdict, local
+from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import READ, WRITE
 from l4ipd.sockets import Sockets
 
@@ -90,6 +91,12 @@ class Stream:
         """No verdict is wanted any more."""
         if self._fd >= 0:
             self._close()
+
+    def raised(self) -> None:
+        """One of the states below has raised: our own trouble, whatever the member said."""
+        if self._fd >= 0:
+            self._close(True)
+            self._done(local(INTERNAL))
 
     # -- states
 

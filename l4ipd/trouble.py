@@ -48,6 +48,11 @@ def troubles(daemon: Daemon) -> list[str]:
     if waiting:
         found.append(f"probes are late: {waiting} wait for a free descriptor; raise the limit of open files, "
                      "or probe less often")
+    errors = daemon.loop.errors
+    count = errors.recent()
+    if count:
+        found.append(f"internal errors in the last hour: {count}, the last a {errors.last}: see the log, and please "
+                     "report it")
     local: dict[str, int] = {}
     for monitor in daemon.monitors.values():
         if monitor.trouble:

@@ -16,6 +16,7 @@ from l4ipd import blame, routes
 from l4ipd.checks import OPEN, REFUSED, Recipe
 from l4ipd.expects import LIMIT, got
 from l4ipd.health import Verdict, local
+from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import READ, Loop
 from l4ipd.sockets import FAMILIES, NONBLOCK, TELL_ERRORS, Socket
 
@@ -75,6 +76,11 @@ class Datagram:
     def cancel(self) -> None:
         if self._fd >= 0:
             self._close()
+
+    def raised(self) -> None:
+        """We have raised: our own trouble, whatever the member said."""
+        if self._fd >= 0:
+            self._finish(local(INTERNAL))
 
     def _receive(self) -> None:
         """Take all that has come: it beats a deadline that passes now."""

@@ -94,6 +94,10 @@ class Web:
             self.server.close()
             self.server = None
 
+    def raised(self) -> None:
+        """To listen has raised."""
+        self.loop.set(self._retry, self.loop.now + RETRY)
+
     def _heard(self, event: Event) -> None:
         self.history.heard(event)
         if event.kind == "reloaded":
@@ -190,7 +194,8 @@ def status_json(daemon: Daemon, counts: status.Kernel) -> Iterator[bytes]:
     """One object; its endpoints are the rows of `l4ipctl show --json`, one a line."""
     head = {"version": __version__, "summary": status.summary(daemon), "fit": not trouble.unfit(daemon),
             "troubles": trouble.troubles(daemon), "started": daemon.started, "rules_wanted": len(daemon.rules.want),
-            "rules_loaded": len(daemon.rules.have)}
+            "rules_loaded": len(daemon.rules.have),
+            "internal_errors": {"total": daemon.loop.errors.total, "last_hour": daemon.loop.errors.recent()}}
     yield json.dumps(head)[:-1].encode() + b', "endpoints": ['
     before = b"\n"
     for monitor in list(daemon.monitors.values()):

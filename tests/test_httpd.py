@@ -104,6 +104,14 @@ REQUESTS = [
     (b"what?\r\n\r\n", 400),
     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
     (b"\x00" * 20 + b"\r\n\r\n", 400),
+    (b"GET / HTTP/9.9\r\nHost: a\r\n\r\n", 505),
+    (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+    (b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", 505),
+    (b"HEAD / HTTP/3.0\r\nHost: a\r\n\r\n", 505),
+    (b"GET / HTTP/1.7\r\nHost: a\r\n\r\n", 200),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n", 400),
+    (b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nTRANSFER-ENCODING: chunked\r\n\r\n0\r\n\r\n", 400),
+    (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -9,12 +10,13 @@ from balancer import BAD, GOOD, balancer, cluster, feed, settle, web
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from l4ipd import metrics, rounds
+from l4ipd import metrics, rounds, status, trouble
 from l4ipd.daemon import Daemon, Event
 from l4ipd.health import CODES
 from l4ipd.history import History
 from l4ipd.lateness import Lateness
 from l4ipd.model import Member
+from l4ipd.web import status_json
 
 UNITS = ("seconds", "bytes", "info", "total")
 
@@ -33,6 +35,17 @@ def value(families: dict[str, Metric], sample: str, **labels: str) -> float:
              if each.name == sample and labels.items() <= each.labels.items()]
     assert len(found) == 1, (sample, labels, found)
     return found[0]
+
+
+def test_internal_errors() -> None:
+    with balancer(cluster("www", *web(1))) as daemon:
+        assert value(scrape(daemon), "l4ip_internal_errors_total") == 0 and not trouble.troubles(daemon)
+        daemon.loop.errors.shield("a line", int, "x")
+        daemon.loop.errors.shield("a line", int, "x")
+        assert value(scrape(daemon), "l4ip_internal_errors_total") == 2
+        assert "internal errors in the last hour: 2, the last a ValueError in " in status.summary(daemon)
+        head = json.loads(b"".join(status_json(daemon, {})))
+        assert head["internal_errors"] == {"total": 2, "last_hour": 2} and "internal errors" in head["troubles"][0]
 
 
 def test_endpoints() -> None:

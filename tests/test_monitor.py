@@ -14,6 +14,7 @@ from test_loop import Clock, Sleeper
 
 from l4ipd.checks import Recipe, recipe
 from l4ipd.health import Verdict, local
+from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import RATE, Loop
 from l4ipd.model import Check, Cluster, Endpoint, Member, Service
 from l4ipd.monitor import TRAIL, Monitor
@@ -258,7 +259,7 @@ def test_a_probe_that_cannot_even_be_made_is_our_trouble(world: World, caplog: p
     monitor = world.monitor()
     start, world.rounds.start = world.rounds.start, fail
     world.run(9.0)
-    assert monitor.trouble == "internal error" and not monitor.up and "a bug" in caplog.text
+    assert monitor.trouble == INTERNAL and not monitor.up and "a bug" in caplog.text
     assert world.rounds.flying == 0
     world.rounds.start, world.probes.now = start, GOOD
     world.run(5.0)

@@ -338,7 +338,7 @@ BLAME = {
 }
 
 
-@pytest.mark.parametrize("name", [*BLAME, "0", "99999"])
+@pytest.mark.parametrize("name", [*sorted(BLAME), "0", "99999"])
 def test_blame(name: str) -> None:
     error = int(name) if name.isdigit() else getattr(errno, name)
     verdicts = (blame.at_once(error, "connect"), blame.later(error), blame.broken(error, "L7RSP"),

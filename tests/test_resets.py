@@ -570,7 +570,7 @@ def test_who_writes_notices_a_rotation_late(bench: Bench, log_file: Path) -> Non
         log_file.rename(bench.tmp / f"ipf.log.{number + 2}")
         append(log_file, b"")
         bench.turns(0.03)
-        assert len(reading(log_file)) <= sources.KEPT
+        assert len(reading(log_file)) <= sources.KEPT + 1       # the newest may be a moment old
     append(log_file, line("10.0.0.6"))
     bench.until(lambda: not monitors[4].up)
     bench.until(lambda: reading(log_file) in ([], [str(log_file)]))     # none: no /proc

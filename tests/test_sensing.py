@@ -302,6 +302,26 @@ def test_resets_that_probes_contradict_harm_nobody_and_a_true_one_still_counts(n
         system.wait()
 
 
+def test_a_line_with_a_nul_in_its_port_is_left_out_and_sensing_goes_on(new: Gateway) -> None:
+    port, inside = free_port(), free_port()
+    one = new.web(A, inside)
+    file = new.directory / "ipf.log"
+    file.touch()
+    new.configure(www(port, inside), top=f"resets: {{interface: lo0, source: {file}}}\n", defaults=SLOW)
+    new.start()
+    new.wait_targets(A)
+    new.wait_log("sensed, by ")
+    record = (f"28/11/2026 10:00:00.123456 lo0 @-1:-1 L {A},%s -> 198.51.100.7,5000 PR tcp len 20 40 -AR 0 1 0 IN "
+              "log-tag 4711\n")
+    one.stop()
+    with file.open("a") as log:
+        log.write(record % "8\x000" + record % ("9" * 400) + record % inside)
+    new.wait_log("^www/http/web1 .* up -> down: RST connection refused, seen by ipmon; 0 of 2 up$")
+    new.send(signal.SIGUSR1)
+    new.wait_log("resets: .*ipf.log alive; 1 seen, 1 used, 2 ignored .2 unreadable.")
+    assert not new.lines("internal error")
+
+
 def test_losing_the_device_is_told_once_and_so_is_its_return(new: Gateway) -> None:
     port, inside = free_port(), free_port()
     new.web(A, inside)

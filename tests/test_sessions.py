@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from l4ipd.internal_errors import InternalErrors
 from l4ipd.model import Check, Cluster, Member, Service
 from l4ipd.sessions import Tally
 
@@ -28,7 +29,7 @@ def tally() -> Tally:
     service = Service("http", 80, "tcp", 8080, False, (Check("tcp"),))
     www = Cluster("www", ("203.0.113.10", "203.0.113.20"), (service,), (Member("web2", "10.0.0.12"),))
     six = Cluster("six", ("2001:db8:1::10",), (service,), (Member("a", "fd00::11", port=8086),))
-    return Tally([*www.endpoints(), *six.endpoints()])
+    return Tally([*www.endpoints(), *six.endpoints()], InternalErrors())
 
 
 @pytest.mark.parametrize("lines, counts", [
