@@ -38,7 +38,7 @@ REQUEST_TIME, READER_TIME = 10.0, 30.0              # seconds: for a request to 
 SIGN_OF_LIFE = 10.0                                 # seconds of silence until an empty line is sent
 AGAIN = 10.0                                        # seconds until a socket that could not be had is tried again
 PAUSE = 1.0                                         # seconds without accepting, when there are no descriptors left
-CROWDED = f"{CLIENTS} clients are being served already: try again"
+CROWDED = "%d clients are being served already: try again"
 FAILED = f"{INTERNAL} of l4ipd"
 Answer = Mapping[str, object]
 Request = dict[str, Any]
@@ -249,12 +249,13 @@ class Session:
 class Control:
     """The listening socket, and its clients. ``commands`` are called with a session and the request.
 
-    A command may raise :class:`Refusal`. The socket is at ``path`` from :meth:`open` to :meth:`close`.
+    A command may raise :class:`Refusal`. At most ``clients`` are served at a time. The socket is at ``path`` from
+    :meth:`open` to :meth:`close`.
     """
 
     def __init__(self, loop: Loop, path: str, group: str | None,
-                 commands: Mapping[str, Callable[[Session, Request], object]]) -> None:
-        self.loop, self.path, self.group, self.commands = loop, path, group, commands
+                 commands: Mapping[str, Callable[[Session, Request], object]], clients: int = CLIENTS) -> None:
+        self.loop, self.path, self.group, self.commands, self.most = loop, path, group, commands, clients
         self.sessions: dict[Session, None] = {}     # in the order in which they came
         self._socket: socket.socket | None = None
         self._made: os.stat_result | None = None
@@ -331,9 +332,9 @@ class Control:
 
     def _take_in(self, connection: socket.socket) -> None:
         connection.setblocking(False)
-        if len(self.sessions) >= CLIENTS and not self._make_room():
+        if len(self.sessions) >= self.most and not self._make_room():
             with contextlib.suppress(OSError), connection:
-                connection.send(_line(end(3, error=[CROWDED])))
+                connection.send(_line(end(3, error=[CROWDED % self.most])))
             return
         self.sessions[Session(self, connection)] = None
 

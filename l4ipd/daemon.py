@@ -43,7 +43,7 @@ class Event(NamedTuple):
 class Daemon:
     """The balancer's brain. Create it after daemonizing; :meth:`start` it, then run the loop."""
 
-    def __init__(self, loop: Loop, config: Config, descriptors: int) -> None:
+    def __init__(self, loop: Loop, config: Config, descriptors: int, prober: Prober | None = None) -> None:
         self.loop = loop
         self.config = Config()
         self.dialect = Dialect(sure=False)
@@ -51,7 +51,7 @@ class Daemon:
         self.groups: dict[str, list[Monitor]] = {}  # by service
         self.owner: dict[str, Monitor] = {}         # every rule that the configuration can want -> whose it is
         self.listeners: list[Callable[[Event], object]] = [_log_event]
-        self.prober = Prober(loop)
+        self.prober = prober or Prober(loop)
         self.sight = Sight(loop, self._addresses, lambda kind, text, level: self.tell(Event(kind, "", text, level)))
         self.rounds = Rounds(loop, descriptors, self.prober.start, changed=self._changed, decided=self._decided,
                              spoiled=lambda monitor, verdict, began: self.sight.spoils(

@@ -46,6 +46,7 @@ log = logging.getLogger("demo")
 def run(verbose: bool) -> int:
     """The whole tour, until ^C."""
     from l4ipd import logs, main
+    from l4ipd.descriptors import CHILD, opened
     from l4ipd.rehearsal import Rehearsal
 
     for port in (PORT, *SERVERS.values()):
@@ -58,7 +59,8 @@ def run(verbose: bool) -> int:
     options = argparse.Namespace(config="the demo", verbose=verbose)
     with contextlib.ExitStack() as stack:
         stack.callback(rehearsal.stop)
-        main.run(options, rehearsal.adapt(config), rehearsal, guide=Tour)
+        config = rehearsal.adapt(config)
+        main.run(options, config, main.set_aside(config, opened() + (1 + len(SERVERS)) * CHILD), rehearsal, guide=Tour)
     return 0
 
 

@@ -9,7 +9,7 @@ import logging
 import time
 
 from l4ipd.commands import Commands, Reload
-from l4ipd.control import Control, Unusable
+from l4ipd.control import CLIENTS, Control, Unusable
 from l4ipd.daemon import Daemon, Event
 from l4ipd.loop import Loop
 from l4ipd.model import Config
@@ -23,8 +23,8 @@ log = logging.getLogger("l4ipd.control")
 class Desk:
     """To be made before the daemon is started: it tells the daemon what an earlier run left behind."""
 
-    def __init__(self, loop: Loop, daemon: Daemon, config: Config, reload: Reload) -> None:
-        self.loop, self.daemon = loop, daemon
+    def __init__(self, loop: Loop, daemon: Daemon, config: Config, reload: Reload, clients: int = CLIENTS) -> None:
+        self.loop, self.daemon, self._clients = loop, daemon, clients
         self.notifier = Notifier(loop, daemon, config.notify)
         self.store = Store(loop, config.state, self._snapshot)
         self.commands = Commands(daemon, reload, self.store).by_name()
@@ -54,7 +54,7 @@ class Desk:
 
     def _open(self, settings: ControlSettings) -> None:
         """Listen there; with another path, the old socket goes only when the new one is there."""
-        old, new = self.control, Control(self.loop, settings.path, settings.group, self.commands)
+        old, new = self.control, Control(self.loop, settings.path, settings.group, self.commands, self._clients)
         if old is not None and old.path == settings.path:
             old.retire()
             self.control = None

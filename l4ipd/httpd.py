@@ -59,8 +59,9 @@ class Server:
     """Listens, and hands requests to ``handler``. Raises OSError if it cannot listen. All answers get ``headers``."""
 
     def __init__(self, loop: Loop, address: str, port: int, handler: Callable[[Request], Answer],
-                 headers: Mapping[str, str] | None = None) -> None:
+                 headers: Mapping[str, str] | None = None, clients: int | None = None) -> None:
         self.loop, self.handler, self.headers = loop, handler, headers or {}
+        self._most = min(CLIENTS, clients or CLIENTS)
         self.clients: dict[Client, None] = {}       # the oldest first
         self._queue: deque[Client] = deque()        # who wants its next piece
         self._turn = Timer(self._produce)
@@ -136,7 +137,7 @@ class Server:
             self.loop.set(self._accept_again, self.loop.now + 1.0)
             return
         try:
-            if len(self.clients) >= CLIENTS:
+            if len(self.clients) >= self._most:
                 self._make_room()
             self.clients[Client(self, connection)] = None
         except Exception:                           # whoever keeps the traceback would keep the connection

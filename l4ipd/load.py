@@ -13,6 +13,7 @@ from l4ipd import probe
 from l4ipd.child import find_program
 from l4ipd.config import ConfigError, locate, parse
 from l4ipd.daemon import Daemon, Event
+from l4ipd.descriptors import Room
 from l4ipd.internal_errors import INTERNAL
 from l4ipd.model import Config
 from l4ipd.rehearsal import Rehearsal
@@ -94,11 +95,12 @@ class Reloader:
     """SIGHUP and `l4ipctl reload`. The file is read by a thread, so that the loop goes on meanwhile.
 
     A bad configuration changes nothing. Requests that come while a file is being read are served together by one more
-    reading, since the file may have changed.
+    reading, since the file may have changed. It must fit into the ``room`` that is there for it, too.
     """
 
-    def __init__(self, daemon: Daemon, path: str, rehearsal: Rehearsal | None) -> None:
-        self.daemon, self.path, self.rehearsal = daemon, path, rehearsal
+    def __init__(self, daemon: Daemon, path: str, rehearsal: Rehearsal | None,
+                 room: Room | None = None) -> None:
+        self.daemon, self.path, self.rehearsal, self.room = daemon, path, rehearsal, room
         self._asked: list[Done] = []
         self._served: list[Done] = []
 
@@ -117,12 +119,14 @@ class Reloader:
     def _load(self) -> Config | list[str]:
         """In the thread: the configuration, or what is wrong."""
         try:
-            return load(self.path, again=True)
+            config = load(self.path, again=True)
         except Refused as refusal:
             return str(refusal).splitlines()
         except Exception:
             self.daemon.loop.errors.note("a reload of the configuration")
             return [f"{self.path}: {INTERNAL}"]
+        reason = self.room.refuses(config) if self.room is not None else ""
+        return [f"{self.path}: {reason}"] if reason else config
 
     def _take(self, result: Config | list[str]) -> None:
         good = not isinstance(result, list)
@@ -148,6 +152,8 @@ class Reloader:
         if self.rehearsal is not None:
             config = self.rehearsal.adapt(config)
         probe.use_prepared()
+        if self.room is not None:
+            self.daemon.rounds.limit = self.room.probes(config)
         before = self.daemon.config
         later = [key for key in ("pidfile", "log") if getattr(before, key) != getattr(config, key)]
         lines = [self.daemon.reload(config), *(f"{key}: the change takes effect at the next start" for key in later)]

@@ -6,7 +6,6 @@ import argparse
 import gc
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,23 +16,22 @@ import daemon as python_daemon
 
 from l4ipd import __version__, logs, pidfile, plan, status
 from l4ipd.child import Child, Exit, end_all
-from l4ipd.command import places
 from l4ipd.config_warnings import warnings
 from l4ipd.control import is_served
 from l4ipd.daemon import Daemon
+from l4ipd.descriptors import CHILD, Room, TooFew, opened
 from l4ipd.desk import Desk
-from l4ipd.estimate import estimate
+from l4ipd.estimate import Estimate, estimate
 from l4ipd.ipfilter import REMEDIES, explain
 from l4ipd.kernel import Look, look
 from l4ipd.load import Refused, Reloader, load, missing_tools
 from l4ipd.loop import Loop
 from l4ipd.model import Config, Ipfilter
+from l4ipd.probe import Prober
 from l4ipd.rehearsal import Rehearsal
-from l4ipd.sockets import WAITING
 from l4ipd.web import Web
 
 DEFAULT_CONFIG = "/usr/local/etc/l4ip.conf"
-RESERVE = 64 + WAITING                              # descriptors that probes leave to others, if there are enough
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
 log = logging.getLogger("l4ipd")
 
@@ -108,7 +106,7 @@ def check(config: Config) -> int:
     lines = plan.all_up(config)
     print("".join(f"{line}\n" for line in lines), end="", flush=True)
     load = estimate(config)
-    for warning in (*warnings(config), *missing_tools(config), *load.warnings(descriptors(RESERVE), places())):
+    for warning in (*warnings(config), *missing_tools(config), *shortages(config, load)):
         print(f"warning: {warning}", file=sys.stderr)
     print(f"load: {load}", file=sys.stderr)
     refusal = rehearse(config.ipfilter, lines)
@@ -117,6 +115,15 @@ def check(config: Config) -> int:
         return 1
     print("configuration OK", file=sys.stderr)
     return 0
+
+
+def shortages(config: Config, load: Estimate) -> list[str]:
+    """What this machine does not have enough of, as far as a process with our limits can tell."""
+    try:
+        budget = Room(config, 3).budget
+    except TooFew as problem:
+        return [str(problem)]
+    return load.warnings(budget.probes, budget.commands)
 
 
 def rehearse(settings: Ipfilter, lines: list[str]) -> str:
@@ -147,6 +154,7 @@ def serve(options: argparse.Namespace, config: Config, stack: ExitStack) -> int:
         config = rehearsal.adapt(config)
     path = os.path.abspath(options.pidfile or config.pidfile)
     left_behind = look_first(path, config.control.path)
+    room = set_aside(config, (opened() if options.foreground else 3) + (CHILD if rehearsal is not None else 0))
     for warning in missing_tools(config):
         print(f"warning: {warning}", file=sys.stderr)
     options.config = os.path.abspath(options.config)
@@ -164,7 +172,7 @@ def serve(options: argparse.Namespace, config: Config, stack: ExitStack) -> int:
         return 1
     if left_behind is not None:
         log.warning("%s was left behind by process %s, which is gone: replaced", path, left_behind or "?")
-    run(options, config, rehearsal)
+    run(options, config, room, rehearsal)
     return 0
 
 
@@ -184,15 +192,24 @@ def look_first(path: str, control: str) -> int | None:
     return left_behind
 
 
-def run(options: argparse.Namespace, config: Config, rehearsal: Rehearsal | None = None,
+def set_aside(config: Config, already: int) -> Room:
+    """The descriptors, shared out; so many are open ``already``."""
+    try:
+        return Room(config, already)
+    except TooFew as problem:
+        raise Refused(str(problem)) from None
+
+
+def run(options: argparse.Namespace, config: Config, room: Room, rehearsal: Rehearsal | None = None,
         guide: Callable[[Loop, Daemon], Guide] | None = None) -> None:
     """The daemon's life, from a loop that nobody has forked from. A ``guide`` walks along in the demo."""
     loop = Loop()
-    daemon = Daemon(loop, config, descriptors(RESERVE))
+    budget = room.budget
+    daemon = Daemon(loop, config, budget.probes, Prober(loop, budget.commands, budget.spare))
     daemon.rounds.verbose = options.verbose
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.on_signal(signum, lambda: stop(daemon))
-    reloader = Reloader(daemon, options.config, rehearsal)
+    reloader = Reloader(daemon, options.config, rehearsal, room)
     loop.on_signal(signal.SIGHUP, reloader)
     for name in ("SIGUSR1", "SIGINFO"):
         if hasattr(signal, name):
@@ -201,8 +218,8 @@ def run(options: argparse.Namespace, config: Config, rehearsal: Rehearsal | None
     log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()), options.config)
     for warning in warnings(config):
         log.warning("%s", warning)
-    desk = Desk(loop, daemon, config, reloader)
-    site = Web(loop, daemon)
+    desk = Desk(loop, daemon, config, reloader, budget.clients)
+    site = Web(loop, daemon, budget.clients)
 
     def begin() -> None:
         daemon.start()
@@ -243,18 +260,6 @@ def show(daemon: Daemon) -> None:
             log.info("%s", line)
 
     look(daemon.loop, daemon.nat, seen)
-
-
-def descriptors(reserve: int) -> int:
-    """Raise the limit of open files as far as we may, and say how many of them probes may use."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-        except (OSError, ValueError):
-            pass                                    # then with what there is
-    return (1 << 20) if soft == resource.RLIM_INFINITY else max(1, soft - min(reserve, soft // 2))
 
 
 if __name__ == "__main__":

@@ -36,12 +36,14 @@ class Probe(Protocol):
 
 
 class Prober:
-    """Starts probes, and owns what they share: sockets, and the places for commands."""
+    """Starts probes, and owns what they share: sockets, of which ``spare`` of a kind may wait, and ``commands`` places
+    for commands.
+    """
 
-    def __init__(self, loop: Loop, commands: int | None = None) -> None:
+    def __init__(self, loop: Loop, commands: int | None = None, spare: int | None = None) -> None:
         self.loop = loop
         self.commands = Commands(loop, commands or places())
-        self._sockets = [Sockets(loop, *kind) for kind in KINDS]
+        self._sockets = [Sockets(loop, *kind, spare) for kind in KINDS]
         self._pingers = Pinger(loop, False), Pinger(loop, True)
 
     def start(self, recipe: Recipe, done: Done) -> Probe:

@@ -20,6 +20,7 @@ blocks only itself, is named, and is tried again later.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -321,7 +322,8 @@ class Reconciler:
 
     def _words(self, end: Exit) -> str:
         if end.status is None:
-            return f"{end.error}: name it in the configuration, {self.table.key}"
+            named = end.errno not in (errno.ENOENT, errno.EACCES, errno.ENOEXEC)
+            return end.error if named else f"{end.error}: name it in the configuration, {self.table.key}"
         return explain(end.status, end.stderr.decode(errors="replace"), end.timed_out)
 
 

@@ -51,20 +51,20 @@ def _c_connect() -> Callable[[int, bytes, int], int] | None:
 
 
 CONNECT = _c_connect()
-WAITING = 2 * len(KINDS) * SPARE if CONNECT is not None else 0   # descriptors, in all
+LISTS = 2 * len(KINDS) if CONNECT is not None else 0     # of sockets that wait, each with at most SPARE of them
 
 
 class Sockets:
     """Those of one of KINDS.
 
     Where we speak first, the last ACK of the handshake goes with our first bytes, or our RST. A member that speaks
-    first would wait for it: 200 ms on Linux, which alone can be told so.
+    first would wait for it: 200 ms on Linux, which alone can be told so. At most ``spare`` wait, dissolved or ended.
     """
 
-    def __init__(self, loop: Loop, inet6: bool, listens: bool) -> None:
+    def __init__(self, loop: Loop, inet6: bool, listens: bool, spare: int | None = None) -> None:
         self.loop = loop
         self._family, self._defer = FAMILIES[inet6], None if listens else DEFER
-        self._most = SPARE if CONNECT is not None else 0
+        self._most = (SPARE if spare is None else spare) if CONNECT is not None else 0
         self._connect = CONNECT or (lambda fd, address, size: -1)
         self._dissolved: list[Socket] = []
         self._ended: deque[Socket] = deque()        # by both sides

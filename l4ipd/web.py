@@ -64,8 +64,8 @@ class Glance:
 class Web:
     """Follows the `http:` of the daemon's configuration, at the start and at every reload."""
 
-    def __init__(self, loop: Loop, daemon: Daemon) -> None:
-        self.loop, self.daemon = loop, daemon
+    def __init__(self, loop: Loop, daemon: Daemon, clients: int | None = None) -> None:
+        self.loop, self.daemon, self._clients = loop, daemon, clients
         self.history = History()
         self.lateness = Lateness(loop)
         self.glance = Glance(loop, daemon)
@@ -108,7 +108,7 @@ class Web:
 
         assert self._at is not None
         try:
-            self.server = httpd.Server(self.loop, *self._at, self.respond, HEADERS)
+            self.server = httpd.Server(self.loop, *self._at, self.respond, HEADERS, self._clients)
         except OSError as error:
             self._complain(error)
             self.loop.set(self._retry, self.loop.now + RETRY)

@@ -25,7 +25,7 @@ LAYERS = {
     4: {"refusals",
         "monitor", "rounds", "daemon", "status", "trouble", "survey", "history", "metrics", "page", "web", "commands",
         "checking", "disabling", "notify", "desk"},
-    5: {"main", "ctl", "load", "rehearsal", "demo", "logs", "pidfile"},
+    5: {"descriptors", "main", "ctl", "load", "rehearsal", "demo", "logs", "pidfile"},
 }
 WORLDLY = {"os", "socket", "select", "selectors", "time", "signal", "subprocess", "random", "logging", "threading",
            "asyncio", "ssl", "pathlib", "io", "shutil", "tempfile"}
