@@ -196,6 +196,7 @@ class Daemon:
 
     def reload(self, config: Config) -> str:
         """Like :meth:`apply`, and say it."""
+        self.sensing.hearing.forget()               # the operator may have changed other rules
         summary = self.apply(config)
         self.rules.hurry()
         self.tell(Event("reloaded", "", f"configuration reloaded: {summary}"))

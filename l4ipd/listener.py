@@ -35,6 +35,7 @@ class Listener:
         self.hearsay = False                        # others may have written what we read
         self._source: sources.Ipmon | sources.LogFile | None = None
         self._started_as: tuple[object, ...] = ()
+        self._program = ""                          # that is our ipmon
         self._said = False
         self._began, self._began_at = "", 0.0       # when this ipmon was started: local time, and on our clock
 
@@ -46,11 +47,12 @@ class Listener:
             return
         self.stop()
         self.source, self._started_as = source, wanted
+        self._program = program[0] if program else ""
         self.alive, self.problem, self._said, self._began = False, "", False, ""
         self.hearsay = False
         if source == "ipmon":
             self._source = sources.Ipmon(self.loop, program, pidfile, self.take, self._told, self._begin)
-            sources.others(self.loop, program[0], self._others)
+            self.look_around()
         elif source not in ("no", "counters"):
             self._source = sources.LogFile(self.loop, source, self.take, self._told, self._opened)
         if self._source is not None:
@@ -60,6 +62,11 @@ class Listener:
         if self._source is not None:
             self._source.stop()
             self._source = None
+
+    def look_around(self) -> None:
+        """Is there another reader of the log?"""
+        if self.source == "ipmon":
+            sources.others(self.loop, self._program, self._others)
 
     def _others(self, pids: list[int]) -> None:
         if pids and self.source == "ipmon":

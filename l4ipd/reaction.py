@@ -23,9 +23,9 @@ log = logging.getLogger("l4ipd.resets")
 
 
 class Reaction:
-    """Weighs resets, and counts them. ``heard(target)`` is told of every one that somebody caused who is not we."""
+    """Weighs resets, and counts them. ``heard()`` is told of every one that somebody caused who is not we."""
 
-    def __init__(self, loop: Loop, targets: Targets, heard: Callable[[Target], object]) -> None:
+    def __init__(self, loop: Loop, targets: Targets, heard: Callable[[], object]) -> None:
         self.loop, self.targets, self.heard = loop, targets, heard
         self.action = "refused"
         self.seen = self.used = 0
@@ -56,11 +56,11 @@ class Reaction:
         self.ignored["unreadable"] += 1
 
     def _judge(self, target: Target, reset: Reset, hearsay: bool) -> None:
+        self.heard()
         up = target.eligible
         if not up:
             self.ignored["down"] += reset.times
             return
-        self.heard(target)
         if reset.refused is None and not self._warned:
             self._warned = True
             log.warning("ipmon runs without -v, so that refused connections cannot be told from those that were reset: "

@@ -20,7 +20,7 @@ from l4ipd.loop import Loop
 from l4ipd.model import Ipfilter, Resets
 from l4ipd.reaction import WORDS, Reaction
 from l4ipd.resetrules import ResetRules
-from l4ipd.targets import Target, Targets, Watched
+from l4ipd.targets import Targets, Watched
 
 ECHO, LATE_ECHO = 0.3, 1.5                          # seconds until a record of our own refused probe must have come
 
@@ -32,14 +32,15 @@ class Sensing:
         self.settings: Resets | None = None
         self.modern = True                          # this IPFilter is no 4.1, whose ipmon is up to a second late
         self.targets = Targets(loop)
-        self.hearing = Hearing(loop, Ipfilter())
-        self.reaction = Reaction(loop, self.targets, self._heard)
+        self.hearing = Hearing(loop, Ipfilter(), lambda: self.listener.look_around())
+        self.reaction = Reaction(loop, self.targets, self.hearing.heard)
         self.listener = Listener(loop, self.reaction.weigh, self.reaction.stale, self.reaction.unreadable, tell)
         self.rules = ResetRules(loop, self.reaction.counted)
 
     def apply(self, settings: Resets | None, tools: Ipfilter, watched: Iterable[Watched], pidfile: str) -> None:
         """Take over a configuration, the first or another one."""
         self.settings, self.hearing.tools = settings, tools
+        self.hearing.forget()
         watched = list(watched) if settings is not None else []
         self.targets.aim(watched)
         self.rules.use(tools, settings, [each.endpoint for each in watched])
@@ -52,6 +53,7 @@ class Sensing:
     def stop(self, remove: bool) -> None:
         """Listen no more. The rules stay, unless they are to be removed."""
         self.listener.stop()
+        self.hearing.forget()
         self.rules.stop(remove)
 
     def probe_refused(self, each: Watched, verdict: Verdict) -> None:
@@ -62,10 +64,8 @@ class Sensing:
             return
         self.targets.owe(targets[0], ECHO if self.modern and self.settings.source == "ipmon" else LATE_ECHO)
         if each.eligible and self.settings.source != "counters":
-            self.hearing.doubt((endpoint.address, endpoint.member_port), endpoint.name)
-
-    def _heard(self, target: Target) -> None:
-        self.hearing.heard((target.address, target.port))
+            place = endpoint.protocol, endpoint.address, endpoint.member_port
+            self.hearing.doubt(place, endpoint.name, each.passes)
 
     # -- what it says
 

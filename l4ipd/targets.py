@@ -18,6 +18,7 @@ class Watched(Protocol):
     """What is asked of an endpoint's monitor."""
 
     endpoint: Endpoint
+    passes: int
 
     @property
     def eligible(self) -> bool: ...

@@ -43,7 +43,7 @@ def troubles(daemon: Daemon) -> list[str]:
         found.append(f"sensing of resets is lost: {sensing.listener.problem}")
     elif sensing.settings is not None and sensing.hearing.deaf:
         found.append("sensing of resets seems deaf: probes were refused while clients were forwarded, and no reset "
-                     "was seen; see l4ip.conf(5), resets")
+                     "was seen; see l4ipd(8), SENSING RESETS; a reload forgets it")
     waiting = daemon.rounds.waiting
     if waiting:
         found.append(f"probes are late: {waiting} wait for a free descriptor; raise the limit of open files, "

@@ -102,6 +102,7 @@ class Watched:
     """An endpoint of which resets tell."""
 
     eligible = True
+    passes = 0
 
     def __init__(self, protocol: str, address: str, port: int) -> None:
         self.endpoint = Endpoint("a/b/c", "a", "b", "c", ("203.0.113.1",), 80, protocol, False, address, port, 1, False,
@@ -121,7 +122,7 @@ def test_lines_of_ipmon(loop: Loop, record: bytes) -> None:
     watched = [Watched("tcp", "10.0.0.2", 8080), Watched("udp", "10.0.0.2", 53), Watched("udp", "fd00::2", 53)]
     targets = Targets(loop)
     targets.aim(watched)
-    reaction = Reaction(loop, targets, lambda target: None)
+    reaction = Reaction(loop, targets, lambda: None)
     listener = Listener(loop, reaction.weigh, reaction.stale, reaction.unreadable, lambda kind, text, level: None)
     listener.tag = 4711
     source = Ipmon(loop, ("ipmon",), "/nonexistent", listener.take, lambda problem: None)

@@ -226,7 +226,18 @@ def test_deaf_sensing_is_noticed(new: Gateway) -> None:
     one.stop()
     wait("somebody notices", lambda: ask(port) is None or new.lines("^sensing seems deaf: www/http/web1 refuses"))
     new.wait_log("^www/http/web1 .* up -> down: L4CON")
-    assert len(new.lines("seems deaf")) == 1
+    wait("it is told", lambda: new.lines("^sensing seems deaf"))
+    new.send(signal.SIGUSR1)
+    new.wait_log("sensing of resets seems deaf: .*; a reload forgets it")
+    new.wait_log("^resets: ipmon deaf?")
+    new.configure(www(port, inside), top="resets: {interface: lo0, source: counters}\n",
+                  defaults="{interval: 700ms, timeout: 200ms, rise: 1, fall: 5}")
+    new.send(signal.SIGHUP)
+    new.wait_log("configuration reloaded: ")
+    told = len(new.lines("seems deaf"))
+    new.send(signal.SIGUSR1)
+    new.wait_log("^resets: counters alive")
+    assert len(new.lines("seems deaf")) == told, "its own advice ends it"
     new.stop()
     new.kernel.run("ipf", "-r", "-f", "-", stdin=KEEP_STATE)
 
