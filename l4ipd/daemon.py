@@ -12,13 +12,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from l4ipd import checks, ipfilter, plan
+from l4ipd.events import Event as Event
 from l4ipd.loop import Loop
 from l4ipd.model import Config, changes
 from l4ipd.monitor import Monitor
 from l4ipd.nat import Dialect, NatTable, find_dialect
+from l4ipd.news import News, Past
 from l4ipd.probe import Prober
 from l4ipd.reconcile import Reconciler
 from l4ipd.resets import Sensing
@@ -28,16 +29,6 @@ from l4ipd.state import Saved
 
 STOP_WAIT = 2.0                                     # seconds that a stop waits for rules to be as they should
 log = logging.getLogger("l4ipd")
-
-
-class Event(NamedTuple):
-    """Something that people and programs may want to hear of. ``name`` is an endpoint, a service, or empty."""
-
-    kind: str                                       # up down disabled enabled all-down repaired reloaded
-                                                    # reload-failed sensing-lost sensing-back blind sighted
-    name: str
-    text: str
-    level: int = logging.INFO
 
 
 class Daemon:
@@ -61,45 +52,53 @@ class Daemon:
         self.saved = Saved()                        # what an earlier run left behind; to be set before the start
         self.disabled: dict[str, float] = {}        # by the operator: endpoint -> since when, seconds since the epoch
         self._cut: set[str] = set()                 # disabled endpoints whose sessions are to end at once
-        self._none_told: set[str] = set()           # services of which it was said that no member is up
         self._keep: dict[str, bool] = {}            # by service: when_all_down: keep
         self._serving: dict[str, tuple[str, ...]] = {}
         self._wanted: dict[str, list[str]] = {}     # by service
         self._dirty: set[str] = set()               # services whose rules have to be planned anew
         self._undecided: set[str] = set()           # endpoints without any outcome yet
-        self.known_down: set[str] = set()           # endpoints that were down when last heard of, without a verdict yet
         self._adopted = False
         self._asking = False                        # find_dialect is under way
         self._old_tags: set[str] = set()
-        self._counts: dict[str, int] = {}           # by service: who is eligible, as far as this turn had to count
-        loop.hook(self._replan)
+        self._tallies: dict[str, plan.Tally] = {}   # by service, as far as this turn had to count
+        self.news = News(self.tell, members=self._members, tally=self.tally, kept=self._is_kept)
+        loop.hook(self._turn)
         self._first_config = config
         self.nat = NatTable(config.ipfilter, self.dialect, self._known)
         self.rules = Reconciler(loop, self.nat.table, config.ipfilter.timeout, config.ipfilter.resync,
                                 removal=self._removal, listed=self._listed, repaired=self._repaired)
-        self.rules.pause = True                     # until we know the dialect
         self.sensing = Sensing(loop, lambda kind, text, level: self.tell(Event(kind, "", text, level)))
         self.rounds.refused = self.sensing.probe_refused
 
     # -- life
 
     def start(self) -> None:
-        """Begin probing, and find out what the tools understand; then the kernel's rules are read and adopted."""
+        """Begin probing, read the kernel's rules and adopt them, and find out what the tools understand."""
         self.sensing.rules.remember(self.saved.tables, self.saved.tags, self.saved.counts)
+        self.rules.look_only = True                 # until we know the dialect
         self.apply(self._first_config)
         self._restore()
-        find_dialect(self.loop, self.config.ipfilter, self._speak)
+        self._ask()
+        self.loop.later(self.config.ipfilter.timeout, self._no_table)
 
     def _restore(self) -> None:
-        """What the operator disabled stays so; and what is down as it was has been down since then."""
-        self.disabled = {name: when for name, when in self.saved.disabled.items() if name in self.monitors}
-        for name, monitor in self.monitors.items():
-            monitor.disabled = name in self.disabled
-            monitor.since -= self.saved.since(name, False, time.time())
-            if not self.saved.states.get(name, (True, 0.0))[0]:
-                self.known_down.add(name)
+        """What the operator disabled stays so; and what is as it was is no news."""
+        now = time.time()
+        self.disabled = {name: now if when is None else when for name, when in self.saved.disabled.items()
+                         if name in self.monitors}
+        for name in self.disabled:
+            self.monitors[name].disabled = True
+        past = {name: Past(up, self.loop.now - self.saved.age(name, now))
+                for name, (up, _) in self.saved.states.items() if name in self.monitors}
+        down = {name for name, each in past.items() if not each.up} | self.disabled.keys()
+        self.news.remember(past, [group for group, members in self.groups.items()
+                                  if all(monitor.endpoint.name in down for monitor in members)])
         if self.disabled:
             log.info("still disabled by the operator: %s", ", ".join(self.disabled))
+
+    def _ask(self) -> None:
+        self._asking = True
+        find_dialect(self.loop, self.config.ipfilter, self._speak)
 
     def _speak(self, dialect: Dialect) -> None:
         """The tools have answered. If ipnat could not, it is asked again as soon as it works."""
@@ -109,14 +108,12 @@ class Daemon:
         if dialect.version and dialect.sure and dialect != known:
             log.info("IPFilter %s; ipnat %s", dialect.version, "ends the sessions of failed members (-p)"
                      if dialect.purge else "cannot end sessions (no -p): those of failed members end in their own time")
-        paused, self.rules.pause = self.rules.pause, False
-        if dialect != known or paused:
-            self._use_table()
+        self.rules.look_only = False
+        self.nat.speak(dialect)
+        self._use_table()
 
     def _use_table(self) -> None:
-        settings = self.config.ipfilter
-        self.nat = NatTable(settings, self.dialect, self._known, self._old_tags)
-        self.rules.use(self.nat.table, settings.timeout, settings.resync)
+        self.rules.use(self.nat.table, self.config.ipfilter.timeout, self.config.ipfilter.resync)
 
     def apply(self, config: Config) -> str:
         """Take over a configuration, the first or another. Unchanged endpoints keep everything; says what changed."""
@@ -141,8 +138,8 @@ class Daemon:
                                                                for check in endpoint.checks))
                 if known is not None:
                     monitor.inherit(known)
-                    if known.verdict is not None and not known.up:
-                        self.known_down.add(endpoint.name)
+                    if known.seen == "down":
+                        self.news.past[endpoint.name] = Past(False, known.since)
                     known.stop()
                     changed += 1
                 self.monitors[endpoint.name] = monitor
@@ -152,7 +149,7 @@ class Daemon:
         for gone in old.values():
             gone.stop()
             self._undecided.discard(gone.endpoint.name)
-            self.known_down.discard(gone.endpoint.name)
+            self.news.forget(gone.endpoint.name)
             self.disabled.pop(gone.endpoint.name, None)
             self._cut.discard(gone.endpoint.name)
         owner = self.owner
@@ -163,6 +160,7 @@ class Daemon:
                 self._old_tags.add(before.ipfilter.tag)
             if (config.ipfilter.ipnat, config.ipfilter.ipf) != (before.ipfilter.ipnat, before.ipfilter.ipf):
                 self.dialect = replace(self.dialect, sure=False)
+            self.nat = NatTable(config.ipfilter, self.dialect, self._known, self._old_tags)
             self._use_table()
         self.rounds.bunch(sum(1 / monitor.endpoint.checks[0].interval for monitor in self.monitors.values()))
         self.sensing.apply(config.resets, config.ipfilter, self.monitors.values(),
@@ -176,7 +174,8 @@ class Daemon:
         for monitor in self.monitors.values():
             groups[monitor.endpoint.group].append(monitor)
         self.groups = dict(groups)
-        self._counts.clear()
+        self._tallies.clear()
+        self.news.keep_only(self.groups)
         self.owner = {line: monitor for monitor in self.monitors.values() for line in self.lines(monitor)}
         self._keep = {f"{cluster.name}/{service.name}": cluster.keep
                       for cluster in self.config.clusters for service in cluster.services}
@@ -189,8 +188,9 @@ class Daemon:
         """A rule in the kernel that belongs to another endpoint now, by a new name: that one is up as the last was."""
         for line in self.owner.keys() & before.keys() & self.rules.have.keys():
             monitor, last = self.owner[line], before[line]
-            if monitor is not last and last.eligible and monitor.verdict is None and not monitor.up:
+            if monitor is not last and last.eligible and monitor.seen == "unknown":
                 monitor.adopt()
+                monitor.resume(last.since)
                 group = monitor.endpoint.group
                 self._serving[group] = (*self._serving.get(group, ()), monitor.endpoint.name)
 
@@ -207,6 +207,7 @@ class Daemon:
         if self.stopping:
             self.loop.stop()
             return
+        self.news.settle()
         self.stopping = True
         for monitor in self.monitors.values():
             monitor.stop()
@@ -228,22 +229,19 @@ class Daemon:
 
     def disable(self, monitors: Sequence[Monitor], now: bool) -> None:
         """Take endpoints out, whatever their probes say. Sessions are left to finish or, with ``now``, cut off."""
-        had = {monitor.endpoint.group: None for monitor in monitors if monitor.eligible}
         for monitor in monitors:
             endpoint = monitor.endpoint
             monitor.disable()
             self.disabled[endpoint.name] = time.time()
             (self._cut.add if now else self._cut.discard)(endpoint.name)
             self._dirty.add(endpoint.group)
-        self._counts.clear()
+            self.news.touch(endpoint.group)
+        self._tallies.clear()
         for monitor in monitors:
             endpoint = monitor.endpoint
-            self.tell(Event("disabled", endpoint.name,
-                            f"{endpoint.name} {endpoint.where} {'up' if monitor.up else 'down'} -> disabled: by the "
-                            f"operator, its sessions {'are cut off' if now else 'may finish'}; "
-                            f"{self._count(endpoint.group)}"))
-        for group in had:
-            self._tell_if_none(group)
+            self.tell(Event("disabled", endpoint.name, f"{endpoint.name} {endpoint.where} {monitor.seen} -> disabled: "
+                            f"by the operator, its sessions {'are cut off' if now else 'may finish'}; "
+                            f"{self.tally(endpoint.group)}"))
 
     def enable(self, monitors: Sequence[Monitor]) -> None:
         """Put endpoints back: each is checked first, then added."""
@@ -253,16 +251,22 @@ class Daemon:
             self.disabled.pop(endpoint.name, None)
             self._cut.discard(endpoint.name)
             self._dirty.add(endpoint.group)
-            self._counts.clear()
+            self._tallies.clear()
+            self.news.again(endpoint.group)
             monitor.hasten()
             self.tell(Event("enabled", endpoint.name, f"{endpoint.name} {endpoint.where} disabled -> enabled: by the "
-                            f"operator, to be checked first; {self._count(endpoint.group)}"))
+                            f"operator, to be checked first; {self.tally(endpoint.group)}"))
 
     # -- from states to rules
 
+    def _turn(self) -> None:
+        """The hook of the loop."""
+        self._tallies.clear()
+        self.news.settle()
+        self._replan()
+
     def _replan(self) -> None:
-        """The hook of the loop: what has changed since the reconciler was last free, as one wanted set."""
-        self._counts.clear()
+        """What has changed since the reconciler was last free, as one wanted set."""
         if not self._dirty or self.stopping or self.rules.busy:
             return
         for group in self._dirty & self.groups.keys():
@@ -310,72 +314,62 @@ class Daemon:
     def _listed(self) -> None:
         """The kernel's table has been read."""
         if not self.dialect.sure and not self._asking:
-            self._asking = True
-            find_dialect(self.loop, self.config.ipfilter, self._speak)
+            self._ask()
         if not self._adopted:
             self._adopted = True
             self._adopt()
+            self.news.begin()
         self.nat.listed(self.rules.have, self.rules.want)
+
+    def _no_table(self) -> None:
+        """The table has not been read in time: nobody can wait for ever."""
+        if not self._adopted:
+            self.news.begin()
 
     def _adopt(self) -> None:
         """Endpoints whose rules are there already are up, until a probe says otherwise."""
         there = {ipfilter.target(line) for line in self.rules.have}
-        if not there:
-            return
-        for line, monitor in self.owner.items():
-            if ipfilter.target(line) in there:
-                if monitor.verdict is None and not monitor.up:
-                    monitor.adopt()
-                    monitor.since = self.loop.now - self.saved.since(monitor.endpoint.name, True, time.time())
-                group = monitor.endpoint.group
-                if monitor.endpoint.name not in self._serving.get(group, ()):
-                    self._serving[group] = (*self._serving.get(group, ()), monitor.endpoint.name)
-                self._dirty.add(group)
-        log.info("%d rules of ours are in the kernel already: adopted", len(self.rules.have))
+        found = {monitor: None for line, monitor in self.owner.items() if ipfilter.target(line) in there}
+        for monitor in found:
+            endpoint = monitor.endpoint
+            if not (self._keep[endpoint.group] and endpoint.group in self.news.empty_before):
+                self.news.found(monitor)            # else it was down, and its rule was kept
+            if endpoint.name not in self._serving.get(endpoint.group, ()):
+                self._serving[endpoint.group] = (*self._serving.get(endpoint.group, ()), endpoint.name)
+            self._dirty.add(endpoint.group)
+        for monitor in self.monitors.values():      # a rule that ought to be there, and is not
+            past = self.news.past.get(monitor.endpoint.name)
+            if past is not None and past.up and not (monitor.disabled or monitor.endpoint.fallback):
+                self.news.forget(monitor.endpoint.name)
+        if there:
+            log.info("%d rules of ours are in the kernel already: adopted", len(self.rules.have))
         self._replan()
 
     # -- what monitors and the reconciler say
 
     def _decided(self, monitor: Monitor) -> None:
-        """The first outcome of an endpoint, or the first that is not LOCAL: from then on it is known to be down."""
-        name = monitor.endpoint.name
-        first = name in self._undecided
-        self._undecided.discard(name)
-        if monitor.verdict is not None and not monitor.up and not monitor.changes:
-            text = self._transition(monitor, "unknown -> down")
-            if name in self.known_down:
-                log.info("%s", text)                # no news
-            else:
-                self.tell(Event("down", name, text))
-        if monitor.verdict is not None:
-            self.known_down.discard(name)
-        if first and not self._undecided:
+        """The first outcome of an endpoint."""
+        self._undecided.discard(monitor.endpoint.name)
+        self.news.touch(monitor.endpoint.group)
+        if not self._undecided:
             self._undecided = set()                 # that was emptied keeps its room
             self.rules.touch()
-            for group, members in self.groups.items():
-                if not all(member.disabled for member in members):
-                    self._tell_if_none(group)
 
-    def _changed(self, monitor: Monitor, flipped: bool) -> None:
+    def _changed(self, monitor: Monitor, was: str) -> None:
         endpoint = monitor.endpoint
         self._dirty.add(endpoint.group)
-        self.known_down.discard(endpoint.name)
-        if endpoint.group in self._counts and not monitor.disabled and not monitor.unconfirmed:
-            self._counts[endpoint.group] += 1 if monitor.up else -1
-        states = "down -> up" if flipped and monitor.up else "up -> down" if flipped else "enabled -> up"
-        self.tell(Event("up" if monitor.up else "down", endpoint.name, self._transition(monitor, states)))
-        if monitor.eligible:
-            self._none_told.discard(endpoint.group)
-        elif not monitor.up and not monitor.disabled:
-            self._tell_if_none(endpoint.group)
+        tally = self._tallies.get(endpoint.group)
+        if tally is not None:
+            tally.add(endpoint.fallback, monitor.eligible - (was == "up" and not monitor.disabled))
+        self.news.changed(monitor, was)
 
-    def _transition(self, monitor: Monitor, states: str) -> str:
-        endpoint, count = monitor.endpoint, abs(monitor.streak)
-        what = "passed" if monitor.up else "failed"
-        if monitor.verdict and monitor.verdict.code == "RST":
-            return f"{endpoint.name} {endpoint.where} {states}: {monitor.verdict}; {self._count(endpoint.group)}"
-        return (f"{endpoint.name} {endpoint.where} {states}: {monitor.verdict} ({count} of {count} {what}, "
-                f"{monitor.took * 1000:.0f} ms); {self._count(endpoint.group)}")
+    def _members(self, group: str) -> Sequence[Monitor]:
+        return self.groups[group]
+
+    def _is_kept(self, group: str) -> bool:
+        """Whether the last rules of a service stay although nobody is up."""
+        return self._keep[group] and any(not self.monitors[name].disabled for name in self._serving.get(group, ())
+                                         if name in self.monitors)
 
     def lines(self, monitor: Monitor) -> tuple[str, ...]:
         """Every rule that ``monitor`` has while it serves."""
@@ -386,22 +380,17 @@ class Daemon:
     def _addresses(self) -> Iterator[str]:
         return (monitor.endpoint.address for monitor in self.monitors.values())
 
-    def _count(self, group: str) -> str:
-        return f"{self.serving(group)} of {len(self.groups[group])} up"
+    def tally(self, group: str) -> plan.Tally:
+        """How many get connections. Counted once a turn: thousands may come up in it."""
+        tally = self._tallies.get(group)
+        if tally is None:
+            tally = self._tallies[group] = plan.tally((monitor.endpoint, monitor.eligible)
+                                                      for monitor in self.groups[group])
+        return tally
 
     def serving(self, group: str) -> int:
-        """How many may get connections. Counted once a turn: thousands may come up in it."""
-        if group not in self._counts:
-            self._counts[group] = sum(monitor.eligible for monitor in self.groups[group])
-        return self._counts[group]
-
-    def _tell_if_none(self, group: str) -> None:
-        """Say it once, when the last one goes."""
-        if not self.serving(group) and group not in self._none_told:
-            self._none_told.add(group)
-            kept = self._keep[group] and self._serving.get(group)
-            self.tell(Event("all-down", group, f"{group}: no member is up" +
-                            ("; its last rules stay (when_all_down: keep)" if kept else ""), logging.ERROR))
+        """How many get connections."""
+        return self.tally(group).serving
 
     def _repaired(self, lines: Iterable[str]) -> None:
         lines = list(lines)

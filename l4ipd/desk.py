@@ -73,8 +73,9 @@ class Desk:
         if not daemon.monitors:                     # not started yet
             return daemon.saved
         began = time.time() - self.loop.now
-        states = {name: (monitor.up, round(began + monitor.since, 1)) for name, monitor in daemon.monitors.items()
-                  if monitor.up or monitor.verdict is not None or name in daemon.known_down}
+        states = {name: (past.up, round(began + past.since, 1)) for name, past in daemon.news.past.items()}
+        states |= {name: (monitor.up, round(began + monitor.since, 1)) for name, monitor in daemon.monitors.items()
+                   if monitor.seen != "unknown"}
         tagless = daemon.config.ipfilter.tag is None
         return Saved(daemon.disabled, states, frozenset([*daemon.rules.want, *daemon.rules.have] if tagless else ()),
                      *daemon.sensing.rules.traces())

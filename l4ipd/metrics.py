@@ -142,6 +142,8 @@ def endpoints(daemon: Daemon, connections: Kernel) -> Iterator[bytes]:
     yield b""
     yield from family(gauge, "l4ip_endpoint_up", "Whether the probes see the endpoint up.", monitors,
                       lambda each: each.up)
+    yield from family(gauge, "l4ip_endpoint_unknown", "Whether no probe has said anything about the endpoint yet.",
+                      monitors, lambda each: each.seen == "unknown")
     yield from family(gauge, "l4ip_endpoint_disabled", "Whether the operator has taken the endpoint out.", monitors,
                       lambda each: each.disabled)
     yield from family(gauge, "l4ip_endpoint_rules_wanted", "Rules that the endpoint ought to have.", monitors,

@@ -93,6 +93,11 @@ class Monitor:
         return self.health >= self._check.rise
 
     @property
+    def seen(self) -> str:
+        """Its state, whatever the operator wants: up, down, or unknown before the first verdict."""
+        return "up" if self.up else "down" if self.verdict is not None else "unknown"
+
+    @property
     def streak(self) -> int:
         """How many outcomes in a row were the same; minus: failures."""
         return self.passes - self._before if self._passing else self._before - self.failures
@@ -120,6 +125,10 @@ class Monitor:
     def adopt(self) -> None:
         """Its rule was found in the kernel: it is up, but its first failure takes it down."""
         self.health, self._usual = health.adopted(self._check.rise), None
+
+    def resume(self, since: float) -> None:
+        """It is as it has been ``since`` then, before we knew it: that was no change."""
+        self.since, self.changes = since, 0
 
     def inherit(self, old: Monitor) -> None:
         """Take over from a monitor whose endpoint was checked in another way, or elsewhere."""
@@ -174,14 +183,12 @@ class Monitor:
 
     def take_down(self, verdict: Verdict) -> None:
         """Down at once. Probes bring it up again, and they hurry."""
+        was = self.seen
         self.hurried = True
         self.verdict, self.took = verdict, 0.0
         self._count(False)
         self.health, self._usual = 0, None
-        self.since = self.rounds.loop.now
-        self.changes += 1
-        self.unconfirmed = False
-        self.rounds.changed(self, True)
+        self._move(was)
         self.hasten()
 
     def stop(self) -> None:
@@ -302,7 +309,6 @@ class Monitor:
             told(self, verdict)
 
     def _weigh(self, verdict: Verdict) -> None:
-        unknown = self.verdict is None
         try:
             if verdict.code == "LOCAL":
                 self._local(verdict)
@@ -313,14 +319,14 @@ class Monitor:
                     errors.shield("what sensing makes of a refusal", self.rounds.refused, self, verdict)
                 self.score(verdict)
         finally:                                    # whoever was told of it may have failed
-            if not self.tried or (unknown and self.verdict is not None):
+            if not self.tried:
                 self.tried = True
                 self.rounds.decided(self)
 
     def score(self, verdict: Verdict) -> None:
         """Fold a verdict into health, and tell if that changes the state."""
         is_back = self.refusals is not None and self.refusals.judged(verdict, self._begun)
-        check, passed, before = self._check, verdict.passed, self.health
+        check, passed, before, was = self._check, verdict.passed, self.health, self.seen
         self.health = self._top if is_back else health.step(before, check.rise, check.fall, passed)
         if before < check.rise <= self.health:
             self.hurried = False
@@ -328,14 +334,22 @@ class Monitor:
         if self.trouble:
             self._recover(True)
         self._count(passed)
-        if (before >= check.rise) != (self.health >= check.rise):
-            self.since = self.rounds.loop.now
-            self.changes += 1
-            self.unconfirmed = self.unconfirmed and not self.up
-            self.rounds.changed(self, True)
-        elif self.unconfirmed and passed and self.up:
-            self.unconfirmed = False
-            self.rounds.changed(self, False)
+        if self.seen != was:
+            self._move(was)
+        elif self.unconfirmed and passed == self.up:
+            self._confirm(was)
+
+    def _move(self, was: str) -> None:
+        """It is in another state than it ``was``."""
+        self.since = self.rounds.loop.now
+        self.changes += 1
+        self._confirm(was)
+
+    def _confirm(self, was: str) -> None:
+        """Its state is beyond doubt, for the first time since it was enabled maybe."""
+        was = "enabled" if self.unconfirmed else was
+        self.unconfirmed = False
+        self.rounds.changed(self, was)
 
     def _count(self, passed: bool) -> None:
         if passed != self._passing:
@@ -350,8 +364,7 @@ class Monitor:
         if verdict.text != self.trouble:
             self._recover(False)
             self.trouble = verdict.text
-            state = "up" if self.up else "down" if self.verdict is not None else "unknown"
-            self.rounds.unprobed.begin(self.endpoint.name, self.endpoint.where, state, verdict.text)
+            self.rounds.unprobed.begin(self.endpoint.name, self.endpoint.where, self.seen, verdict.text)
 
     def _recover(self, over: bool) -> None:
         """What kept us from probing it is ``over``, or at least not counted any more."""

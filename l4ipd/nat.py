@@ -62,14 +62,18 @@ class NatTable:
                  old_tags: Collection[str] = ()) -> None:
         self.settings, self.known = settings, known
         self.tags = {tag for tag in (settings.tag, *old_tags) if tag}
-        purging = ("-p",) if dialect.purge else ()
-        self.table = Table("ipnat", "ipfilter.ipnat", (*settings.ipnat, "-l"), (*settings.ipnat, "-f", "-"),
-                           (*settings.ipnat, "-r", "-f", "-"), (*settings.ipnat, "-r", *purging, "-f", "-"),
-                           self._read, _plain if dialect.modern else _without_family, ipfilter.LISTING_END)
+        self.speak(dialect)
         self._seen: dict[str, str | Foreign | None] = {}        # lines of listings; canonical, or None: no rdr
         self._count = 0                                         # of the lines of this listing
         self._strangers: dict[str, None] = {}                   # those of them that are rdr rules, and not ours
         self._warned: set[tuple[str, str]] = set()
+
+    def speak(self, dialect: Dialect) -> None:
+        """Change rules as this ipnat understands it; all are read alike."""
+        ipnat, purging = self.settings.ipnat, ("-p",) if dialect.purge else ()
+        self.table = Table("ipnat", "ipfilter.ipnat", (*ipnat, "-l"), (*ipnat, "-f", "-"), (*ipnat, "-r", "-f", "-"),
+                           (*ipnat, "-r", *purging, "-f", "-"), self._read,
+                           _plain if dialect.modern else _without_family, ipfilter.LISTING_END)
 
     def _read(self, line: str) -> str | None:
         self._count += 1

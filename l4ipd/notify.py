@@ -13,10 +13,11 @@ The environment has these, empty where they do not apply:
 - ``L4IP_CLUSTER L4IP_SERVICE L4IP_MEMBER``: the parts of NAME; ``L4IP_VIP``: the cluster's addresses;
 - ``L4IP_ADDRESS L4IP_PORT``: the member's;
 - ``L4IP_STATE``: up, down, unknown, disabled (up), …; ``L4IP_CODE L4IP_REASON``: the last verdict;
-- ``L4IP_UP L4IP_TOTAL``: how many members of the service get connections, of how many.
+- ``L4IP_UP L4IP_TOTAL``: how many members of the service get connections, of how many; as in the line of the log, a
+  fallback counts only while it serves.
 
-They say what was true when the event happened. Nothing is run for what was adopted at the start, nor for an endpoint
-that was down before the start, or before a reload that changed it, and still is. A program that does not end within
+They say what was true when the event happened. Nothing is run at a start, nor at a reload that changes an endpoint, for
+what is as it was. A program that does not end within
 30 s is killed; one that fails is logged; neither stops the queue. When more than 1000 events wait, the oldest are
 dropped, which is logged.
 """
@@ -142,7 +143,8 @@ def describe(daemon: Daemon, event: Event) -> dict[str, str]:
               "L4IP_MEMBER": member}
     members = daemon.groups.get(f"{cluster}/{service}", ())
     if members:
-        facts |= {"L4IP_UP": str(daemon.serving(f"{cluster}/{service}")), "L4IP_TOTAL": str(len(members)),
+        tally = daemon.tally(f"{cluster}/{service}")
+        facts |= {"L4IP_UP": str(tally.serving), "L4IP_TOTAL": str(tally.total),
                   "L4IP_VIP": " ".join(members[0].endpoint.vips)}
     monitor = daemon.monitors.get(event.name)
     if monitor is not None:

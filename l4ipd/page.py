@@ -160,14 +160,14 @@ def _cluster(daemon: Daemon, connections: Kernel, name: str, groups: list[Group]
 
 def _service(daemon: Daemon, connections: Kernel, group: Group) -> Iterator[str]:
     first, count = group.members[0].endpoint, len(group.members)
-    tone = "ok" if group.eligible == count else "warn" if group.eligible else "bad"
+    tone = "ok" if all(monitor.eligible for monitor in group.members) else "warn" if group.tally.serving else "bad"
     if tone == "bad" and not any(monitor.verdict for monitor in group.members):
         tone = "unk"
     where = f"port {first.port}/{first.protocol}" + (", sticky" if first.sticky else "")
     checks = " and ".join(check_words(check) for check in first.checks)
     yield (f'<div class="card"><div class="head"><h3>{esc(first.service)}</h3>'
            f'<span class="s">{esc(where)} · {esc(checks)}</span><span class="pill {tone}">{shape(tone)}'
-           f'{group.eligible} of {count} up</span></div><table>'
+           f'{group.tally}</span></div><table>'
            f'<caption class="sr">Endpoints of {esc(group.name)}</caption>'
            f"{COLUMNS}<tbody>\n")
     for monitor in group.shown:

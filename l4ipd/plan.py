@@ -7,6 +7,7 @@ For each service: which members *serve* (:func:`serving`), and one rule for each
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from math import gcd
 from operator import add, attrgetter
@@ -29,6 +30,47 @@ def serving(members: Iterable[Endpoint], up: Collection[str], last: Collection[s
     if fallbacks or not keep:
         return fallbacks
     return [member for member in members if member.name in last]
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many members of a service get connections: what stands behind every ``2 of 3 up``.
+
+    A fallback counts only while it serves, so that all is well when both numbers are the same.
+    """
+
+    regulars: int = 0                               # members that are no fallbacks
+    up: int = 0                                     # those of them that may get connections
+    fallbacks: int = 0                              # fallbacks that may
+
+    def add(self, fallback: bool, change: int) -> None:
+        """One more, or one less, that may get connections."""
+        if fallback:
+            self.fallbacks += change
+        else:
+            self.up += change
+
+    @property
+    def serving(self) -> int:
+        """How many get connections."""
+        return self.up or self.fallbacks
+
+    @property
+    def total(self) -> int:
+        """Of how many: without the fallbacks that stand by."""
+        return self.regulars + (0 if self.up else self.fallbacks)
+
+    def __str__(self) -> str:
+        return f"{self.serving} of {self.total} up"
+
+
+def tally(members: Iterable[tuple[Endpoint, bool]]) -> Tally:
+    """Count the members of a service, each with whether it may get connections."""
+    count = Tally()
+    for member, eligible in members:
+        count.regulars += not member.fallback
+        count.add(member.fallback, int(eligible))
+    return count
 
 
 def rules(members: Sequence[Endpoint], ipfilter: Ipfilter) -> list[str]:

@@ -54,6 +54,10 @@ class Table:
     end: str | None = None                          # the line that ends a listing; None: its end does
     bare: Callable[[str], str] = str                # a listed line -> the words that remove its rule
 
+    def reads_as(self, other: Table) -> bool:
+        """Whether a listing that was read for the other holds for this one, too."""
+        return (self.listing, self.read, self.end, self.bare) == (other.listing, other.read, other.end, other.bare)
+
 
 @dataclass
 class Held:
@@ -86,6 +90,7 @@ class Reconciler:
         self.stale = True                           # have is not to be trusted
         self.proven = False                         # have was read from the kernel after the last change
         self.pause = False                          # start nothing
+        self.look_only = False                      # read the table, change nothing
         self.runs = self.failed_runs = self.repairs = 0
         self._dirty = True
         self._failures = 0
@@ -133,10 +138,11 @@ class Reconciler:
     def use(self, table: Table, timeout: float, resync: float) -> None:
         """Work with other commands from now on: the table has to be read again."""
         if (table, timeout, resync) != (self.table, self.timeout, self.resync):
+            if not table.reads_as(self.table):
+                self.stale = True
             self.table, self.timeout, self.resync = table, timeout, resync
             self.loop.clear(self._retry)
             self.held.clear()
-            self.stale = True
         self.touch()
 
     # -- deciding
@@ -152,6 +158,8 @@ class Reconciler:
     def _decide(self) -> None:
         if self.stale:
             self._list()
+            return
+        if self.look_only:
             return
         command, lines = self._next()
         if lines:

@@ -49,15 +49,16 @@ class Timing:
 class Rounds:
     """Owned by whoever owns the monitors.
 
-    ``changed(monitor, flipped)`` is called when an endpoint has gone up or down (``flipped``), or has become eligible
-    in another way; ``decided(monitor)`` after the first outcome of each, and after the first that is not LOCAL.
+    ``changed(monitor, was)`` is called when an endpoint is in another state than it ``was``: up, down, unknown before
+    the first verdict, or enabled and not confirmed yet; ``decided(monitor)`` after the first outcome of each, be it
+    LOCAL.
     ``spoiled(monitor, verdict, began)`` says whether an outcome that is not LOCAL, of what ``began`` then, counts for
     nothing; ``alone(monitor)`` whether nobody would serve clients without it. ``limit`` is the number of probes that
     may be in flight; the others wait their turn.
     """
 
     def __init__(self, loop: Loop, limit: int, start: Callable[[Recipe, Callable[[Verdict], object]], Probe], *,
-                 changed: Callable[[Monitor, bool], object], decided: Callable[[Monitor], object],
+                 changed: Callable[[Monitor, str], object], decided: Callable[[Monitor], object],
                  spoiled: Spoiled = lambda monitor, verdict, began: False,
                  alone: Callable[[Monitor], bool] = lambda monitor: False) -> None:
         self.loop, self.limit, self.start = loop, limit, start

@@ -31,6 +31,7 @@ PAUSE = 1.0                                         # seconds between two writes
 WAIT = 0.05                                         # seconds between two looks whether a write is over
 RETRY = 10.0                                        # seconds after which one that failed is tried again
 OLD = 3600.0                                        # seconds after which "since when" is forgotten
+SLACK = 1.0                                         # seconds that a time may be in the future
 SIZE_LIMIT = 64 << 20
 LAST_WAIT = 2.0                                     # seconds that the end of the program waits for the disk
 log = logging.getLogger("l4ipd.state")
@@ -38,19 +39,19 @@ log = logging.getLogger("l4ipd.state")
 
 @dataclass(frozen=True)
 class Saved:
-    """What the file holds. Times are seconds since the epoch."""
+    """What the file holds. Times are seconds since the epoch; None: not known."""
 
-    disabled: Mapping[str, float] = field(default_factory=dict)         # endpoint -> since when
-    states: Mapping[str, tuple[bool, float]] = field(default_factory=dict)      # endpoint -> up?, since when
+    disabled: Mapping[str, float | None] = field(default_factory=dict)  # endpoint -> since when
+    states: Mapping[str, tuple[bool, float | None]] = field(default_factory=dict)       # endpoint -> up?, since when
     rules: frozenset[str] = frozenset()                                 # canonical lines
     tables: frozenset[str] = frozenset()            # of ipf, where rules of ours may be: log, log6, count, count6
     tags: frozenset[int] = frozenset()              # that our log rules bear
     counts: frozenset[str] = frozenset()            # canonical lines of our count rules, which bear none
 
-    def since(self, name: str, up: bool, now: float) -> float:
+    def age(self, name: str, now: float) -> float:
         """How many seconds ago ``name`` went up, or down; 0 if that is not known."""
-        was_up, when = self.states.get(name, (up, now))
-        return max(0.0, now - when) if was_up == up else 0.0
+        when = self.states[name][1]
+        return 0.0 if when is None else max(0.0, now - when)
 
 
 def load(path: str, now: float | None = None) -> Saved:
@@ -85,13 +86,13 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
     if data["version"] != VERSION:
         raise ValueError(f"it is of version {str(data['version'])[:20]}, and this l4ipd writes version {VERSION}")
     try:
-        written = _finite(data["written"])
-        disabled = {str(name): _finite(when) for name, when in data["disabled"].items()}
-        states = {str(name): (bool(up), _finite(when)) for name, (up, when) in data["endpoints"].items()}
+        written = _number(data["written"])
+        disabled = {str(name): _time(when, now) for name, when in data["disabled"].items()}
+        states = {str(name): (bool(up), _time(when, now)) for name, (up, when) in data["endpoints"].items()}
         rules = frozenset(str(line) for line in data["rules"])
         filters = data.get("filters", {})           # absent in files of before
         tables = frozenset(str(name) for name in filters.get("tables", ()))
-        tags = frozenset(int(tag) for tag in filters.get("tags", ()))
+        tags = frozenset(_tag(tag) for tag in filters.get("tags", ()))
         counts = frozenset(str(line) for line in filters.get("counts", ()))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ValueError("it is damaged") from None
@@ -103,11 +104,24 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
     return Saved(disabled, states, rules, tables, tags, counts)
 
 
-def _finite(value: float) -> float:
-    """A number, or ValueError."""
+def _number(value: float) -> float:
+    """A finite number, or ValueError."""
     if not math.isfinite(value):
-        raise ValueError("not a time")
+        raise ValueError("not a number")
     return float(value)
+
+
+def _time(value: float, now: float) -> float | None:
+    """When something was: from 0 to ``now``, give or take rounding, and a clock set back a little; else not known."""
+    when = _number(value)
+    return min(when, now) if 0 <= when <= now + SLACK else None
+
+
+def _tag(value: int) -> int:
+    """The number of a log tag, or ValueError."""
+    if not 0 <= int(value) < 1 << 32:
+        raise ValueError("no tag")
+    return int(value)
 
 
 def encode(saved: Saved, now: float) -> bytes:

@@ -82,10 +82,9 @@ def _verdict(monitor: Monitor) -> str:
 def state(monitor: Monitor) -> str:
     """up, down or unknown; ``disabled (up)`` where the operator overrides what the probes see, ``enabling (up)`` until
     the first probe after that."""
-    seen = "up" if monitor.up else "down" if monitor.verdict else "unknown"
     if monitor.disabled:
-        return f"disabled ({seen})"
-    return "enabling (up)" if monitor.unconfirmed and monitor.up else seen
+        return f"disabled ({monitor.seen})"
+    return "enabling (up)" if monitor.unconfirmed and monitor.up else monitor.seen
 
 
 def loaded(daemon: Daemon, monitor: Monitor, kernel: Kernel | None = None) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from l4ipd import matching, trouble
+from l4ipd.plan import Tally, tally
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
@@ -20,7 +21,7 @@ class Group:
 
     name: str
     members: list[Monitor]
-    eligible: int
+    tally: Tally
     shown: list[Monitor]
 
 
@@ -63,11 +64,9 @@ def look(daemon: Daemon, pattern: str = "", limit: int = SHOWN) -> Survey:
     chosen: dict[Monitor, None] = {}
     rest: list[Monitor] = []
     for name, members in daemon.groups.items():
-        eligible = 0
         for monitor in members:
             kind = tone(monitor)
             survey.tones[kind] += 1
-            eligible += monitor.eligible
             if kind in ("bad", "warn"):
                 survey.ailing.append(monitor)
             if matches(monitor.endpoint.name):
@@ -78,9 +77,10 @@ def look(daemon: Daemon, pattern: str = "", limit: int = SHOWN) -> Survey:
                     chosen[monitor] = None
         survey.endpoints += len(members)
         survey.services += 1
-        if not eligible and any(monitor.verdict for monitor in members):
+        count = tally((monitor.endpoint, monitor.eligible) for monitor in members)
+        if not count.serving and any(monitor.verdict for monitor in members):
             survey.empty.append(name)
-        survey.groups.append(Group(name, members, eligible, []))
+        survey.groups.append(Group(name, members, count, []))
     chosen |= dict.fromkeys(rest[:limit - len(chosen)])
     survey.left_out = survey.matched - len(chosen)
     for group in survey.groups:

@@ -28,6 +28,8 @@ def unfit(daemon: Daemon) -> str:
         return f"{name}: {_refused(rules)[0]}"
     if rules.stale:
         return f"{name}: the kernel's rules have not been read yet"
+    if rules.look_only:
+        return f"{name}: what it understands is not known yet"
     return ""
 
 

@@ -31,6 +31,7 @@ def balancer(*clusters: Cluster) -> Iterator[Daemon]:
     daemon = Daemon(loop, Config(), 100)
     daemon.listeners.clear()
     daemon.apply(Config(Ipfilter(interface="em0"), clusters))
+    daemon.news.begin()
     yield daemon
     loop.close()
 

@@ -52,7 +52,7 @@ def test_the_main_job(gateway: Gateway) -> None:
     gateway.configure(www(port, inside, f"web1: {A}, web2: {B}"))
     gateway.start()
     gateway.wait_targets(A, B)
-    gateway.wait_log(f"^www/http/web1 {A}:{inside} down -> up: L7OK 200 \\(1 of 1 passed, \\d+ ms\\); [12] of 2 up$")
+    gateway.wait_log(f"^www/http/web1 {A}:{inside} unknown -> up: L7OK 200 \\(1 of 1 passed, \\d+ ms\\); [12] of 2 up$")
     one.status = 503
     gateway.wait_targets(B)
     gateway.wait_log(f"^www/http/web1 {A}:{inside} up -> down: L7STS 503 Service Unavailable "
@@ -128,8 +128,8 @@ def test_reload(gateway: Gateway) -> None:
     gateway.send(signal.SIGHUP)
     gateway.wait_targets(A, C, C)
     gateway.wait_log("configuration reloaded: 2 endpoints: 1 new, 0 changed, 1 gone")
-    assert not gateway.lines("unknown -> down")
-    assert len(gateway.lines("web1 .* down -> up")) == 1, "what did not change keeps its state"
+    assert not gateway.lines("-> down")
+    assert len(gateway.lines("web1 .* unknown -> up")) == 1, "what did not change keeps its state"
     gateway.config.unlink()
     gateway.send(signal.SIGHUP)
     gateway.wait_log("l4ip.conf: cannot be read: no such file or directory", 1)
@@ -183,7 +183,7 @@ def test_fallback_and_keep_over_a_restart(gateway: Gateway) -> None:
                           more="when_all_down: keep"))
     gateway.start()
     gateway.wait_targets(A)
-    gateway.wait_log("sorry .* down -> up")
+    gateway.wait_log("sorry .* unknown -> up")
     one.stop()
     gateway.wait_targets(C)
     one.start()
@@ -272,7 +272,7 @@ def test_ipfilter_is_disabled_and_enabled_again(gateway: Gateway) -> None:
     try:
         gateway.start()
         gateway.wait_log(r"ipnat: 42:ioctl\(SIOCGNATS\) ipfilter not enabled .* \(IPFilter is disabled: .* ipf -E\)")
-        gateway.wait_log("web1 .* down -> up")
+        gateway.wait_log("web1 .* unknown -> up")
         time.sleep(1)
         assert len(gateway.lines("not enabled")) == 1, "said once"
     finally:
@@ -300,9 +300,9 @@ def test_who_is_down_from_the_start_is_told_to_programs_once(gateway: Gateway) -
     gateway.stop()
     gateway.start()                                 # the state file knows
     gateway.wait_log("web1 .* unknown -> down: L4CON connection refused", 3)
-    wait("all-down, which comes after it", lambda: told.read_text().count("all-down") == 2)
+    gateway.wait_log("^www/http: no member is up$", 2)
     gateway.stop()
-    assert down() == 1
+    assert told.read_text().split() == ["down", "www/http/web1", "all-down", "www/http", "reloaded"]
 
 
 def test_status_on_sigusr1(gateway: Gateway) -> None:
@@ -311,7 +311,7 @@ def test_status_on_sigusr1(gateway: Gateway) -> None:
     gateway.configure(www(port, inside, f"web1: {A}, web2: {B}"))
     gateway.start()
     gateway.wait_targets(A)
-    gateway.wait_log("down -> up")
+    gateway.wait_log("unknown -> up")
 
     def asked() -> list[str]:
         gateway.send(signal.SIGUSR1)
@@ -371,7 +371,7 @@ def test_the_demo_begins_with_all_its_servers(gateway: Gateway) -> None:
     if "the demo needs 127.0.0.1" in text:
         pytest.skip("its ports are taken")
     assert code == 0 and text.endswith("l4ipd stopped\n")
-    assert text.count("down -> up: L7OK 200") == 3 and "-> down" not in text
+    assert text.count("unknown -> up: L7OK 200") == 3 and "-> down" not in text
 
 
 def test_what_the_machine_does_not_have_is_said_with_its_line(gateway: Gateway) -> None:

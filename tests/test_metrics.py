@@ -61,7 +61,8 @@ def test_endpoints() -> None:
                 ("web1", "l4ip_endpoint_up", 1), ("web2", "l4ip_endpoint_up", 0), ("off", "l4ip_endpoint_disabled", 1),
                 ("web1", "l4ip_endpoint_disabled", 0), ("web1", "l4ip_endpoint_passes_total", 2),
                 ("web1", "l4ip_endpoint_failures_total", 1), ("web1", "l4ip_endpoint_transitions_total", 1),
-                ("web2", "l4ip_endpoint_transitions_total", 0), ("heavy", "l4ip_endpoint_rules_wanted", 3),
+                ("web2", "l4ip_endpoint_transitions_total", 1), ("web2", "l4ip_endpoint_unknown", 0),
+                ("off", "l4ip_endpoint_unknown", 1), ("heavy", "l4ip_endpoint_rules_wanted", 3),
                 ("heavy", "l4ip_endpoint_rules_loaded", 2), ("off", "l4ip_endpoint_rules_wanted", 0),
                 ("heavy", "l4ip_endpoint_connections_total", 14)]:
             assert value(families, sample, cluster="www", service="http", member=name) == expected, (name, sample)

@@ -53,7 +53,7 @@ def test_a_probe_is_due_at_once_and_confirms_it(site: Site) -> None:
     assert len(site.probes.flying) == 1 and one.up
     site.probes.end(BAD)
     assert not one.up and one.verdict == BAD and not one.unproved
-    assert site.changes == [("www/http/web1", False, True)]
+    assert site.changes == [("up", "down")]
     assert not words(one)
 
 
@@ -84,12 +84,12 @@ def test_while_the_probe_takes_its_time_it_is_out_and_one_pass_brings_it_back(si
     one = site.members[0]
     one.refuse(REFUSED, "a")
     site.run(refusals.MOMENT + 0.01)
-    assert not one.up and one.unproved and site.changes == [("www/http/web1", False, True)]
+    assert not one.up and one.unproved and site.changes == [("up", "down")]
     assert one.verdict == REFUSED
     site.run(1.0)
     site.probes.end(GOOD)
     assert one.up and not one.unproved, "one pass, where rise is 2"
-    assert site.changes[1:] == [("www/http/web1", True, True)]
+    assert site.changes[1:] == [("down", "up")]
     assert words(one)
     site.probes.now = BAD
     one.probe_anew()
@@ -222,7 +222,7 @@ def test_in_doubt_a_probe_that_is_refused_confirms_it(site: Site) -> None:
     one.refuse(REFUSED, "new")
     site.run(0.01)
     site.probes.end(BAD)
-    assert not one.up and site.changes == [("www/http/web1", False, True)] and one.streak == -2
+    assert not one.up and site.changes == [("up", "down")] and one.streak == -2
     assert not words(one), "it told the truth"
 
 

@@ -70,7 +70,7 @@ class Bench:
         self.flips: list[tuple[str, bool]] = []
         self.told: list[tuple[str, str]] = []
         self.rounds = Rounds(self.loop, 1000, self._probe, decided=lambda monitor: None,
-                             changed=lambda monitor, flipped: self.flips.append((monitor.endpoint.member, monitor.up)))
+                             changed=lambda monitor, was: self.flips.append((monitor.endpoint.member, monitor.up)))
         self.sensing = Sensing(self.loop, lambda kind, text, level: self.told.append((kind, text)))
         self.count = self.sensing.reaction
         self.rounds.refused = self.sensing.probe_refused

@@ -22,11 +22,12 @@ from l4ipd.state import Saved, Store, decode, encode, load, write
 NOW = 1_800_000_000.0
 SAVED = Saved({"www/http/web1": NOW - 10}, {"www/http/web1": (True, NOW - 100), "www/http/web2": (False, NOW - 5)},
               frozenset({"rdr lo0 203.0.113.1/32 port 80 -> 10.0.0.1 port 80 tcp round-robin"}))
-times = st.floats(0, 4e9)
+times = st.floats(0, NOW)
 
 
 @given(st.dictionaries(st.text(), times), st.dictionaries(st.text(), st.tuples(st.booleans(), times)),
-       st.frozensets(st.text()), st.frozensets(st.text()), st.frozensets(st.integers()), st.frozensets(st.text()))
+       st.frozensets(st.text()), st.frozensets(st.text()), st.frozensets(st.integers(0, 2**32 - 1)),
+       st.frozensets(st.text()))
 def test_what_is_written_is_read_back(disabled: dict[str, float], states: dict[str, tuple[bool, float]],
                                       rules: frozenset[str], tables: frozenset[str], tags: frozenset[int],
                                       counts: frozenset[str]) -> None:
@@ -58,6 +59,8 @@ def changed(**more: Any) -> bytes:
     (changed(disabled=["www/http/web1"]), "damaged"), (changed(disabled={"a/b/c": "yes"}), "damaged"),
     (changed(disabled=None), "damaged"), (changed(endpoints={"a/b/c": [True]}), "damaged"),
     (changed(endpoints={"a/b/c": [True, float("nan")]}), "damaged"), (changed(rules=3), "damaged"),
+    (changed(filters={"tags": [1 << 32]}), "damaged"), (changed(filters={"tags": [-1]}), "damaged"),
+    (changed(filters={"tags": [10**400]}), "damaged"), (changed(disabled={"a/b/c": 10**400}), "damaged"),
     (changed(filters=3), "damaged"), (changed(filters={"tags": ["x"]}), "damaged"),
     (changed(written=float("inf")), "damaged"), (changed(written=10**400), "damaged"),
     (b" " * (state.SIZE_LIMIT + 1), "larger than 64 MB"),
@@ -81,11 +84,18 @@ def test_what_the_operator_disabled_never_expires(age: float, kept: bool) -> Non
 
 
 def test_since_when() -> None:
-    assert SAVED.since("www/http/web1", True, NOW) == 100
-    assert SAVED.since("www/http/web1", False, NOW) == 0, "it has changed meanwhile"
-    assert SAVED.since("www/http/web2", False, NOW) == 5
-    assert SAVED.since("www/http/web9", True, NOW) == 0
-    assert SAVED.since("www/http/web1", True, NOW - 1000) == 0, "the clock was set back"
+    assert SAVED.age("www/http/web1", NOW) == 100
+    assert SAVED.age("www/http/web2", NOW) == 5
+    assert SAVED.age("www/http/web1", NOW - 1000) == 0, "the clock was set back"
+
+
+@pytest.mark.parametrize("when, known", [
+    (-1e300, None), (-1, None), (0, 0), (NOW, NOW), (NOW + 0.06, NOW), (NOW + 3600, None), (1e300, None),
+    (10**300, None)])
+def test_a_time_is_from_0_to_now_or_not_known(when: float, known: float | None) -> None:
+    found = decode(changed(disabled={"a/b/c": when}, endpoints={"a/b/c": [True, when]}), NOW)
+    assert found.disabled == {"a/b/c": known} and found.states == {"a/b/c": (True, known)}
+    assert found.age("a/b/c", NOW) == (0 if known is None else NOW - known)
 
 
 def test_a_write_is_of_what_was_asked_for_before_it(kept: Kept) -> None:

@@ -1,0 +1,159 @@
+"""What is told of states: every change once, and nothing at a start about what is as it was.
+
+::
+
+                 changed(monitor, was)                    not what was known of it before
+    monitor -----------------------------> [ waiting ] ------------------------------------> Event
+                                               |
+                 until begin(): the kernel's table was read, or takes too long
+
+An endpoint is *unknown* until its first verdict, unless its rule is found in the kernel: then it is up already. While
+the table has not been read, nobody can say which of the two it is, so the news waits; verdicts count meanwhile. What an
+earlier run said of an unknown endpoint, or a reload that changed its check, is kept in :attr:`News.past`: a first
+verdict that says the same is a line of the log, and no event.
+
+That a service has nobody left is no matter of edges: :meth:`News.settle` looks at every service that was touched.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from l4ipd.events import Event
+from l4ipd.plan import Tally
+
+if TYPE_CHECKING:
+    from l4ipd.monitor import Monitor
+
+log = logging.getLogger("l4ipd")
+
+
+class Past(NamedTuple):
+    """What was known of an endpoint: whether it was up, and since when, on the loop's clock."""
+
+    up: bool
+    since: float
+
+
+class News:
+    """Hears of every change of a state, and tells of those that are news.
+
+    ``members(group)`` are the monitors of a service, ``tally(group)`` counts those that get connections, and
+    ``kept(group)`` says whether rules of its last members stay although nobody is up.
+    """
+
+    def __init__(self, tell: Callable[[Event], object], *, members: Callable[[str], Sequence[Monitor]],
+                 tally: Callable[[str], Tally], kept: Callable[[str], bool]) -> None:
+        self.tell, self.members, self.tally, self.kept = tell, members, tally, kept
+        self.past: dict[str, Past] = {}             # of endpoints that are unknown as yet
+        self.empty: set[str] = set()                # services of which it was said that no member is up
+        self.empty_before: set[str] = set()         # those that had none when they were last heard of
+        self.waits = True                           # until begin()
+        self._waiting: dict[Monitor, str] = {}      # whose news waits, and the state before it
+        self._touched: dict[str, None] = {}         # services to be looked at
+
+    # -- endpoints
+
+    def remember(self, past: Mapping[str, Past], empty: Collection[str]) -> None:
+        """What an earlier run has left: of endpoints, and the services that had no member up."""
+        self.past.update(past)
+        self.empty_before.update(empty)
+
+    def found(self, monitor: Monitor) -> None:
+        """Its rule is in the kernel: it has been up all the time, until a verdict that is there already maybe."""
+        past = self.past.pop(monitor.endpoint.name, None)
+        if monitor.seen == "unknown":
+            monitor.adopt()
+        elif monitor in self._waiting:
+            self._waiting[monitor] = "up"
+        else:
+            return                                  # told of already
+        if monitor.up:
+            monitor.resume(past.since if past is not None and past.up else monitor.since)
+
+    def begin(self) -> None:
+        """Wait no longer."""
+        self.waits = False
+        waiting, self._waiting = self._waiting, {}
+        for monitor, was in waiting.items():
+            if monitor.seen != was and not monitor.stopped:
+                self._tell_of(monitor, was)
+
+    def changed(self, monitor: Monitor, was: str) -> None:
+        """It is in another state than it ``was``: up, down, unknown, or enabled and to be checked first."""
+        if self.waits:
+            self._waiting.setdefault(monitor, was)
+        else:
+            self._tell_of(monitor, was)
+
+    def forget(self, name: str) -> None:
+        """The configuration has it no longer."""
+        self.past.pop(name, None)
+
+    def _tell_of(self, monitor: Monitor, was: str) -> None:
+        name, now = monitor.endpoint.name, monitor.seen
+        past = self.past.pop(name, None)
+        text = self._line(monitor, f"{was} -> {now}")
+        if past is not None and past.up == monitor.up and was == "unknown":
+            monitor.resume(past.since)
+            log.info("%s", text)
+        else:
+            self.tell(Event("up" if monitor.up else "down", name, text))
+        self.touch(monitor.endpoint.group)
+
+    def _line(self, monitor: Monitor, states: str) -> str:
+        endpoint, count = monitor.endpoint, abs(monitor.streak)
+        how = ""
+        if monitor.verdict is None or monitor.verdict.code != "RST":
+            how = f" ({count} of {count} {'passed' if monitor.up else 'failed'}, {monitor.took * 1000:.0f} ms)"
+        return f"{endpoint.name} {endpoint.where} {states}: {monitor.verdict}{how}; {self.tally(endpoint.group)}"
+
+    # -- services
+
+    def touch(self, *groups: str) -> None:
+        """Something has happened to these services."""
+        self._touched.update(dict.fromkeys(groups))
+
+    def settle(self) -> None:
+        """Look at the services that were touched since the last time; to be called every turn."""
+        if self.waits or not self._touched:
+            return
+        touched, self._touched = self._touched, {}
+        for group in touched:
+            self._look(group)
+
+    def again(self, group: str) -> None:
+        """The operator has put a member of it back: if nobody is up after all, that is to be said again."""
+        self.empty.discard(group)
+        self.empty_before.discard(group)
+        self.touch(group)
+
+    def keep_only(self, groups: Collection[str]) -> None:
+        """Forget the services that the configuration has no longer, and look at all others."""
+        self.empty.intersection_update(groups)
+        self.empty_before.intersection_update(groups)
+        self._touched = dict.fromkeys(groups)
+
+    def _look(self, group: str) -> None:
+        """Say it once when the last one has gone; nothing while one may still turn out to be up."""
+        if self.tally(group).serving:
+            self.empty.discard(group)
+            self.empty_before.discard(group)
+        elif group not in self.empty and not any(map(_is_open, self.members(group))):
+            self.empty.add(group)
+            self._tell_empty(group)
+
+    def _tell_empty(self, group: str) -> None:
+        text = f"{group}: no member is up" + ("; its last rules stay (when_all_down: keep)" if self.kept(group) else "")
+        if group not in self.empty_before:
+            self.tell(Event("all-down", group, text, logging.ERROR))
+        elif not all(monitor.disabled for monitor in self.members(group)):
+            log.error("%s", text)
+        self.empty_before.discard(group)
+
+
+def _is_open(monitor: Monitor) -> bool:
+    """Whether nobody can say yet if it gets connections."""
+    return not monitor.disabled and (not monitor.tried or monitor.unconfirmed)

@@ -1,0 +1,230 @@
+"""What is told of services: that nobody is up, every time that it comes to be so, and once each."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from test_first_outcomes import BAD, GOOD, World
+
+from l4ipd.config import parse
+from l4ipd.daemon import Daemon
+from l4ipd.events import Event
+from l4ipd.health import Verdict, local
+from l4ipd.model import Config
+from l4ipd.monitor import Monitor
+
+
+def configuration(directory: Path, members: str, more: str = "", service: str = "s") -> Config:
+    return parse(f"control: {directory}/sock\nstate: {directory}/state\nipfilter: {{interface: ext0}}\n"
+                 f"defaults: {{rise: 2, fall: 2}}\nclusters:\n  c: {{address: 203.0.113.1, services: {{{service}: {{"
+                 f"port: 80, check: tcp}}}}, members: {{{members}}}{more}}}\n", "conf")
+
+
+class Told(World):
+    """Members that are alive or not, by name."""
+
+    def __init__(self, directory: Path, members: str, more: str = "",
+                 states: dict[str, tuple[bool, float | None]] | None = None) -> None:
+        self.directory = directory
+        super().__init__(directory, configuration(directory, members, more), states)
+        self.texts: list[str] = []
+        self.daemon.listeners.append(lambda event: self.texts.append(event.text))
+
+    def member(self, name: str) -> Monitor:
+        return self.daemon.monitors[f"c/s/{name}"]
+
+    def fate(self, verdict: Verdict, *names: str, rounds: int = 2) -> None:
+        """What probes find of these from now on, and some of them."""
+        self.verdict = verdict
+        for name in names:
+            for _ in range(rounds):
+                self.loop.clear(self.member(name))
+                self.member(name).fire()
+        self.daemon._turn()
+
+    def reload(self, members: str, service: str = "s") -> None:
+        self.daemon.reload(configuration(self.directory, members, service=service))
+        self.daemon._turn()
+
+    def disable(self, *names: str) -> None:
+        self.daemon.disable([self.member(name) for name in names], now=False)
+        self.daemon._turn()
+
+    def enable(self, *names: str) -> None:
+        self.daemon.enable([self.member(name) for name in names])
+        self.daemon._turn()
+
+    def kinds(self) -> list[str]:
+        """The events since the last call, without those of reloads."""
+        kinds = [f"{kind} {name.rpartition('/')[2]}" for kind, name in self.events if kind != "reloaded"]
+        self.events.clear()
+        return kinds
+
+
+BOTH = "m1: 10.0.0.2, m2: 10.0.0.3"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Told:
+    it = Told(tmp_path, BOTH)
+    it.fate(GOOD, "m1", "m2")
+    assert it.kinds() == ["up m1", "up m2"]
+    return it
+
+
+def test_when_the_last_goes_down(world: Told) -> None:
+    world.fate(BAD, "m1")
+    assert world.kinds() == ["down m1"]
+    world.fate(BAD, "m2", rounds=10)
+    assert world.kinds() == ["down m2", "all-down s"]
+    world.fate(GOOD, "m1")
+    world.fate(BAD, "m1")
+    assert world.kinds() == ["up m1", "down m1", "all-down s"]
+
+
+def test_when_a_reload_takes_the_last_living_one_away(world: Told) -> None:
+    world.fate(BAD, "m1")
+    assert world.kinds() == ["down m1"]
+    world.reload("m1: 10.0.0.2")
+    assert world.kinds() == ["all-down s"]
+
+
+def test_when_a_service_goes_and_comes_back(world: Told) -> None:
+    world.fate(BAD, "m1", "m2")
+    assert world.kinds() == ["down m1", "down m2", "all-down s"]
+    world.reload(BOTH, service="other")
+    world.reload(BOTH)
+    assert world.kinds() == []
+    world.fate(BAD, "m1", "m2")
+    assert world.kinds() == ["down m1", "down m2", "all-down s"]
+
+
+def test_when_one_is_enabled_that_has_died_meanwhile(world: Told) -> None:
+    world.fate(BAD, "m1")
+    world.disable("m2")
+    assert world.kinds() == ["down m1", "disabled m2", "all-down s"]
+    world.fate(BAD, "m2")
+    assert world.kinds() == ["down m2"]
+    world.enable("m2")
+    assert world.kinds() == ["enabled m2"]
+    world.fate(BAD, "m2", rounds=5)
+    assert world.kinds() == ["down m2", "all-down s"]
+    assert "c/s/m2 10.0.0.3:80 enabled -> down: L4CON connection refused (3 of 3 failed, 0 ms); 0 of 2 up" in "".join(
+        text for text in world.texts if "enabled -> down" in text)
+
+
+def test_when_one_is_enabled_that_is_about_to_go_down(world: Told) -> None:
+    world.disable("m1", "m2")
+    assert world.kinds() == ["disabled m1", "disabled m2", "all-down s"]
+    world.enable("m1")
+    world.fate(BAD, "m1", rounds=1)
+    assert world.kinds() == ["enabled m1"], "one failure of two says nothing yet"
+    world.fate(BAD, "m1", rounds=1)
+    assert world.kinds() == ["down m1", "all-down s"]
+
+
+def test_not_while_one_may_turn_out_to_be_up(tmp_path: Path) -> None:
+    world = Told(tmp_path, BOTH)
+    world.fate(BAD, "m1")
+    assert world.kinds() == ["down m1"]
+    world.fate(local("no descriptors"), "m2")
+    assert world.kinds() == ["all-down s"], "nobody knows when it can be probed"
+
+
+def test_not_when_another_has_come_up_in_the_same_turn(world: Told) -> None:
+    world.fate(BAD, "m1")
+    world.verdict = BAD
+    for verdict, name in ((BAD, "m2"), (BAD, "m2"), (GOOD, "m1"), (GOOD, "m1")):
+        world.verdict = verdict
+        world.member(name).fire()
+    world.daemon._turn()
+    assert world.kinds() == ["down m1", "down m2", "up m1"]
+
+
+def test_an_end_in_the_same_turn_loses_nothing(world: Told) -> None:
+    world.fate(BAD, "m1")
+    world.verdict = BAD
+    for _ in range(2):
+        world.member("m2").fire()
+    world.daemon.stop()
+    assert world.kinds()[-1] == "all-down s"
+
+
+@pytest.mark.parametrize("out", ["m2", "all"])
+def test_rules_that_stay_are_those_of_members_that_nobody_disabled(tmp_path: Path, out: str) -> None:
+    world = Told(tmp_path, BOTH, ", when_all_down: keep")
+    world.fate(GOOD, "m1", "m2")
+    if out == "all":
+        world.disable("m1", "m2")
+        assert world.texts[-1] == "c/s: no member is up" and not world.daemon.rules.want
+    else:
+        world.disable("m2")
+        world.fate(BAD, "m1")
+        assert world.texts[-1] == "c/s: no member is up; its last rules stay (when_all_down: keep)"
+        assert [line.split()[6] for line in world.daemon.rules.want] == ["10.0.0.2"]
+
+
+def test_a_service_that_had_nobody_before_is_no_news(tmp_path: Path) -> None:
+    """One member was down, the operator has disabled the other."""
+    states: dict[str, tuple[bool, float | None]] = {"c/s/m1": (False, time.time() - 60), "c/s/m2": (True, 0.0)}
+    for more, events in (({"c/s/m2": 1.0}, []), ({}, ["down m2", "all-down s"])):
+        world = Told(tmp_path, BOTH)
+        world.daemon.saved = type(world.daemon.saved)(more, states)
+        world.daemon._restore()
+        world.daemon.news.past.pop("c/s/m2", None)
+        world.fate(BAD, "m1", "m2", rounds=1)
+        found = world.kinds()
+        assert [kind for kind in found if kind != "down m2"] == [kind for kind in events if kind != "down m2"]
+        world.fate(GOOD, "m1")
+        world.fate(BAD, "m1")
+        assert world.kinds() == ["up m1", "down m1", "all-down s"], "but the next time is"
+
+
+def test_fallbacks_count_only_while_they_serve(tmp_path: Path) -> None:
+    world = Told(tmp_path, f"{BOTH}, m3: 10.0.0.4, sorry: {{address: 10.0.0.9, fallback: yes}}")
+    told: list[str] = []
+
+    def note(event: Event) -> None:
+        tally = world.daemon.tally("c/s")
+        told.append(event.text.rpartition("; ")[2] if event.name.count("/") > 1 else event.text)
+        assert event.kind == "all-down" or told[-1] == f"{tally.serving} of {tally.total} up"
+
+    world.fate(GOOD, "m1", "m2", "m3", "sorry")
+    world.daemon.listeners.append(note)
+    world.fate(BAD, "m1")
+    world.fate(BAD, "sorry")
+    world.fate(GOOD, "sorry")
+    world.fate(BAD, "m2", "m3")
+    world.fate(BAD, "sorry")
+    world.fate(GOOD, "sorry", "m1", "m2", "m3")
+    assert told == ["2 of 3 up", "2 of 3 up", "2 of 3 up", "1 of 3 up", "1 of 4 up", "0 of 3 up",
+                    "c/s: no member is up", "1 of 4 up", "1 of 3 up", "2 of 3 up", "3 of 3 up"]
+
+
+def test_counts_within_a_turn_are_kept_up(tmp_path: Path) -> None:
+    """Not counted anew for each: thousands may come up in one turn."""
+    world = Told(tmp_path, f"{BOTH}, sorry: {{address: 10.0.0.9, fallback: yes}}")
+
+    def agree(daemon: Daemon) -> bool:
+        kept = daemon.tally("c/s")
+        before = (kept.regulars, kept.up, kept.fallbacks)
+        daemon._tallies.clear()
+        after = daemon.tally("c/s")
+        return before == (after.regulars, after.up, after.fallbacks)
+
+    world.daemon.tally("c/s")
+    for verdict, name in ((GOOD, "m1"), (GOOD, "sorry"), (BAD, "m2"), (BAD, "m1"), (BAD, "m1"), (GOOD, "m2"),
+                          (GOOD, "m2"), (BAD, "sorry"), (BAD, "sorry")):
+        world.verdict = verdict
+        world.member(name).fire()
+        assert agree(world.daemon), (verdict, name)
+    world.daemon.disable([world.member("m2")], now=False)
+    for verdict in (BAD, BAD, GOOD, GOOD):
+        world.verdict = verdict
+        world.member("m2").fire()
+        assert agree(world.daemon)
+    world.daemon.enable([world.member("m2")])
+    world.member("m2").fire()
+    assert agree(world.daemon) and world.daemon.serving("c/s") == 1
