@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
+from l4ipd.checks import tls_of
 from l4ipd.config_words import PLACEHOLDERS, span
 from l4ipd.model import Check, Config, Service
 
@@ -41,6 +42,10 @@ def _of_service(service: Service, config: Config) -> Iterator[str]:
         yield ("sticky with purge: no keeps sending a member's clients to it after it went down, until their sessions "
                "end")
     for check in checks:
+        tls = tls_of(check)
+        if tls is not None and tls.verify is not None and tls.name is None:
+            yield (f"verify has no name to verify, so that any certificate of these authorities will do: add "
+                   f"{'sni or host' if check.type == 'https' else 'sni'}")
         for key, text in _texts(check):
             yield from _unreplaced(key, text)
 

@@ -6,14 +6,16 @@ import grp
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from l4ipd import probe
 from l4ipd.child import find_program
 from l4ipd.config import ConfigError, locate, parse
+from l4ipd.config_warnings import warnings
 from l4ipd.daemon import Daemon, Event
 from l4ipd.descriptors import Room
+from l4ipd.exposure import exposures
 from l4ipd.internal_errors import INTERNAL
 from l4ipd.model import Config
 from l4ipd.rehearsal import Rehearsal
@@ -95,12 +97,15 @@ class Reloader:
     """SIGHUP and `l4ipctl reload`. The file is read by a thread, so that the loop goes on meanwhile.
 
     A bad configuration changes nothing. Requests that come while a file is being read are served together by one more
-    reading, since the file may have changed. It must fit into the ``room`` that is there for it, too.
+    reading, since the file may have changed. It must fit into the ``room`` that is there for it, too. What was ``told``
+    of, a warning, is not told of again.
     """
 
-    def __init__(self, daemon: Daemon, path: str, rehearsal: Rehearsal | None,
-                 room: Room | None = None) -> None:
+    def __init__(self, daemon: Daemon, path: str, rehearsal: Rehearsal | None, room: Room | None = None,
+                 told: Iterable[str] = ()) -> None:
         self.daemon, self.path, self.rehearsal, self.room = daemon, path, rehearsal, room
+        self._exposed: list[str] = []               # found with what is being read
+        self._told = set(told)
         self._asked: list[Done] = []
         self._served: list[Done] = []
 
@@ -120,6 +125,9 @@ class Reloader:
         """In the thread: the configuration, or what is wrong."""
         try:
             config = load(self.path, again=True)
+            if self.rehearsal is not None:
+                config = self.rehearsal.adapt(config)
+            self._exposed = exposures(config, self.path)
         except Refused as refusal:
             return str(refusal).splitlines()
         except Exception:
@@ -149,15 +157,15 @@ class Reloader:
         return lines
 
     def _commit(self, config: Config) -> list[str]:
-        if self.rehearsal is not None:
-            config = self.rehearsal.adapt(config)
         probe.use_prepared()
         if self.room is not None:
             self.daemon.rounds.limit = self.room.probes(config)
         before = self.daemon.config
         later = [key for key in ("pidfile", "log") if getattr(before, key) != getattr(config, key)]
         lines = [self.daemon.reload(config), *(f"{key}: the change takes effect at the next start" for key in later)]
-        lines += missing_tools(config)
+        doubts = [*warnings(config), *self._exposed]
+        lines += [*missing_tools(config), *(words for words in doubts if words not in self._told)]
+        self._told = set(doubts)
         for line in lines[1:]:
             log.warning("%s", line)
         return lines

@@ -22,6 +22,7 @@ from l4ipd.daemon import Daemon
 from l4ipd.descriptors import CHILD, Room, TooFew, opened
 from l4ipd.desk import Desk
 from l4ipd.estimate import Estimate, estimate
+from l4ipd.exposure import exposures
 from l4ipd.ipfilter import REMEDIES, explain
 from l4ipd.kernel import Look, look
 from l4ipd.load import Refused, Reloader, load, missing_tools
@@ -74,9 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             with ExitStack() as stack:
                 rehearsal = Rehearsal()
                 stack.callback(rehearsal.stop)
-                return check(rehearsal.adapt(config))
+                return check(rehearsal.adapt(config), options.config)
         if options.check:
-            return check(config)
+            return check(config, options.config)
         with ExitStack() as stack:
             return serve(options, config, stack)
     except Refused as refusal:
@@ -101,12 +102,12 @@ def open_standard_streams() -> None:
 
 # -- the configuration
 
-def check(config: Config) -> int:
+def check(config: Config, path: str) -> int:
     """-n: print the rules that would be loaded if every endpoint were up."""
     lines = plan.all_up(config)
     print("".join(f"{line}\n" for line in lines), end="", flush=True)
     load = estimate(config)
-    for warning in (*warnings(config), *missing_tools(config), *shortages(config, load)):
+    for warning in (*warnings(config), *exposures(config, path), *missing_tools(config), *shortages(config, load)):
         print(f"warning: {warning}", file=sys.stderr)
     print(f"load: {load}", file=sys.stderr)
     refusal = rehearse(config.ipfilter, lines)
@@ -155,12 +156,14 @@ def serve(options: argparse.Namespace, config: Config, stack: ExitStack) -> int:
     path = os.path.abspath(options.pidfile or config.pidfile)
     left_behind = look_first(path, config.control.path)
     room = set_aside(config, (opened() if options.foreground else 3) + (CHILD if rehearsal is not None else 0))
-    for warning in missing_tools(config):
-        print(f"warning: {warning}", file=sys.stderr)
     options.config = os.path.abspath(options.config)
     if options.foreground:
         logs.to_stderr(config.log)
+        for warning in missing_tools(config):
+            log.warning("%s", warning)
     else:
+        for warning in (*missing_tools(config), *exposures(config, options.config)):
+            print(f"warning: {warning}", file=sys.stderr)
         stack.enter_context(python_daemon.DaemonContext(detach_process=True, umask=0o027, signal_map={}))
         logs.to_syslog(config.log)
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)   # whoever reads the pid file may send one: it waits for the loop
@@ -209,14 +212,15 @@ def run(options: argparse.Namespace, config: Config, room: Room, rehearsal: Rehe
     daemon.rounds.verbose = options.verbose
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.on_signal(signum, lambda: stop(daemon))
-    reloader = Reloader(daemon, options.config, rehearsal, room)
+    doubts = [*warnings(config), *(exposures(config, options.config) if guide is None else ())]
+    reloader = Reloader(daemon, options.config, rehearsal, room, doubts)
     loop.on_signal(signal.SIGHUP, reloader)
     for name in ("SIGUSR1", "SIGINFO"):
         if hasattr(signal, name):
             loop.on_signal(getattr(signal, name), lambda: show(daemon))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()), options.config)
-    for warning in warnings(config):
+    for warning in doubts:
         log.warning("%s", warning)
     desk = Desk(loop, daemon, config, reloader, budget.clients)
     site = Web(loop, daemon, budget.clients)

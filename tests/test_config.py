@@ -352,7 +352,8 @@ def test_duration(text: str, seconds: float) -> None:
 UDP = "s: {port: 80, protocol: udp, check: %s}"
 HTTP = "s: {port: 80, check: {type: http, %s}}"
 WARNINGS: list[tuple[str, list[str]]] = [
-    (SAMPLE, []),
+    (SAMPLE, ["www/https: verify has no name to verify, so that any certificate of these authorities will do: add sni"
+              " or host"]),
     (small(services=UDP % "udp"), ["c/s: a udp check without expect cannot see a dead host: add send and expect, or a"
                                    " ping check beside it"]),
     (small(services=UDP % "[udp, ping]"), []),
@@ -381,6 +382,13 @@ WARNINGS: list[tuple[str, list[str]]] = [
      ["c/s: send: ${A} is taken as it stands: variables are not replaced",
       "c/s: expect: {port} is taken as it stands: it is replaced in commands only"]),
     (small(services=HTTP % "path: '/$metadata?$top=1', headers: {A: 'pa$$WORD', B: '$4', C: '{x}', D: '$'}"), []),
+    (small(services="s: {port: 80, check: {type: tls, verify: yes}}"),
+     ["c/s: verify has no name to verify, so that any certificate of these authorities will do: add sni"]),
+    (small(services="s: {port: 80, check: {type: https, verify: /etc/ca.pem}}"),
+     ["c/s: verify has no name to verify, so that any certificate of these authorities will do: add sni or host"]),
+    (small(services="s: {port: 80, check: {type: https, verify: yes, host: 'www.example.org:8443'}}"), []),
+    (small(services="s: {port: 80, check: {type: tls, verify: yes, sni: 192.0.2.1}}"), []),
+    (small(services="s: {port: 80, check: {type: tls, sni: www.example.org}}"), []),
     (small(services="s: {port: 80, check: {type: exec, command: [sh, -c, 'nc -z {address} ${SOME}']}}"), []),
 ]
 

@@ -25,7 +25,8 @@ LAYERS = {
     4: {"refusals",
         "monitor", "rounds", "news", "daemon", "status", "trouble", "survey", "history", "metrics", "page", "web",
         "commands", "checking", "disabling", "notify", "desk"},
-    5: {"descriptors", "main", "ctl", "load", "rehearsal", "demo", "logs", "pidfile"},
+    5: {"exposure",
+        "descriptors", "main", "ctl", "load", "rehearsal", "demo", "logs", "pidfile"},
 }
 WORLDLY = {"os", "socket", "select", "selectors", "time", "signal", "subprocess", "random", "logging", "threading",
            "asyncio", "ssl", "pathlib", "io", "shutil", "tempfile"}

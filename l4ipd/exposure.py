@@ -1,0 +1,57 @@
+"""What decides over a gateway, and may be changed by others than root: files and programs that a configuration names.
+
+A warning each, as sshd and sudo have it, from ``l4ipd -n``, at start and at a reload.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+from l4ipd.checks import recipe
+from l4ipd.child import find_program
+from l4ipd.model import Cluster, Config, Words
+from l4ipd.ownership import loose
+
+
+def exposures(config: Config, path: str) -> list[str]:
+    """Everything of that kind; ``path`` is the configuration's own. A line each."""
+    named: dict[str, str] = {}                      # by file: the first who names it
+    for where, file in [("", path), *_named(config)]:
+        named.setdefault(file, where)
+    return [f"{where and f'{where}: '}{file}: may be changed by others than root: {words}"
+            for file, where in named.items() if (words := loose(file))]
+
+
+def _named(config: Config) -> Iterator[tuple[str, str]]:
+    """Where a file is named, and the file."""
+    settings = config.ipfilter
+    tools = {"ipnat": settings.ipnat}
+    if config.resets is not None:
+        tools |= {"ipf": settings.ipf, "ipfstat": settings.ipfstat, "ipmon": settings.ipmon}
+    for key, words in tools.items():
+        yield from ((f"ipfilter.{key}", file) for file in _files(words))
+    yield from (("notify", file) for file in _files(config.notify))
+    for cluster in config.clusters:
+        yield from _of_cluster(cluster)
+
+
+def _of_cluster(cluster: Cluster) -> Iterator[tuple[str, str]]:
+    if any(check.type == "exec" for service in cluster.services for check in service.checks):
+        for endpoint in cluster.endpoints():
+            for check in endpoint.checks:
+                if check.type == "exec":
+                    command = recipe(check, endpoint).command
+                    yield from ((f"{endpoint.group}: command", file) for file in _files(command))
+    for service in cluster.services:
+        where = f"{cluster.name}/{service.name}: verify"
+        yield from ((where, check.verify) for check in service.checks if check.verify)
+
+
+def _files(command: Words) -> Iterator[str]:
+    """The program, unless it is what runs us; and what it may be told to run: arguments that are files."""
+    program = find_program(command[0]) if command else None
+    if program not in (None, sys.executable):
+        yield str(program)
+    yield from (word for word in command[1:] if word.startswith("/") and os.path.isfile(word))
