@@ -16,11 +16,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from l4ipd import __version__
+from l4ipd.numbers import whole
 from l4ipd.table import printable, table, wrap
 
 DEFAULT_SOCKET = "/var/run/l4ip.sock"
 SILENCE = 30.0                                      # seconds; a daemon that lives says something every 10
 LINE_LIMIT = 1 << 20                                # bytes
+WIDEST = 9999                                       # columns
 OK, SOME_NOT, USAGE, UNREACHABLE = 0, 1, 2, 3
 NO_SOCKET = "is no socket: name that of l4ipd, which its log has, with -s SOCKET"
 COLOURS = {"up": "32", "yes": "32", "ok": "32", "down": "31", "missing": "31", "leaving": "33", "unknown": "33",
@@ -99,7 +101,8 @@ def run(options: argparse.Namespace, path: str) -> int:
     for answer in ask(path, request):
         if "end" in answer:
             printer.end(answer)
-            return int(answer.get("exit", 0))
+            status = answer.get("exit", 0)
+            return status if isinstance(status, int) and 0 <= status <= 255 else 3
         printer.line(answer)
     raise Unreachable(f"{path}: l4ipd hung up in the middle of its answer: see its log")
 
@@ -241,8 +244,9 @@ def put(line: str) -> None:
 
 def width() -> int:
     """The columns of the terminal; 0 if standard output is none, for then nothing is cut."""
-    if os.environ.get("COLUMNS", "").isdigit():
-        return int(os.environ["COLUMNS"])
+    columns = whole(os.environ.get("COLUMNS", ""), WIDEST)
+    if columns is not None:
+        return columns
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns
     except (OSError, ValueError):

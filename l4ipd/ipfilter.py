@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
+from l4ipd.numbers import COUNTER, PORT, whole
+
 LISTING_END = "List of active sessions:"
 TAG_LENGTH = 16                                     # the rest is cut off without a word (samples/ipnat-forms.txt)
-HIGHEST_PORT = 65535
 OPTIONS = ("round-robin", "frag", "age", "sticky", "mssclamp", "proxy", "purge")
 WITH_VALUE = frozenset({"age", "mssclamp", "proxy", "tag"})
 SPOKEN_BY_ALL = frozenset({"tcp/udp", "ip"})
@@ -81,7 +82,6 @@ def owned(tag: str | None, ours: str | None) -> bool:
 
 # -- reading
 
-DIGITS = 20                                         # of the largest count: 64 bits
 
 
 Ports = Callable[[str], int | None]
@@ -89,13 +89,12 @@ Ports = Callable[[str], int | None]
 
 def number(word: str) -> int | None:
     """The port that a word names. Listings have service names in a few places; see ``parse``."""
-    return int(word) if word.isascii() and word.isdigit() and len(word) < 6 and int(word) <= HIGHEST_PORT else None
+    return whole(word, PORT)
 
 
 def hits(line: str) -> int | None:
     """The count that ``-h`` puts before a listed rule; None if there is none."""
-    word = line.partition(" ")[0]
-    return int(word) if word.isascii() and word.isdigit() and len(word) <= DIGITS else None
+    return whole(line.partition(" ")[0], COUNTER)
 
 
 def parse(line: str, port: Ports = number) -> Rdr | None:

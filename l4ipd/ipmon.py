@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from l4ipd.ipfilter import number as plain_port
 from l4ipd.lines import Lines as Lines
+from l4ipd.numbers import COUNTER, SERIAL, whole
 
 SYSLOG_OLD = (rb"(?:<[^<>]*>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT[\d:.+-]+Z?) "
               rb"(?:<[^<> ]*> )?[^ :\[]+ (?:<[^<> ]*> )?ipmon(?:\[\d+\])?: (?:\[ID \d+ [^\] ]*\] )?")
@@ -32,6 +33,7 @@ BY_SYSLOGD = re.compile(rb"(?:<[^<>]*>)?(?:1 \S+|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d
 RECORD = re.compile(HEAD + rb"(?:" + TCP + rb"|" + ICMP + rb")" + TAIL)
 MISSED = re.compile(rb"missed (\d+) ipf log entries: (\d+) \d+")
 TAG = re.compile(rb" (?:log-)?tag (\d+)")
+MERGED = 1_000_000                                  # records in one line, at most: its buffer holds some hundred
 UNDATED = ""                                        # a line from syslog has the time of day only
 Ports = Callable[[str, str], "int | None"]
 
@@ -57,8 +59,8 @@ def number(word: str, protocol: str) -> int | None:
 def parse(line: bytes, ports: Ports = number) -> Reset | None:
     """The reset that a line tells of, or None: other packets, other people's lines, garbage.
 
-    ``ports`` turns the number or name of a port, and a protocol, into a number. Raises ValueError for a record of a
-    reset whose port is none.
+    ``ports`` turns the number or name of a port, and a protocol, into a number. Raises ValueError for a record whose
+    port is none, or whose count none that ipmon could have.
     """
     found = RECORD.match(line)
     if found is None:
@@ -67,12 +69,15 @@ def parse(line: bytes, ports: Ports = number) -> Reset | None:
      rest) = found.groups()
     tag = TAG.match(rest)
     when = (year + month + day + time.replace(b":", b"")).decode() if year else UNDATED
-    known = int(times or 1), int(tag[1]) if tag else None, when
+    count = whole(times or b"1", MERGED)
+    if count is None:
+        raise ValueError("no count")
+    known = count, whole(tag[1], SERIAL) if tag else None, when
     if source is not None:
         if b"R" not in flags:
             return None
         place = _known(ports, port, "tcp")
-        refused = None if seq is None else b"A" in flags and int(seq) == 0
+        refused = None if seq is None else b"A" in flags and whole(seq, SERIAL) == 0
         return Reset("tcp", address(source), place, address(to), refused, *known)
     if client is None:
         return Reset("udp", address(sender), None, address(receiver), True, *known)
@@ -101,7 +106,9 @@ def by_syslogd(line: bytes) -> bool:
 def missed(line: bytes) -> int:
     """How many records the line says were lost. The first line of every ipmon counts from 0: that is no loss."""
     found = MISSED.match(line)
-    return int(found[1]) if found and int(found[2]) else 0
+    if found is None or not whole(found[2], COUNTER):
+        return 0
+    return whole(found[1], SERIAL) or 0
 
 
 @lru_cache(maxsize=4096)

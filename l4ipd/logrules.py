@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from l4ipd.model import Endpoint
+from l4ipd.numbers import PORT, SERIAL, whole
 
 PREFIX = re.compile(r"(?:\d+ ){0,2}(?:@\d+ )?")     # hits, bytes, number: as the flags of ipfstat will have it
 RULE = re.compile(r"(?P<action>log|count) in on (?P<interface>\S+) (?:family )?(?:inet6? )?proto (?P<protocol>\S+) "
@@ -83,8 +84,10 @@ def parse(line: str) -> Rule | None:
     address = _address(found["address"])
     if not fits or address is None or (protocol != "tcp" and (":" in address) != (protocol == "ipv6-icmp")):
         return None
-    return Rule(found["action"], found["interface"], address, int(found["port"]) if found["port"] else None,
-                int(found["tag"]) if found["tag"] else None)
+    port, tag = whole(found["port"] or "", PORT), whole(found["tag"] or "", SERIAL)
+    if (port is None) != (found["port"] is None) or (tag is None) != (found["tag"] is None):
+        return None
+    return Rule(found["action"], found["interface"], address, port, tag)
 
 
 def _address(text: str) -> str | None:

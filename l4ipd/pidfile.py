@@ -14,6 +14,8 @@ from types import TracebackType
 import lockfile
 from daemon.pidfile import TimeoutPIDLockFile
 
+from l4ipd.numbers import ID, whole
+
 
 class Running(Exception):
     """Another l4ipd holds the pid file. ``pid`` may be None while it is just starting."""
@@ -98,5 +100,4 @@ def _lock(fd: int) -> bool:
 
 
 def _read(fd: int) -> int | None:
-    text = os.read(fd, 32).strip()
-    return int(text) if text.isdigit() else None
+    return whole(os.read(fd, 32).strip(), ID)

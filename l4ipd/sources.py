@@ -22,6 +22,7 @@ from l4ipd.ipfilter import explain
 from l4ipd.ipmon import Lines, is_record
 from l4ipd.loop import Loop, Timer
 from l4ipd.model import Words
+from l4ipd.numbers import ID, whole
 
 SHELL = "/bin/sh"
 KEEPER = """exec 3<&0
@@ -282,7 +283,7 @@ def _look_around(loop: Loop, names: Collection[str], done: Callable[[list[int]],
 
 def strangers(listing: str, names: Collection[str], ours: int) -> list[int]:
     """The processes in a listing of ps that have one of ``names``, and neither are ``ours`` nor descend from it."""
-    rows = [row for line in listing.splitlines() if len(row := line.split(None, 2)) == 3 and row[0].isdigit()]
+    rows = [row for line in listing.splitlines() if len(row := line.split(None, 2)) == 3 and whole(row[0], ID)]
     parents = {row[0]: row[1] for row in rows}
 
     def descends(pid: str) -> bool:

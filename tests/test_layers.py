@@ -12,7 +12,8 @@ import l4ipd
 
 HERE = Path(l4ipd.__file__).parent
 LAYERS = {
-    0: {"__init__", "model", "health", "doubt", "checks", "expects", "patterns", "blame", "ipfilter", "ipmon",
+    0: {"numbers",
+        "__init__", "model", "health", "doubt", "checks", "expects", "patterns", "blame", "ipfilter", "ipmon",
         "logrules", "plan", "config", "config_check", "config_section", "config_warnings", "config_words", "yamltree",
         "table", "estimate", "page_style", "lines", "similar", "matching"},
     1: {"loop", "internal_errors", "events"},
