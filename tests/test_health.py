@@ -60,4 +60,11 @@ def test_the_counter(rise: int, fall: int, start: str, outcomes: str, expected: 
 def test_verdicts() -> None:
     assert str(health.Verdict("L7STS", "503 Service Unavailable")) == "L7STS 503 Service Unavailable"
     assert {code for code in health.CODES if health.Verdict(code, "").passed} == {"L4OK", "L6OK", "L7OK", "PROCOK"}
+    assert str(health.Verdict("L4OK", "")) == "L4OK"
+    assert health.local("no descriptors") == ("LOCAL", "no descriptors")
     assert not health.local("no descriptors").passed
+
+
+@pytest.mark.parametrize(("rise", "fall"), [(1, 1), (2, 3), (4, 1)])
+def test_the_top_is_what_a_pass_of_one_that_is_up_leads_to(rise: int, fall: int) -> None:
+    assert health.top(rise, fall) == health.step(health.adopted(rise), rise, fall, True)

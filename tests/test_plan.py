@@ -47,6 +47,13 @@ SORRY = Member("sorry", "10.0.0.99", fallback=True)
     ((A,), {"vips": ("203.0.113.10", "203.0.113.11"), "protocol": "udp", "port": 53, "member_port": 5353}, [
         "rdr em0 203.0.113.10/32 port 53 -> 10.0.0.11 port 5353 udp round-robin tag l4ip",
         "rdr em0 203.0.113.11/32 port 53 -> 10.0.0.11 port 5353 udp round-robin tag l4ip"]),
+    ((Member("a", "10.0.0.11", weight=2), B), {"vips": ("203.0.113.10", "203.0.113.11")}, [
+        "rdr em0 203.0.113.10/32 port 80 -> 10.0.0.11 port 8080 tcp round-robin tag l4ip",
+        "rdr em0 203.0.113.10/32 port 80 -> 10.0.0.12 port 8080 tcp round-robin tag l4ip",
+        "rdr em0 203.0.113.10/32 port 80 -> 10.0.0.11 port 8080 tcp round-robin tag l4ip.2",
+        "rdr em0 203.0.113.11/32 port 80 -> 10.0.0.11 port 8080 tcp round-robin tag l4ip",
+        "rdr em0 203.0.113.11/32 port 80 -> 10.0.0.12 port 8080 tcp round-robin tag l4ip",
+        "rdr em0 203.0.113.11/32 port 80 -> 10.0.0.11 port 8080 tcp round-robin tag l4ip.2"]),
     ((Member("a", "10.0.0.11", port=9000),), {}, [
         "rdr em0 203.0.113.10/32 port 80 -> 10.0.0.11 port 9000 tcp round-robin tag l4ip"]),
 ])
@@ -151,6 +158,15 @@ def test_what_n_prints_takes_an_effort_that_grows_with_its_lines() -> None:
     for more in (config(4 * count, count), config(count, 4 * count)):
         assert effort(lambda more=more: plan.all_up(more)) < 5 * base  # type: ignore[misc]
         assert len(plan.all_up(more)) == 4 * count * count * 9
+
+
+def test_with_everybody_up_there_are_the_rules_of_each_service_but_not_of_its_fallbacks() -> None:
+    services = tuple(Service(name, port, "tcp", port, False, (Check("tcp"),)) for name, port in (("x", 1), ("y", 2)))
+    config = Config(SETTINGS, (Cluster("www", (VIP,), services, (A, SORRY)), Cluster("ftp", ("203.0.113.11",),
+                                                                                   services[:1], (B,))))
+    assert [line.split(" tcp ")[0] for line in plan.all_up(config)] == [
+        "rdr em0 203.0.113.10/32 port 1 -> 10.0.0.11 port 1", "rdr em0 203.0.113.10/32 port 2 -> 10.0.0.11 port 2",
+        "rdr em0 203.0.113.11/32 port 1 -> 10.0.0.12 port 1"]
 
 
 @pytest.mark.parametrize("weight, settings", [(1, SETTINGS), (1, Ipfilter("em0", tag=None)), (12, SETTINGS)])
