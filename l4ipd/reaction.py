@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from l4ipd import logrules
 from l4ipd.health import Verdict
@@ -29,88 +29,81 @@ class Reaction:
         self.loop, self.targets, self.heard = loop, targets, heard
         self.action = "refused"
         self.seen = self.used = 0
-        self.ignored: Counter[str] = Counter()      # by the keys of WORDS
-        self._hits: dict[str, int] = {}             # last reading of the counters
+        self.ignored: Counter[str] = Counter()      # by the keys of WORDS; what was not used
+        self._hits: dict[bool, dict[str, int]] = {}         # last readings of the counters, by whether they are of IPv6
         self._warned = False
 
     def weigh(self, reset: Reset, hearsay: bool = False) -> None:
         """A record of ours, and not from before our time. By ``hearsay``, it only hastens probes."""
-        self.seen += reset.times
-        targets = self.targets.at(reset.protocol, reset.address, reset.port)
-        if not targets:
-            self.ignored["unknown"] += reset.times
-        elif reset.port is None:
-            self._hasten(targets)
-        elif self.targets.is_echo(targets[0], reset.client):
-            self.ignored["own"] += reset.times
-        else:
-            self._judge(targets[0], reset, hearsay)
+        self._count(self._use(reset, hearsay), reset.times)
 
     def stale(self, reset: Reset) -> None:
         """It was in the log before we came."""
-        self.seen += reset.times
-        self.ignored["stale"] += reset.times
+        self._count("stale", reset.times)
 
     def unreadable(self) -> None:
-        """A record of a reset that names no port."""
-        self.ignored["unreadable"] += 1
+        """A record of a reset that makes no sense."""
+        self._count("unreadable", 1)
 
-    def _judge(self, target: Target, reset: Reset, hearsay: bool) -> None:
+    def _count(self, use: str, times: int) -> None:
+        """Of resets that came together, one is used at most."""
+        self.seen += times
+        if use == "used":
+            self.used += 1
+            use, times = "haste", times - 1
+        if times:
+            self.ignored[use] += times
+
+    def _use(self, reset: Reset, hearsay: bool) -> str:
+        targets = self.targets.at(reset.protocol, reset.address, reset.port)
+        if not targets:
+            return "unknown"
+        if reset.port is None:
+            return self._hasten(targets)
+        (target,) = targets
+        if self.targets.is_echo(target, reset.client):
+            return "own"
         self.heard()
-        up = target.eligible
-        if not up:
-            self.ignored["down"] += reset.times
-            return
         if reset.refused is None and not self._warned:
             self._warned = True
             log.warning("ipmon runs without -v, so that refused connections cannot be told from those that were reset: "
                         "endpoints are probed at once, but not taken down")
-        if not hearsay and (self.action == "any" or (self.action == "refused" and reset.refused)):
-            verdict = Verdict("RST", f"{_what(reset)}, seen by ipmon")
-            uses = {each.refuse(verdict, reset.client) for each in up}
-            use = next(use for use in ("used", "doubted", "haste") if use in uses)
-            self._count(use, 1)
-            self._count("haste" if use == "used" else use, reset.times - 1)
-        else:
-            self._hasten([target])
+        up = target.eligible
+        if not up:
+            return "down"
+        if hearsay or not (self.action == "any" or (self.action == "refused" and reset.refused)):
+            return self._hasten(targets)
+        verdict = Verdict("RST", f"{_what(reset)}, seen by ipmon")
+        uses = {each.refuse(verdict, reset.client) for each in up}
+        return next(use for use in ("used", "doubted", "haste") if use in uses)
 
-    def _count(self, use: str, times: int) -> None:
-        if use == "used":
-            self.used += times
-        elif times:
-            self.ignored[use] += times
-
-    def _hasten(self, targets: Iterable[Target]) -> None:
-        now = self.loop.now
+    def _hasten(self, targets: Iterable[Target]) -> str:
+        """Have who is there probed now, but not again and again."""
+        now, use = self.loop.now, "haste"
         for target in targets:
-            if now - target.hastened < HASTE:
-                self.ignored["haste"] += 1
-                continue
-            target.hastened = now
-            self.used += 1
-            for each in target.watched:
-                each.hasten()
+            if now - target.hastened >= HASTE:
+                target.hastened, use = now, "used"
+                for each in target.watched:
+                    each.hasten()
+        return use
 
-    def counted(self, hits: Mapping[str, int]) -> None:
+    def counted(self, inet6: bool, hits: Mapping[str, int]) -> None:
         """A reading of the counters. They do not tell whom resets were for: those of our own probes are taken off."""
+        before, self._hits[inet6] = self._hits.get(inet6, {}), dict(hits)
         for line, count in hits.items():
-            new = count - self._hits.get(line, count)
+            new = count - before.get(line, count)
             rule = logrules.parse(line)
-            if new <= 0 or rule is None:
-                continue
-            self.seen += new
-            targets = self.targets.at("udp" if rule.port is None else "tcp", rule.address, rule.port)
-            own = min(new, sum(target.owed for target in targets))
-            for target in targets:
-                target.owed = 0
-            self.ignored["own"] += own
-            up = [target for target in targets if target.eligible]
-            if new > own and up:
-                self._hasten(up)
-                self.ignored["haste"] += new - own - 1
-            elif new > own:
-                self.ignored["down"] += new - own
-        self._hits.update(hits)
+            if new > 0 and rule is not None:
+                self._reckon(new, self.targets.at("udp" if rule.port is None else "tcp", rule.address, rule.port))
+
+    def _reckon(self, new: int, targets: Sequence[Target]) -> None:
+        own = min(new, sum(target.owed for target in targets))
+        for target in targets:
+            target.owed = 0
+        self._count("own", own)
+        up = [target for target in targets if target.eligible]
+        if new > own:
+            self._count(self._hasten(up) if up else "down" if targets else "unknown", new - own)
 
 
 def _what(reset: Reset) -> str:

@@ -19,9 +19,9 @@ Traces = tuple[frozenset[str], frozenset[int], frozenset[str]]
 
 
 class ResetRules:
-    """``counted(hits)`` gets every reading of the counters, by canonical line."""
+    """``counted(inet6, hits)`` gets every reading of the counters of one family, by canonical line."""
 
-    def __init__(self, loop: Loop, counted: Callable[[Mapping[str, int]], object]) -> None:
+    def __init__(self, loop: Loop, counted: Callable[[bool, Mapping[str, int]], object]) -> None:
         self.loop, self.counted = loop, counted
         self.tables: dict[Kind, Reconciler] = {}
         self._readers: dict[Kind, FilterTable] = {}
@@ -81,7 +81,7 @@ class ResetRules:
         reader, rules = self._readers[kind], self.tables[kind]
         reader.listed()
         if kind[0] == "count":
-            self.counted(reader.hits)
+            self.counted(kind[1], reader.hits)
         if not rules.want and not rules.have:
             rules.pause = True                      # nothing of ours is there, and nothing is to be
 

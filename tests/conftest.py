@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sandbox_tools import Sandbox, sandbox
+from sensing_bench import Bench, Device, runs
 
 # A shell without job control starts what goes to its background deaf to ^C, and every child inherits that.
 for number in (signal.SIGINT, signal.SIGQUIT):
@@ -19,3 +22,21 @@ def kernel() -> Iterator[Sandbox]:
     """A sandbox process of this module's own: the kernel that its tests work on."""
     with sandbox() as process:
         yield process
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    it = Bench(tmp_path)
+    yield it
+    it.sensing.stop(remove=False)
+    it.loop.close()
+
+
+@pytest.fixture
+def device(bench: Bench) -> Iterator[Device]:
+    it = Device(bench)
+    yield it
+    os.close(it.fd)
+    for pid in it.pids:
+        if runs(pid):
+            os.kill(pid, signal.SIGKILL)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import test_resets
+import sensing_bench
 from gateway import wait
 from members import Member, answers, endpoint
 from test_control import Toy
@@ -39,7 +39,6 @@ from l4ipd.stream import Stream
 from l4ipd.udp import Datagram
 
 PATIENCE = 30.0
-bench, device = test_resets.bench, test_resets.device          # fixtures
 
 
 class Bug(Exception):
@@ -232,37 +231,37 @@ def test_one_whose_end_nobody_could_bear_costs_the_others_nothing(loop: Loop) ->
 
 # -- sensing
 
-def test_a_line_that_cannot_be_borne_costs_that_line(bench: test_resets.Bench, device: test_resets.Device,
+def test_a_line_that_cannot_be_borne_costs_that_line(bench: sensing_bench.Bench, device: sensing_bench.Device,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    raised = fails(monkeypatch, Reaction, "_judge")
+    raised = fails(monkeypatch, Reaction, "_use")
     monitor = bench.add()
     bench.begin()
     bench.until(lambda: device.pids)
-    device.write(test_resets.line(when=time.time() + 1))
+    device.write(sensing_bench.line(when=time.time() + 1))
     bench.until(lambda: raised)
     assert monitor.up
-    device.write(test_resets.line(when=time.time() + 1))
+    device.write(sensing_bench.line(when=time.time() + 1))
     bench.until(lambda: not monitor.up)
     assert len(device.pids) == 1 and not bench.told and bench.loop.errors.total == 1
 
 
 def test_an_ipmon_whose_pipe_was_given_up_is_started_again(
-        bench: test_resets.Bench, device: test_resets.Device, monkeypatch: pytest.MonkeyPatch) -> None:
+        bench: sensing_bench.Bench, device: sensing_bench.Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "FIRST_WAIT", 0.02)
     monitor = bench.add()
     bench.begin()
     bench.until(lambda: bench.sensing.is_alive)
     fails(monkeypatch, Lines, "feed")
-    device.write(test_resets.line(when=time.time() + 1))
+    device.write(sensing_bench.line(when=time.time() + 1))
     bench.until(lambda: [kind for kind, _ in bench.told] == ["sensing-lost", "sensing-back"])
     assert bench.told[0][1] == f"sensing of resets is lost: ipmon: given up: {INTERNAL}; trying again"
     assert monitor.up and bench.loop.errors.total == 1
-    device.write(test_resets.line(when=time.time() + 1))
+    device.write(sensing_bench.line(when=time.time() + 1))
     bench.until(lambda: not monitor.up)
     assert len(device.pids) == 2
 
 
-def test_an_ipmon_that_could_not_be_started_again_is(bench: test_resets.Bench, device: test_resets.Device,
+def test_an_ipmon_that_could_not_be_started_again_is(bench: sensing_bench.Bench, device: sensing_bench.Device,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "FIRST_WAIT", 0.02)
     bench.begin()
@@ -275,22 +274,22 @@ def test_an_ipmon_that_could_not_be_started_again_is(bench: test_resets.Bench, d
 
 @pytest.mark.parametrize("where, name", [(Lines, "feed"), (sources.LogFile, "_read"), (sources.LogFile, "_compare")
                                          ], ids=lambda value: getattr(value, "__name__", value))
-def test_a_log_file_is_read_on(bench: test_resets.Bench, monkeypatch: pytest.MonkeyPatch, where: Any, name: str,
+def test_a_log_file_is_read_on(bench: sensing_bench.Bench, monkeypatch: pytest.MonkeyPatch, where: Any, name: str,
                                tmp_path: Path) -> None:
     monkeypatch.setattr(sources, "PAUSE", 0.02)
     path = tmp_path / "log"
-    path.write_bytes(test_resets.line())            # old: read again, it would take the member down
+    path.write_bytes(sensing_bench.line())            # old: read again, it would take the member down
     bench.settings = Resets("em1", str(path))
     monitor = bench.add()
     bench.begin()
     bench.until(lambda: bench.sensing.is_alive)
     raised = fails(monkeypatch, where, name)
     with path.open("ab") as log:
-        log.write(test_resets.line("10.0.0.9"))
+        log.write(sensing_bench.line("10.0.0.9"))
     bench.until(lambda: raised and [kind for kind, _ in bench.told] == ["sensing-lost", "sensing-back"])
     assert INTERNAL in bench.told[0][1] and bench.loop.errors.total == 1 and monitor.up
     with path.open("ab") as log:
-        log.write(test_resets.line())
+        log.write(sensing_bench.line())
     bench.until(lambda: not monitor.up)
 
 
@@ -573,7 +572,7 @@ def test_a_command_whose_end_raises_is_our_trouble_and_frees_its_place(
 
 # -- monitors
 
-def test_an_endpoint_whose_deadline_raises_is_probed_again(bench: test_resets.Bench) -> None:
+def test_an_endpoint_whose_deadline_raises_is_probed_again(bench: sensing_bench.Bench) -> None:
     class Broken:
         def expire(self) -> None:
             raise Bug
@@ -592,12 +591,12 @@ def test_an_endpoint_whose_deadline_raises_is_probed_again(bench: test_resets.Be
     assert bench.rounds.flying == 0
 
 
-def test_what_sensing_makes_of_a_refusal_does_not_keep_an_endpoint_up(bench: test_resets.Bench) -> None:
+def test_what_sensing_makes_of_a_refusal_does_not_keep_an_endpoint_up(bench: sensing_bench.Bench) -> None:
     def refused(monitor: Monitor, verdict: Verdict) -> None:
         raise Bug
 
     bench.rounds.refused = refused
-    bench.verdict = test_resets.DEAD
+    bench.verdict = sensing_bench.DEAD
     check = Check("tcp", interval=0.05, timeout=0.02, fast_interval=0.05, down_interval=0.05, fall=2)
     monitor = bench.add(check=check)
     monitor.schedule()
