@@ -61,8 +61,7 @@ class Refusals:
         if self.charged:
             return "haste"
         if now < self.doubt.until:
-            known = client in self.doubt.clients
-            self._ask_again(now) if known else self._ask(verdict, client, now)
+            self._ask(verdict, client, now)
             return "doubted"
         if self.monitor.trouble:                    # who should decide?
             return "used" if self._ask(verdict, client, now) else "haste"
@@ -72,17 +71,18 @@ class Refusals:
         return "used"
 
     def _ask(self, verdict: Verdict, client: str, now: float) -> bool:
-        """A probe at once, if the last one is some time ago; whether it is."""
-        self.open, self._client, self._when = verdict, client, now
-        when = max(now, self._asked + APART)
+        """A probe at once, if the last one is some time ago; whether it is. Clients whose refusals were contradicted
+        before, who may be many and stubborn, do not use up the probes that others can have.
+        """
+        banned = client in self.doubt.clients
+        if self.open is None or not banned or self._client in self.doubt.clients:
+            self.open, self._client = verdict, client
+        self._when = now
+        last = self._asked_again if banned else self._asked
+        when = max(now, last + APART)
         if self.monitor.probe_by(when):
-            self._asked = when
+            self._asked, self._asked_again = (self._asked, when) if banned else (when, self._asked_again)
         return when == now
-
-    def _ask_again(self, now: float) -> None:
-        """The same for clients whose refusals were contradicted before: they leave the others' probes alone."""
-        if now - self._asked_again >= APART and self.monitor.probe_by(now):
-            self._asked_again = now
 
     def due(self, due: float) -> float:
         """When the next probe is to be, which would be ``due``: earlier if the last began before a refusal."""

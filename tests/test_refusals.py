@@ -246,6 +246,29 @@ def test_a_banned_client_does_not_use_up_the_probes_of_others(site: Site) -> Non
     assert not one.up
 
 
+def test_even_a_banned_client_tells_the_truth_sometimes(site: Site) -> None:
+    """All clients may come from one address."""
+    one = doubted(site)
+    one.refuse(REFUSED, "3")
+    site.run(0.01)
+    site.probes.end(BAD)
+    assert not one.up
+
+
+def test_a_banned_client_does_not_hide_another(site: Site) -> None:
+    one = doubted(site)
+    one.refuse(REFUSED, "new")
+    site.run(0.01)
+    one.refuse(REFUSED, "newer")
+    one.refuse(REFUSED, "3")
+    site.probes.end(GOOD)
+    site.run(refusals.APART)
+    assert len(site.probes.starts) == 2
+    site.probes.end(GOOD)
+    assert one.refusals is not None
+    assert "newer" in one.refusals.doubt.clients and "new" not in one.refusals.doubt.clients
+
+
 def test_a_refusal_that_came_too_late_for_a_probe_gets_one_of_its_own(site: Site) -> None:
     one = doubted(site)
     one.refuse(REFUSED, "new")
@@ -297,6 +320,16 @@ def test_a_quiet_time_forgets() -> None:
     assert contradicted(it, 24.0 + doubt.QUIET - 1) == 8.0 and it.clients
     it.heard(24.0 + 2 * doubt.QUIET + 8)
     assert it.count == 0 and not it.clients
+
+
+def test_every_refusal_puts_off_forgetting() -> None:
+    it = Doubt()
+    contradicted(it, 0.0)
+    for number in range(1, 10):
+        it.heard(number * doubt.QUIET)
+        assert it.count == 1
+    it.heard(10 * doubt.QUIET + 0.1)
+    assert it.count == 0
 
 
 def test_what_is_true_restores_belief() -> None:
