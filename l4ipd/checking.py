@@ -9,17 +9,18 @@ from l4ipd import status
 from l4ipd.control import Session
 from l4ipd.health import Verdict
 from l4ipd.loop import Timer
-from l4ipd.monitor import Monitor
+from l4ipd.monitor import HASTE, Monitor
 from l4ipd.rounds import Rounds
 from l4ipd.table import printable
 
 BATCH, BEAT = 200, 0.02                             # so many probes are hastened at once, every so many seconds
-GRACE = 1.0                                         # seconds beyond the timeouts
+GRACE = 1.0 + HASTE                                 # seconds beyond the timeouts
 
 
 class Checking:
     """One such command, until every verdict is there or the time for it is up.
 
+    Each endpoint is hastened once a second at most, whoever asks, so that nobody can drive the commands that check it.
     A probe that is in flight already may have seen the world before the operator mended it: its verdict does not
     count, and the next one is asked for at once.
     """

@@ -29,6 +29,7 @@ from l4ipd.refusals import Refusals
 from l4ipd.rounds import Rounds
 
 MOMENTS = 10                                        # of a period, at least, to which probes keep
+HASTE = 1.0                                         # seconds between two probes out of turn
 SPREAD = 1.0                                        # seconds over which the first probes are spread
 TRAIL = 60                                          # outcomes that a monitor remembers
 TRAIL_MASK = (1 << TRAIL) - 1
@@ -54,7 +55,7 @@ class Monitor:
     __slots__ = ("rounds", "endpoint", "lines", "health", "verdict", "since", "took", "tried", "disabled",
                  "unconfirmed", "queued", "stopped", "trouble", "passes", "failures", "changes", "refusals",
                  "hurried", "slot", "_check", "_top", "_fresh", "_probe", "_place", "_first", "_others", "_unrun",
-                 "_due", "_pace", "_begun", "_passing", "_before", "_past", "_usual")
+                 "_due", "_hastened", "_pace", "_begun", "_passing", "_before", "_past", "_usual")
 
     def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.rounds, self.endpoint = rounds, endpoint
@@ -84,6 +85,7 @@ class Monitor:
         self._place = 0                             # which of the checks is in flight
         self._unrun: Verdict | None = None          # of a list of checks: why the first that could not be run was not
         self._due = self._begun = 0.0
+        self._hastened = float("-inf")              # when somebody last had it probed out of its turn
         self._pace = 0.0                            # seconds between the last two times it was due; 0: not on its phase
 
     # -- what others ask and tell
@@ -148,16 +150,22 @@ class Monitor:
         self.disabled, self.unconfirmed, self._usual = False, True, None
 
     def hasten(self) -> None:
-        """Probe now, or let the probe in flight be it."""
-        if not self.in_flight and not self.stopped:
-            self._due, self._pace, self._usual = self.rounds.loop.now, 0.0, None
-            self.rounds.loop.set(self, self._due)
+        """Probe now, or let the probe in flight be it; once a second at most, whoever asks how often."""
+        when = max(self.rounds.loop.now, self._hastened + HASTE)
+        if self.slot is None or self._due > when:   # else its turn comes before, or it is in flight
+            self._probe_at(when)
 
     def probe_anew(self) -> None:
         """Probe now. One in flight may have begun too early to know."""
         self._abandon()
         self._usual = None
-        self.hasten()
+        self._probe_at(self.rounds.loop.now)
+
+    def _probe_at(self, when: float) -> None:
+        if not self.in_flight and not self.stopped:
+            self._due = self._hastened = when
+            self._pace, self._usual = 0.0, None
+            self.rounds.loop.set(self, when)
 
     def probe_by(self, when: float) -> bool:
         """Let the next probe be ``when`` at the latest; whether it is then for that reason."""
@@ -189,7 +197,7 @@ class Monitor:
         self._count(False)
         self.health, self._usual = 0, None
         self._move(was)
-        self.hasten()
+        self._probe_at(self.rounds.loop.now)
 
     def stop(self) -> None:
         """No more probes; the one in flight is abandoned."""

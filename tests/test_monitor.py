@@ -334,9 +334,37 @@ def test_enabled_again_it_is_checked_first(world: World) -> None:
     assert not monitor.eligible, "one failure of three does not take it down, and does not let it in"
     monitor.hasten()
     world.run(0.1)
+    assert not world.probes.flying, "nobody hastens it twice a second"
+    world.run(1.0)
     world.probes.end(GOOD)
     assert monitor.eligible
     assert world.changes[-1] == ("enabled", "up")
+
+
+@pytest.mark.parametrize("often", [0.01, 0.3, 0.9, 1.7])
+def test_whoever_asks_and_however_often_it_is_hastened_once_a_second(world: World, often: float) -> None:
+    monitor = world.monitor(replace(PACE, interval=3600.0, fast_interval=3600.0, down_interval=3600.0))
+    world.probes.now = GOOD
+    world.run(1.0)
+    world.probes.starts.clear()
+    for _ in range(int(20 / often)):
+        monitor.hasten()
+        world.run(often)
+    assert all(gap >= 1.0 for gap in gaps(world)), gaps(world)
+    assert len(world.probes.starts) >= 20 / max(2 * often, 1.1), "and that often it is"
+
+
+def test_who_hastens_it_does_not_put_its_turn_off(world: World) -> None:
+    monitor = world.monitor(replace(PACE, interval=0.3, fast_interval=0.3, down_interval=0.3))
+    world.probes.now = GOOD
+    world.run(1.0)
+    world.probes.starts.clear()
+    begin = world.clock.now
+    for _ in range(200):
+        monitor.hasten()
+        world.run(0.05)
+    turns = (world.clock.now - begin) / 0.3
+    assert turns - 2 <= len(world.probes.starts) <= turns * 1.3 + 2
 
 
 def test_an_adopted_one_is_up_and_its_first_failure_takes_it_down(world: World) -> None:

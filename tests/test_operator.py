@@ -510,3 +510,23 @@ def test_a_list_of_checks_says_which_one_failed(desk: Desk) -> None:
         desk.wait_log("down -> up: L4OK connected ")
         desk.one.status = 503
         desk.wait_log(f"up -> down: L7STS port {desk.inside}: 503 Service Unavailable ")
+
+
+def test_nobody_drives_the_commands_that_check_an_endpoint(desk: Desk) -> None:
+    """Whoever may use the socket: many at once, and one after the other."""
+    runs = desk.directory / "runs"
+    desk.configure(f"www: {{address: 127.0.0.1, services: {{http: {{port: {desk.port}, member_port: {desk.inside}, "
+                   f"check: {{type: exec, user: root, command: [sh, -c, 'echo >> {runs}']}}}}}}, "
+                   f"members: {{web1: {A}}}}}", defaults="{interval: 1h, timeout: 5s}")
+    desk.start()
+    wait("checked", lambda: desk.states() == {"web1": "up"})
+    before, begin = len(runs.read_text()), time.monotonic()
+    for _ in range(4):
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(3)]
+            for client in clients:
+                client.connect(desk.socket)
+                client.sendall(b'{"command": "check", "pattern": "web1"}\n')
+            for client in clients:
+                assert b'"code": "PROCOK"' in client.makefile("rb").read()
+    assert len(runs.read_text()) - before <= time.monotonic() - begin + 1
