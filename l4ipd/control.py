@@ -9,8 +9,9 @@ between only say that we are still here. One request a connection; whoever sends
     WAITING --a line--> ANSWERING --end--> ENDING --all is sent--> closed
         any of them: too slow, too long, too rude, or hung up --> closed
 
-Bounded in every direction: clients, the length of a request, what is buffered for a slow reader, and time. Long answers
-are produced only as fast as they are read. The socket belongs to us alone (mode 0600) from its first moment.
+Bounded in every direction: clients, of each user and together, the length of a request, what is buffered for a slow
+reader, and time. Long answers are produced only as fast as they are read. The socket belongs to us alone (mode 0600)
+from its first moment.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from l4ipd import peers
 from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import READ, WRITE, Loop, Timer
 
@@ -39,6 +41,7 @@ SIGN_OF_LIFE = 10.0                                 # seconds of silence until a
 AGAIN = 10.0                                        # seconds until a socket that could not be had is tried again
 PAUSE = 1.0                                         # seconds without accepting, when there are no descriptors left
 CROWDED = "%d clients are being served already: try again"
+CROWDED_BY_YOU = "%d clients of yours are being served already: end one, or try again"
 FAILED = f"{INTERNAL} of l4ipd"
 Answer = Mapping[str, object]
 Request = dict[str, Any]
@@ -60,8 +63,9 @@ class Unusable(Exception):
 class Session:
     """One client. A command gets it with the request, and answers now or later, until :meth:`end`."""
 
-    def __init__(self, control: Control, connection: socket.socket) -> None:
+    def __init__(self, control: Control, connection: socket.socket, user: int | None) -> None:
         self.control, self.loop, self.connection = control, control.loop, connection
+        self.user = user                            # None: not known
         self.asked = False                          # its request is complete
         self.ending = False                         # nothing follows what is in the buffer
         self.over = False
@@ -332,17 +336,33 @@ class Control:
 
     def _take_in(self, connection: socket.socket) -> None:
         connection.setblocking(False)
-        if len(self.sessions) >= self.most and not self._make_room():
+        user = peers.user_of(connection)
+        rivals = self._rivals(user)
+        if rivals is not None and not self._make_room(rivals):
+            yours = not peers.trusted(user) and all(session.user == user for session in rivals)
+            words = CROWDED_BY_YOU if yours else CROWDED
             with contextlib.suppress(OSError), connection:
-                connection.send(_line(end(3, error=[CROWDED % self.most])))
+                connection.send(_line(end(3, error=[words % len(rivals)])))
             return
-        self.sessions[Session(self, connection)] = None
+        self.sessions[Session(self, connection, user)] = None
 
-    def _make_room(self) -> bool:
-        """Hang up on whoever has been silent the longest."""
-        for session in self.sessions:
+    def _rivals(self, user: int | None) -> list[Session] | None:
+        """Who stands in the way of one more client of ``user``; None: there is a place."""
+        everybody, places = list(self.sessions), peers.quota(self.most)
+        full = len(everybody) >= self.most
+        if peers.trusted(user):
+            return everybody if full else None
+        own = [session for session in everybody if session.user == user]
+        if len(own) >= places.each:
+            return own
+        others = [session for session in everybody if not peers.trusted(session.user)]
+        return others if full or len(others) >= places.together else None
+
+    def _make_room(self, rivals: Iterable[Session]) -> bool:
+        """Hang up on whoever of them has been silent the longest."""
+        for session in rivals:
             if not session.asked:
-                session.farewell(CROWDED)
+                session.farewell(CROWDED % self.most)
                 return True
         return False
 

@@ -9,6 +9,7 @@ import os
 import random
 import socket
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import pytest
 from l4ipd import control
 from l4ipd.control import Answer, Control, Refusal, Request, Session, Unusable, end, is_served, listen, make_way
 from l4ipd.loop import Loop
+from l4ipd.peers import quota, user_of
 
 PATIENCE = 20.0
 
@@ -486,3 +488,99 @@ def test_who_is_served(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.bind(str(path))
         assert is_served(str(path)), "somebody's, and not to be removed"
+
+
+# -- other users than root
+
+@contextlib.contextmanager
+def connected_as(toy: Toy, *users: int) -> Iterator[list[socket.socket]]:
+    """A client of each user, who asks for a stream as soon as he is there."""
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for user in users:
+            clients.append(stack.enter_context(silent_as(toy.control.path, user)))
+            clients[-1].sendall(b'{"command": "keep"}\n')
+            for _ in range(3):
+                toy.loop.turn()
+        yield clients
+
+
+def silent_as(path: str, user: int) -> socket.socket:
+    os.seteuid(user)
+    try:
+        return connect(path)
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def public() -> Iterator[Toy]:
+    """A socket that everybody can connect to."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        os.chmod(directory, 0o755)
+        it = Toy(f"{directory}/sock")
+        os.chmod(f"{directory}/sock", 0o666)
+        yield it
+        it.close()
+
+
+def refused(client: socket.socket) -> str:
+    """What it was told instead of an answer; nothing if it is being served."""
+    words = [json.loads(line)["error"][0] for line in read_now(client).splitlines() if line]
+    return words[0] if words else ""
+
+
+def read_now(client: socket.socket) -> bytes:
+    client.setblocking(False)
+    with contextlib.suppress(BlockingIOError, ConnectionResetError):
+        return client.recv(10_000)
+    return b""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_nobody_keeps_root_from_asking(public: Toy) -> None:
+    """Each other user gets 8 of 20 places, all of them together 16; silent or not."""
+    with connected_as(public, *[1] * 10, *[2] * 10, *[3] * 3) as others:
+        public.until(lambda: len(public.kept) == 16)
+        words = [refused(client) for client in others]
+        assert words[:8] == words[10:18] == [""] * 8
+        yours = "8 clients of yours are being served already: end one, or try again"
+        assert words[8:10] == words[18:20] == [yours] * 2
+        assert words[20:] == ["16 clients are being served already: try again"] * 3
+        assert [session.user for session in public.kept] == [1] * 8 + [2] * 8
+        assert public.ask(command="echo")[-1]["exit"] == 7
+        with connected_as(public, 0, 0, 0, 0):
+            public.until(lambda: len(public.kept) == 20)
+            assert public.ask(command="echo")[-1]["error"] == ["20 clients are being served already: try again"]
+        others[0].close()
+        public.until(lambda: len(public.control.sessions) == 15)
+        with connected_as(public, 3) as (third,):
+            public.until(lambda: len(public.kept) == 21)
+            assert not refused(third)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_room_is_made_among_those_who_are_in_the_way(public: Toy) -> None:
+    silent = [silent_as(public.control.path, 1) for _ in range(8)]
+    other = silent_as(public.control.path, 2)
+    public.until(lambda: len(public.control.sessions) == 9)
+    with connected_as(public, 1):
+        public.until(lambda: public.kept)
+        assert refused(silent[0]) == "20 clients are being served already: try again"
+        assert not any(map(refused, [*silent[1:], other]))
+    for client in [*silent, other]:
+        client.close()
+
+
+@pytest.mark.parametrize("most", range(1, 30))
+def test_places(most: int) -> None:
+    together, each = quota(most)
+    assert together < most, "one is kept for root, at least"
+    assert each <= max(1, together / 2) and (most < 3 or each >= 1)
+
+
+def test_who_has_connected(toy: Toy) -> None:
+    with socket.socketpair()[0] as one:
+        assert user_of(one) == os.geteuid() or user_of(one) is None
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        assert user_of(stranger) in (None, 0xFFFFFFFF, 0)
