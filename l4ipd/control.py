@@ -27,7 +27,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from l4ipd import peers
+from l4ipd import directories, peers
 from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import READ, WRITE, Loop, Timer
 
@@ -409,7 +409,7 @@ def listen(path: str, group: str | None) -> socket.socket:
 def make_way(path: str) -> None:
     """Remove the socket of a daemon that has died. Raises :class:`Unusable` for anything else at ``path``."""
     try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        directories.make(os.path.dirname(path), 0o755)
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise Unusable(f"{path}: is there, and is no socket: remove it, or name another in control")
         if is_served(path):

@@ -43,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("-s", metavar="SOCKET", dest="socket", help="the daemon's socket (default: $L4IP_SOCKET, or "
                        f"{DEFAULT_SOCKET})")
     words.add_argument("--json", action="store_true", help="print JSON, one object a line")
-    words.add_argument("-V", action="version", version=f"l4ipctl {__version__}", help="print the version and exit")
+    words.add_argument("-V", "--version", action="version", version=f"l4ipctl {__version__}",
+                       help="print the version and exit")
     also = argparse.ArgumentParser(add_help=False)
     also.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON, one object a line")
     commands = words.add_subparsers(dest="command", metavar="COMMAND")

@@ -1,6 +1,7 @@
 """The operator's desk: control socket, notify program and state file, as the configuration wants them at present.
 
-It follows reloads by itself. Nothing here is vital: what cannot be had is logged, and the daemon goes on balancing.
+It follows reloads by itself. Nothing here is vital once it was there: what cannot be had any more is logged, and the
+daemon goes on balancing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ log = logging.getLogger("l4ipd.control")
 
 
 class Desk:
-    """To be made before the daemon is started: it tells the daemon what an earlier run left behind."""
+    """To be made before the daemon is started: it tells the daemon what an earlier run left behind.
+
+    Raises :class:`Unusable` if there can be no control socket; at a reload that is logged, and the old one stays.
+    """
 
     def __init__(self, loop: Loop, daemon: Daemon, config: Config, reload: Reload, clients: int = CLIENTS) -> None:
         self.loop, self.daemon, self._clients = loop, daemon, clients
@@ -50,7 +54,10 @@ class Desk:
         self.notifier.use(config.notify)
         self.store.path = config.state
         if config.control != self._wanted or self.control is None or not self.control.reachable:
-            self._open(config.control)
+            try:
+                self._open(config.control)
+            except Unusable as problem:
+                log.error("control socket: %s", problem)
 
     def _open(self, settings: ControlSettings) -> None:
         """Listen there; with another path, the old socket goes only when the new one is there."""
@@ -58,11 +65,7 @@ class Desk:
         if old is not None and old.path == settings.path:
             old.retire()
             self.control = None
-        try:
-            new.open()
-        except Unusable as problem:
-            log.error("control socket: %s", problem)
-            return
+        new.open()
         self.control, self._wanted = new, settings
         if old is not None:
             old.retire()

@@ -12,15 +12,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
-import daemon as python_daemon
-
 from l4ipd import __version__, logs, pidfile, plan, status
 from l4ipd.child import Child, Exit, end_all
 from l4ipd.config_warnings import warnings
-from l4ipd.control import is_served
+from l4ipd.control import Unusable, is_served
 from l4ipd.daemon import Daemon
 from l4ipd.descriptors import CHILD, Room, TooFew, opened
 from l4ipd.desk import Desk
+from l4ipd.detach import Left, detach
 from l4ipd.estimate import Estimate, estimate
 from l4ipd.exposure import exposures
 from l4ipd.ipfilter import REMEDIES, explain
@@ -47,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add("-n", dest="check", action="store_true", help="check the configuration, print the rules, and exit")
     add("-v", dest="verbose", action="store_true", help="also log every probe")
     add("-p", metavar="FILE", dest="pidfile", help="pid file (overrides the configuration)")
-    add("-V", action="version", version=f"l4ipd {__version__}", help="print the version and exit")
+    add("-V", "--version", action="version", version=f"l4ipd {__version__}", help="print the version and exit")
     add("--sandbox", action="store_true", help="use the built-in IPFilter sandbox")
     add("--demo", action="store_true", help="a tour in the sandbox, in the foreground, until ^C")
     return words
@@ -81,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ExitStack() as stack:
             return serve(options, config, stack)
     except Refused as refusal:
+        logging.shutdown()                          # its lines come before
         print(refusal, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -152,31 +152,54 @@ def serve(options: argparse.Namespace, config: Config, stack: ExitStack) -> int:
     """Everything from the first look at the pid file to the end of the loop."""
     rehearsal = Rehearsal() if options.sandbox else None
     if rehearsal is not None:
+        stack.callback(rehearsal.stop)
         config = rehearsal.adapt(config)
     path = os.path.abspath(options.pidfile or config.pidfile)
     left_behind = look_first(path, config.control.path)
     room = set_aside(config, (opened() if options.foreground else 3) + (CHILD if rehearsal is not None else 0))
     options.config = os.path.abspath(options.config)
+
+    def live(ready: Callable[[], object]) -> None:
+        take(path, left_behind, stack)
+        run(options, config, room, rehearsal, ready=ready)
+
     if options.foreground:
         logs.to_stderr(config.log)
         for warning in missing_tools(config):
             log.warning("%s", warning)
+        live(lambda: None)
     else:
         for warning in (*missing_tools(config), *exposures(config, options.config)):
             print(f"warning: {warning}", file=sys.stderr)
-        stack.enter_context(python_daemon.DaemonContext(detach_process=True, umask=0o027, signal_map={}))
-        logs.to_syslog(config.log)
+        in_background(config, stack, live)
+    return 0
+
+
+def in_background(config: Config, stack: ExitStack, live: Callable[[Callable[[], object]], object]) -> None:
+    """Lead a daemon's life while the command waits until it is ready. What hinders that is said here and there."""
+    command = detach(stack)
+    logs.to_syslog(config.log)
+    try:
+        live(command.ready)
+    except Refused as refusal:
+        log.error("%s", refusal)
+        print(refusal, file=sys.stderr, flush=True)
+        command.said()
+    except Left:
+        log.error("whoever started l4ipd did not wait until it was ready: it ends")
+
+
+def take(path: str, left_behind: int | None, stack: ExitStack) -> None:
+    """Hold the pid file, until ``stack`` ends. Raises Refused."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)   # whoever reads the pid file may send one: it waits for the loop
     try:
         stack.enter_context(pidfile.PidFile(path))
-    except (pidfile.Running, OSError) as error:     # between our look and now
-        words = f"l4ipd is already running, pid {error.pid}" if isinstance(error, pidfile.Running) else str(error)
-        log.error("%s: cannot be taken: %s", path, words)
-        return 1
+    except pidfile.Running as running:              # between our look and now
+        raise Refused(f"l4ipd is already running, pid {running.pid or 'unknown'} ({path})") from None
+    except OSError as error:
+        raise Refused(f"{path}: cannot be taken: {error}") from None
     if left_behind is not None:
         log.warning("%s was left behind by process %s, which is gone: replaced", path, left_behind or "?")
-    run(options, config, room, rehearsal)
-    return 0
 
 
 def look_first(path: str, control: str) -> int | None:
@@ -203,50 +226,101 @@ def set_aside(config: Config, already: int) -> Room:
         raise Refused(str(problem)) from None
 
 
-def run(options: argparse.Namespace, config: Config, room: Room, rehearsal: Rehearsal | None = None,
-        guide: Callable[[Loop, Daemon], Guide] | None = None) -> None:
-    """The daemon's life, from a loop that nobody has forked from. A ``guide`` walks along in the demo."""
-    loop = Loop()
-    budget = room.budget
-    daemon = Daemon(loop, config, budget.probes, Prober(loop, budget.commands, budget.spare))
-    daemon.rounds.verbose = options.verbose
+def run(options: argparse.Namespace, config: Config, room: Room, rehearsal: Rehearsal | None = None, *,
+        guide: Callable[[Loop, Daemon], Guide] | None = None, ready: Callable[[], object] = lambda: None) -> None:
+    """The daemon's life, from a loop that nobody has forked from. A ``guide`` walks along in the demo.
+
+    ``ready()`` is called when the control socket answers. Raises Refused if that never comes to be.
+    """
+    with ExitStack() as stack:
+        loop = Loop()
+        stack.callback(loop.close)
+        stack.callback(end_all)
+        budget = room.budget
+        daemon = Daemon(loop, config, budget.probes, Prober(loop, budget.commands, budget.spare))
+        daemon.rounds.verbose = options.verbose
+        doubts = [*warnings(config), *(exposures(config, options.config) if guide is None else ())]
+        reloader = Reloader(daemon, options.config, rehearsal, room, doubts)
+        heed(loop, daemon, reloader)
+        log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()),
+                 options.config)
+        for warning in doubts:
+            log.warning("%s", warning)
+        start = Start(loop, ready)
+        desk = open_desk(loop, daemon, config, reloader, budget.clients)
+        stack.callback(desk.close)
+        site = Web(loop, daemon, budget.clients)
+        stack.callback(site.stop)
+
+        def begin() -> None:
+            daemon.start()
+            site.start()
+            spare_the_collector()
+            start.begun()
+
+        if rehearsal is not None:
+            stack.callback(rehearsal.stop)
+            rehearsal.start(loop, begin, start.failed)
+        else:
+            begin()
+        if guide is not None:
+            stack.callback(guide(loop, daemon).stop)
+        loop.run()
+        start.check()
+    log.info("l4ipd stopped")
+
+
+def spare_the_collector() -> None:
+    gc.collect()
+    gc.freeze()                                     # what lives as long as we do need not be looked through again
+    gc.set_threshold(50_000, 20, 50)                # probes come and go without cycles: looking for them costs 10 %
+
+
+class Start:
+    """How far a start has come: it ends the loop when it cannot succeed."""
+
+    def __init__(self, loop: Loop, ready: Callable[[], object]) -> None:
+        self.loop, self._ready = loop, ready
+        self.problem: Exception | None = None
+
+    def begun(self) -> None:
+        """Everything is there: in its next turn the loop answers."""
+        self.loop.later(0, self._answering)
+
+    def _answering(self) -> None:
+        try:
+            self._ready()
+        except Left as left:
+            self._end(left)
+
+    def failed(self, words: str) -> None:
+        self._end(Refused(words))
+
+    def _end(self, problem: Exception) -> None:
+        self.problem = problem
+        self.loop.stop()
+
+    def check(self) -> None:
+        if self.problem is not None:
+            raise self.problem
+
+
+def heed(loop: Loop, daemon: Daemon, reload: Reloader) -> None:
+    """Do what signals ask for."""
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.on_signal(signum, lambda: stop(daemon))
-    doubts = [*warnings(config), *(exposures(config, options.config) if guide is None else ())]
-    reloader = Reloader(daemon, options.config, rehearsal, room, doubts)
-    loop.on_signal(signal.SIGHUP, reloader)
+    loop.on_signal(signal.SIGHUP, reload)
     for name in ("SIGUSR1", "SIGINFO"):
         if hasattr(signal, name):
             loop.on_signal(getattr(signal, name), lambda: show(daemon))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()), options.config)
-    for warning in doubts:
-        log.warning("%s", warning)
-    desk = Desk(loop, daemon, config, reloader, budget.clients)
-    site = Web(loop, daemon, budget.clients)
 
-    def begin() -> None:
-        daemon.start()
-        site.start()
-        gc.collect()
-        gc.freeze()                                 # what lives as long as we do need not be looked through again
-        gc.set_threshold(50_000, 20, 50)            # probes come and go without cycles: looking for them costs 10 %
 
-    if rehearsal is not None:
-        rehearsal.start(loop, begin)
-    else:
-        begin()
-    companion = guide(loop, daemon) if guide is not None else None
-    loop.run()
-    site.stop()
-    desk.close()
-    if companion is not None:
-        companion.stop()
-    if rehearsal is not None:
-        rehearsal.stop()
-    end_all()
-    loop.close()
-    log.info("l4ipd stopped")
+def open_desk(loop: Loop, daemon: Daemon, config: Config, reload: Reloader, clients: int) -> Desk:
+    try:
+        return Desk(loop, daemon, config, reload, clients)
+    except Unusable as problem:
+        raise Refused(f"control socket: {problem}") from None
 
 
 def stop(daemon: Daemon) -> None:

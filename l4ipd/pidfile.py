@@ -1,20 +1,28 @@
 """The pid file: a lockfile that says who runs, and a lock of the kernel's on it that says whether it still does.
 
 The file alone proves nothing: after a crash it stays, and its number may belong to somebody else by now. So the daemon
-that owns it keeps it flock(2)ed; the kernel lets go when the process is gone, however that happened.
+that owns it keeps it locked; the kernel lets go when the process is gone, however that happened.
+
+Only we may read it, and the lock is one of fcntl(2) for writing: flock(2) can be had by who may read a file, as those
+that older versions have left may be. Such a lock is lost as soon as the process closes any descriptor of the file, so
+nothing here opens it again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 from types import TracebackType
 
 import lockfile
 from daemon.pidfile import TimeoutPIDLockFile
 
 from l4ipd.numbers import ID, whole
+
+LONGEST = 32                                        # bytes of a pid file
 
 
 class Running(Exception):
@@ -29,15 +37,18 @@ def clear(path: str) -> int | None:
     """Look for a pid file at ``path``: raise :class:`Running` if its owner lives, remove it if it was left behind.
 
     Returns the pid in the file that was removed, None if there was no file. Raises OSError if it cannot be read or
-    removed.
+    removed, or is something else.
     """
     try:
-        fd = os.open(path, os.O_RDONLY)
+        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LONGEST:
+            raise OSError(errno.EEXIST, "something is there that is no pid file")
         pid = _read(fd)
-        if not _lock(fd):
+        if not _lock(fd, fcntl.LOCK_EX) and not _lock(fd, fcntl.LOCK_SH):   # some reader's lock hinders the first only
             raise Running(pid)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(fd), os.stat(path)):    # not another's, made since we looked
@@ -63,41 +74,51 @@ class PidFile:
         self._fd = -1
 
     def __enter__(self) -> PidFile:
+        umask = os.umask(0o077)
         try:
             self._file.acquire()
         except (lockfile.AlreadyLocked, lockfile.LockTimeout):
             raise Running(self._file.read_pid()) from None
         except lockfile.LockFailed as error:
             raise OSError(str(error)) from None
-        self._fd = os.open(self.path, os.O_RDONLY)
-        if not _lock(self._fd) or not self._is_ours():      # somebody took it for one that was left behind
+        finally:
+            os.umask(umask)
+        try:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise Running(None) from None           # who took it for one that was left behind
+        if not _lock(self._fd, fcntl.LOCK_EX) or not self._is_ours():   # or is about to
             pid = _read(self._fd)
             os.close(self._fd)
-            raise Running(pid)
+            raise Running(pid if pid != os.getpid() else None)
         return self
 
     def _is_ours(self) -> bool:
         """Whether what we have locked is still the file at the path, and names us."""
+        return self._is_there() and _read(self._fd) == os.getpid()
+
+    def _is_there(self) -> bool:
         try:
-            return (os.path.samestat(os.fstat(self._fd), os.stat(self.path))
-                    and self._file.read_pid() == os.getpid())
+            return os.path.samestat(os.fstat(self._fd), os.stat(self.path))
         except OSError:
             return False
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
                  trace: TracebackType | None) -> None:
-        with contextlib.suppress(lockfile.Error, OSError):
-            self._file.release()
+        with contextlib.suppress(OSError):
+            if self._is_there():
+                os.unlink(self.path)
         os.close(self._fd)
 
 
-def _lock(fd: int) -> bool:
+def _lock(fd: int, kind: int) -> bool:
+    """Take a lock, to write or only to read, and say whether it could be had."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        fcntl.lockf(fd, kind | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):      # EAGAIN or EACCES: fcntl(2) leaves that to the system
         return False
     return True
 
 
 def _read(fd: int) -> int | None:
-    return whole(os.read(fd, 32).strip(), ID)
+    return whole(os.pread(fd, LONGEST, 0).strip(), ID)

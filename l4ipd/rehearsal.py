@@ -30,6 +30,7 @@ class Rehearsal:
         self.socket = os.path.join(self.directory, "ipfilter.sock")
         self._child: Child | None = None
         self._ready: Callable[[], object] | None = None
+        self._failed: Callable[[str], object] = log.error
 
     def adapt(self, config: Config) -> Config:
         """``config`` with the sandbox's tools, and with private places for what it does not place itself."""
@@ -44,9 +45,9 @@ class Rehearsal:
             control=config.control if "control" in config.given else Control(os.path.join(self.directory, "l4ip.sock")),
             state=config.state if "state" in config.given else os.path.join(self.directory, "state.json"))
 
-    def start(self, loop: Loop, ready: Callable[[], object]) -> None:
-        """Start the sandbox, and call ``ready`` when it serves."""
-        self._ready = ready
+    def start(self, loop: Loop, ready: Callable[[], object], failed: Callable[[str], object]) -> None:
+        """Start the sandbox, and call ``ready()`` when it serves, or ``failed(words)`` when it never will."""
+        self._ready, self._failed = ready, failed
         here = os.path.dirname(os.path.dirname(CLIENT))
         environment = {**os.environ, "PYTHONPATH": os.path.dirname(here), "LC_ALL": "C"}
         self._child = Child(loop, (sys.executable, "-m", "l4ipd.sandbox", "-s", self.socket, "serve", "--until-eof"),
@@ -61,12 +62,12 @@ class Rehearsal:
 
     def _said(self, chunk: bytes) -> bool:
         if self._ready is not None and b"ready" in chunk:
-            ready, self._ready = self._ready, None
+            ready, self._ready, self._failed = self._ready, None, log.error
             ready()
         return False
 
     def _ended(self, end: Exit) -> None:
-        log.error("the sandbox has ended: %s", end.error or f"exit status {end.status}")
+        self._failed(f"the sandbox has ended: {end.error or f'exit status {end.status}'}")
 
 
 def _complained(chunk: bytes) -> bool:

@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from l4ipd import directories
 from l4ipd.loop import Loop, Timer
 
 VERSION = 1
@@ -135,7 +136,7 @@ def encode(saved: Saved, now: float) -> bytes:
 def write(path: str, text: bytes) -> None:
     """Replace the file as a whole, or leave it as it is. Raises OSError."""
     directory = os.path.dirname(path) or "."
-    os.makedirs(directory, mode=0o700, exist_ok=True)
+    directories.make(directory, 0o700)
     draft = f"{path}.{os.getpid()}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(draft)

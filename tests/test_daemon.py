@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import pytest
 from gateway import PATIENCE, Gateway, free_port, wait
 from sandbox_tools import Sandbox
 
+from l4ipd import __version__
 from l4ipd.sandbox import tool_words
 
 A, B, C = "127.0.0.11", "127.0.0.12", "127.0.0.13"
@@ -347,9 +349,9 @@ def test_errors_are_said_before_anything_happens(gateway: Gateway) -> None:
 
 def test_usage_and_version(gateway: Gateway) -> None:
     assert gateway.run("--nonsense").returncode == 2
-    end = gateway.run("-V")
-    assert end.returncode == 0
-    assert end.stdout.startswith("l4ipd 1.")
+    for option in ("-V", "--version"):
+        end = gateway.run(option)
+        assert (end.returncode, end.stdout) == (0, f"l4ipd {__version__}\n")
 
 
 def test_the_demo_goes_with_no_configuration(gateway: Gateway) -> None:
@@ -420,6 +422,82 @@ def test_a_second_start_is_refused_while_somebody_can_read_why(gateway: Gateway)
     assert elsewhere.wait(PATIENCE) == 0
 
 
+READER = """
+import fcntl, sys
+file = open(sys.argv[1])
+fcntl.flock(file, fcntl.LOCK_EX)
+fcntl.lockf(file, fcntl.LOCK_SH)
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("-d",)], ids=["detached", "in the foreground"])
+def test_the_pid_file_is_ours_alone_and_no_reader_s_lock_hinders(gateway: Gateway, options: tuple[str, ...]) -> None:
+    """One of before that all may read, and that somebody has locked, was left behind by a crash."""
+    gateway.configure(www(free_port(), free_port(), f"web1: {A}"))
+    gateway.pidfile.write_text("999999999\n")
+    gateway.pidfile.chmod(0o644)
+    umask = os.umask(0)
+    try:
+        with subprocess.Popen([sys.executable, "-c", READER, str(gateway.pidfile)], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE) as reader:
+            assert reader.stdout is not None and reader.stdout.readline() == b"locked\n"
+            begin(gateway, *options)
+            reader.communicate()
+    finally:
+        os.umask(umask)
+    pid = int(gateway.pidfile.read_text())
+    assert pid != 999999999 and stat.S_IMODE(gateway.pidfile.stat().st_mode) == 0o600
+    assert gateway.run().stderr == f"l4ipd is already running, pid {pid} ({gateway.pidfile})\n", "it is locked"
+    os.kill(pid, signal.SIGTERM)
+    wait("its end", lambda: not gateway.pidfile.exists())
+
+
+def begin(gateway: Gateway, *options: str) -> None:
+    """Start it, in the foreground or detached."""
+    if options:
+        gateway.start()
+        wait("its socket", (gateway.directory / "l4ip.sock").exists)
+    else:
+        done = gateway.run()
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("umask", [0, 0o077])
+@pytest.mark.parametrize("options", [(), ("-d",)], ids=["detached", "in the foreground"])
+def test_directories_that_are_missing_are_made_as_they_have_to_be(gateway: Gateway, options: tuple[str, ...],
+                                                                  umask: int) -> None:
+    gateway.configure(www(free_port(), free_port(), f"web1: {A}"))
+    text = gateway.config.read_text().replace("/state.json", "/db/l4ip/state.json")
+    gateway.config.write_text(text.replace("/l4ip.sock", "/run/l4ip/l4ip.sock"))
+    (gateway.directory / "l4ip.sock").symlink_to(gateway.directory / "run/l4ip/l4ip.sock")
+    before = os.umask(umask)
+    try:
+        begin(gateway, *options)
+    finally:
+        os.umask(before)
+    os.kill(int(gateway.pidfile.read_text()), signal.SIGTERM)
+    wait("its end", lambda: not gateway.pidfile.exists())
+    assert (gateway.directory / "db/l4ip/state.json").exists()
+    modes = {path: stat.S_IMODE((gateway.directory / path).stat().st_mode)
+             for path in ("run", "run/l4ip", "db", "db/l4ip")}
+    assert modes == {"run": 0o755, "run/l4ip": 0o755, "db": 0o755, "db/l4ip": 0o700}
+
+
+@pytest.mark.parametrize("content", ["# sshd: all\n" * 10, ""], ids=["a file", "a fifo"])
+def test_what_is_no_pid_file_is_left_alone(gateway: Gateway, content: str) -> None:
+    gateway.configure(www(free_port(), free_port(), f"web1: {A}"))
+    if content:
+        gateway.pidfile.write_text(content)
+    else:
+        os.mkfifo(gateway.pidfile)
+    end = gateway.run()
+    assert end.returncode == 1
+    assert end.stderr.startswith(f"{gateway.pidfile}: cannot create the pid file: something is there that is no pid")
+    assert gateway.pidfile.read_text() == content if content else gateway.pidfile.is_fifo()
+
+
 @pytest.mark.parametrize("left", ["999999999\n", "", "garbage\n", f"{os.getpid()}\n"],
                          ids=["nobody", "empty", "garbage", "another program"])
 def test_a_pid_file_that_was_left_behind_is_replaced(gateway: Gateway, left: str) -> None:
@@ -440,13 +518,12 @@ def test_a_pid_file_that_cannot_be_written(gateway: Gateway) -> None:
 
 
 def test_detached(gateway: Gateway) -> None:
-    """As a daemon: the start returns at once, the process is its own session, and TERM ends it."""
+    """As a daemon: the start returns, the process is its own session, and TERM ends it."""
     port, inside = free_port(), free_port()
     gateway.web(A, inside)
     gateway.configure(www(port, inside, f"web1: {A}"))
     end = gateway.run()
     assert (end.returncode, end.stdout, end.stderr) == (0, "", "")
-    wait("the pid file", lambda: gateway.pidfile.exists() and gateway.pidfile.read_text().strip())
     pid = int(gateway.pidfile.read_text())
     try:
         gateway.wait_targets(A)
@@ -532,7 +609,6 @@ def test_closed_standard_streams(gateway: Gateway, closed: str) -> None:
     words = " ".join(gateway.command())
     start = subprocess.run(["sh", "-c", f"exec {words} {closed}"], env=gateway.environment(), timeout=PATIENCE)
     assert start.returncode == 0
-    wait("the pid file", lambda: gateway.pidfile.exists() and gateway.pidfile.read_text().strip())
     os.kill(int(gateway.pidfile.read_text()), signal.SIGTERM)
     wait("its end", lambda: not gateway.pidfile.exists())
 

@@ -105,7 +105,7 @@ class Service:
         return done.returncode, done.stdout, done.stderr
 
     def start(self, pidfile: Path | None = None) -> int:
-        """Start, wait for the pid file as a daemon's is written after its parent is gone, and return the pid."""
+        """Start, wait for the pid file as that of DAEMON is written after its parent is gone, and return the pid."""
         assert self("start") == (0, "Starting l4ip.\n", "")
         file = pidfile or self.pidfile
         wait(lambda: file.exists() and file.read_text().endswith("\n"))
@@ -253,6 +253,10 @@ def test_the_real_daemon(service: Service) -> None:
                               "    members: {c: 127.0.0.2}\n")
     with service.settings.open("a") as out:
         out.write("l4ip_flags=--sandbox\n")
+    for _ in range(4):
+        assert service("start") == (0, "Starting l4ip.\n", "")
+        assert service("status")[0] == 0, "at once"
+        assert service("stop")[0] == 0
     pid = service.start()
     service.diary.write_text(f"start {pid}\n")
     assert service("status") == (0, f"l4ip is running as pid {pid}.\n", "")
