@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from l4ipd import config_words as words
 from l4ipd.config_section import Place, Section
 from l4ipd.model import Check, Step
-from l4ipd.yamltree import Mapping, Scalar, Sequence
+from l4ipd.yamltree import Mapping, Scalar, Sequence, step
 
 TYPES = ("tcp", "tls", "http", "https", "udp", "exec", "ping")
 TRANSPORT = {"tcp": "tcp", "tls": "tcp", "http": "tcp", "https": "tcp", "udp": "udp"}
@@ -203,10 +203,12 @@ def _step(item: Place) -> list[Step]:
 def _headers(section: Section) -> tuple[tuple[str, str], ...]:
     place = section.entry.get("headers")
     found: dict[str, tuple[str, str]] = {}
-    for key, value in place.entries("a mapping of header names to values") if place else ():
+    if place is None:
+        return ()
+    for key, value in place.entries("a mapping of header names to values"):
         lower = key.lower()
         if not words.TOKEN.fullmatch(key):
-            value.refuse("is not the name of a header")
+            place.problems.add(value.line, step(place.path, key), "is not the name of a header")
         elif lower == "host" and "host" in section.entry:
             value.refuse(f"given twice: host, on line {section.entry['host'].line}, is the same header")
         elif lower in FRAMING:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from l4ipd import config_words as words
 from l4ipd.similar import like
-from l4ipd.yamltree import Mapping, Node, Problems, Scalar, Sequence, join, shown
+from l4ipd.yamltree import Mapping, Node, Problems, Scalar, Sequence, join, secret, shown, step
 
 T = TypeVar("T")
 
@@ -30,8 +30,14 @@ class Place:
         """The text of a single value, as it was written."""
         if isinstance(self.node, Scalar):
             return self.node.text
-        self.refuse(f"one value is wanted, not {kind(self.node)}")
+        self.refuse(f"one value is wanted, not {self.kind()}")
         return None
+
+    def kind(self) -> str:
+        """What stands there, for messages."""
+        if isinstance(self.node, Scalar):
+            return "nothing" if self.node.empty else "a text" if secret(self.path) else shown(self.node.text)
+        return "a list" if isinstance(self.node, Sequence) else "a mapping"
 
     def read(self, reader: Callable[[str], T], default: T) -> T:
         """The value that ``reader`` makes of the text, ``default`` when it raises ValueError."""
@@ -55,7 +61,7 @@ class Place:
             return []
         if single:
             return [self]
-        self.refuse(f"{what} is wanted, not {kind(self.node)}")
+        self.refuse(f"{what} is wanted, not {self.kind()}")
         return []
 
     def entries(self, what: str) -> Iterator[tuple[str, Place]]:
@@ -64,7 +70,7 @@ class Place:
             for key, (line, node) in self.node.items.items():
                 yield key, Place(node, line, join(self.path, key), self.problems)
         elif not (isinstance(self.node, Scalar) and self.node.empty):
-            self.refuse(f"{what} is wanted, not {kind(self.node)}")
+            self.refuse(f"{what} is wanted, not {self.kind()}")
 
     def command(self, first: Callable[[str], str], rest: Callable[[str], str] = words.word) -> tuple[str, ...]:
         """A program and its arguments: a list of words, or one word."""
@@ -88,7 +94,7 @@ class Section(Place):
             if key in known:
                 self.entry[key] = value
             else:
-                value.refuse(unknown(key, known))
+                self.problems.add(value.line, step(self.path, key), unknown(key, known))
 
     def get(self, key: str, reader: Callable[[str], T], default: T) -> T:
         place = self.entry.get(key)
@@ -98,12 +104,6 @@ class Section(Place):
         """Complain that a key that must be there is not."""
         if isinstance(self.node, Mapping) or isinstance(self.node, Scalar) and self.node.empty:
             self.problems.add(self.line, join(self.path, key), f"is missing: {what}")
-
-
-def kind(node: Node) -> str:
-    if isinstance(node, Scalar):
-        return "nothing" if node.empty else shown(node.text)
-    return "a list" if isinstance(node, Sequence) else "a mapping"
 
 
 def unknown(key: str, known: tuple[str, ...]) -> str:

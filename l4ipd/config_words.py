@@ -288,14 +288,14 @@ def method(text: str) -> str:
 
 def request_path(text: str) -> str:
     if not re.fullmatch(r"/[\x21-\x7e]{0,2000}", text):
-        raise ValueError(f"{shown(text)} is not a path: it begins with /, other characters than printable ASCII are"
-                         " written %XX")
+        raise ValueError(f"{shown(text.partition('?')[0])} is not a path: it begins with /, other characters than"
+                         " printable ASCII are written %XX")
     return text
 
 
 def header_value(text: str) -> str:
     if not re.fullmatch(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]{0,4000}[\x21-\x7e])?)?", text):
-        raise ValueError(f"{shown(text)} is not the value of a header (printable ASCII, no blanks at the ends)")
+        raise ValueError("is not the value of a header (printable ASCII, no blanks at the ends)")
     return text
 
 
@@ -319,7 +319,8 @@ def octets(text: str) -> bytes:
         raise ValueError("is empty")
     wrong = re.search(r"%(?![0-9A-Fa-f]{2}).{0,2}", text, re.DOTALL)
     if wrong:
-        raise ValueError(f"{shown(wrong[0])} is not % and two hexadecimal digits (a percent sign is %25)")
+        raise ValueError(f"its character {wrong.start() + 1} is a % without two hexadecimal digits after it (a percent"
+                         " sign is %25)")
     decoded = re.sub(rb"%([0-9A-Fa-f]{2})", lambda match: bytes.fromhex(match[1].decode()), text.encode())
     if len(decoded) > TEXT_MAX:
         raise ValueError(f"is longer than {TEXT_MAX} bytes")

@@ -106,7 +106,7 @@ class Match:
     def overlong(self, data: bytes) -> Verdict:
         if self.pattern is None:
             return DIALOG
-        return Verdict("L7RSP", f"{self.where}more than 16 KiB without {quoted(self.pattern.text)}")
+        return Verdict("L7RSP", f"{self.where}more than 16 KiB without what was expected")
 
     def _starts(self, data: bytes) -> list[int]:
         """Where the answer to this step may begin."""

@@ -181,8 +181,8 @@ def _service(daemon: Daemon, connections: Kernel, group: Group) -> Iterator[str]
 
 
 def check_words(check: Check) -> str:
-    """A check in a few words: ``http /healthz every 2 s``."""
-    path = f" {check.path}" if check.type in ("http", "https") else ""
+    """A check in a few words: ``http /healthz every 2 s``. Without its query, which may hold a token."""
+    path = f" {check.path.partition('?')[0]}" if check.type in ("http", "https") else ""
     port = f" port {check.port}" if check.port is not None else ""
     return f"{check.type}{path}{port} every {check.interval:g} s"
 

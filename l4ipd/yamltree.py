@@ -22,6 +22,7 @@ Event: TypeAlias = Any                              # the stubs say that its mar
 MAX_DEPTH = 32                                      # the configuration needs 9
 LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")     # YAML 1.1, 5.4
 UNUSABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")     # YAML 1.1, 5.1
+SECRETS = frozenset(("headers", "dialog", "send", "expect", "reject", "data", "password"))
 CORE_TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map"))
 Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
@@ -82,6 +83,17 @@ def shown(text: str) -> str:
     """A value from the file, short, and in quotes if its ends would not be seen otherwise."""
     clipped = text if len(text) <= 60 else text[:57] + "..."
     return clipped if clipped and clipped.isprintable() and " " not in clipped else f"'{printable(clipped)}'"
+
+
+def secret(path: str) -> bool:
+    """Whether what stands there is in no message: those of a reload go to whoever may use the control socket."""
+    return any(part.partition("[")[0] in SECRETS for part in path.split("."))
+
+
+def step(path: str, key: str) -> str:
+    """The path of a key; of what is no word there is no more than a mark: it may be a value that has slipped in."""
+    word = re.fullmatch(r"[\w-]{0,64}" if secret(path) else r"[^ ?]{0,200}|\?", key, re.ASCII)
+    return join(path, key if word else "?")
 
 
 def join(path: str, key: str) -> str:
@@ -218,14 +230,17 @@ class _Builder:
         if event.anchor is not None:
             self._anchors[event.anchor] = node
         if event.tag not in CORE_TAGS and event.tag not in (None, "!"):
-            self.problems.add(line, self._path(), f"the YAML tag {shown(event.tag)} is not understood; leave it out")
+            path = self._path()
+            which = "this YAML tag" if secret(path) else f"the YAML tag {shown(event.tag)}"
+            self.problems.add(line, path, f"{which} is not understood; leave it out")
 
     def _alias(self, event: Event) -> None:
         line = event.start_mark.line + 1
         node = self._anchors.get(event.anchor)
         if node is None:
-            what = f"no anchor &{event.anchor} before this *{event.anchor}; put text that begins with * in quotes"
-            self.problems.add(line, self._path(), what)
+            path = self._path()
+            what = "" if secret(path) else f" &{event.anchor} before this *{event.anchor}"
+            self.problems.add(line, path, f"no anchor{what}; put text that begins with * in quotes")
             raise _Hopeless
         if any(frame.node is node for frame in self._stack):
             self.problems.add(line, self._path(), f"*{event.anchor} stands inside what it names, and has no end")
@@ -288,5 +303,5 @@ class _Builder:
             if isinstance(frame.node, Sequence):
                 path += f"[{len(frame.node.items) + innermost}]"
             elif frame.due or not innermost:
-                path = join(path, frame.key)
+                path = step(path, frame.key)
         return path

@@ -20,7 +20,7 @@ from l4ipd import page, survey
 from l4ipd.daemon import Daemon, Event
 from l4ipd.health import Verdict
 from l4ipd.history import History
-from l4ipd.model import Member
+from l4ipd.model import Check, Member
 from l4ipd.monitor import TRAIL
 
 VOID = {"meta", "link", "input", "br"}
@@ -186,6 +186,12 @@ def test_ten_thousand_endpoints_are_not_all_shown_but_those_in_trouble_are() -> 
 PATTERNS = [("", 4), ("www", 2), ("web1", 2), ("www/*", 2), ("*/web1", 2), ("web?", 4), ("w*1", 2), ("nobody", 0),
             ("www/http/web1", 1), ("[", 0), ("  mail ", 2), ("*" * 300, 4), ("WWW", 0),
             ("web1, mail", 3), ("www/http", 2), ("www/http/web1 ,mail/*/web2", 2), ("nobody web2", 2)]
+
+
+def test_a_path_is_shown_without_its_query() -> None:
+    with balancer(cluster("www", *web(2), check=Check("http", path="/healthz?token=hunter2"))) as daemon:
+        text = read(daemon).text
+        assert "http /healthz every 5 s" in text and "hunter2" not in "".join(page.render(daemon, History(), {}))
 
 
 def test_a_pattern_that_is_not_understood_is_told() -> None:

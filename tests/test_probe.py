@@ -224,8 +224,8 @@ def test_silence_in_mid_answer(check: Check, begun: bytes, verdict: str) -> None
     (BODY, b"HTTP/1.1 200 ", "L7RSP malformed answer"),
     (BODY, b"HTTP/1.1 200 OK\r\n\r\n", 'L7RSP more than 16 KiB without "all is well"'),
     (BODY, b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n", 'L7RSP more than 16 KiB without "all is well"'),
-    (PING, b"", 'L7RSP step 2: more than 16 KiB without "+PONG"'),
-    (MAIL, b"", 'L7RSP step 1: more than 16 KiB without "220*"'),
+    (PING, b"", 'L7RSP step 2: more than 16 KiB without what was expected'),
+    (MAIL, b"", 'L7RSP step 1: more than 16 KiB without what was expected'),
 ])
 def test_endless(check: Check, start: bytes, verdict: str) -> None:
     def behaviour(member: Member, client: socket.socket) -> None:

@@ -67,7 +67,7 @@ def silent(data: bytes) -> list[bytes]:
     (Check("udp", expect=b"yes*"), lambda data: [b"no\n"], 'L7RSP got "no"'),
     (Check("udp", expect=b"yes*"), lambda data: [b"no", b"512 DNS error"], 'L7RSP got "512 DNS error"'),
     (Check("udp", expect=b"yes"), silent, "L7TOUT no answer"),
-    (Check("udp", expect=b"yes"), lambda data: [b"x" * 9000] * 3, 'L7RSP more than 16 KiB without "yes"'),
+    (Check("udp", expect=b"yes"), lambda data: [b"x" * 9000] * 3, 'L7RSP more than 16 KiB without what was expected'),
     (Check("udp", closed=True), silent, "L4TOUT no refusal: it is open, filtered, or there is no such machine"),
     (Check("udp", closed=True), lambda data: [b"x"], "L4CON the port is open, and should be closed"),
 ])
