@@ -78,6 +78,6 @@ class Checking:
         self.session.end(1, error=[f"{name}: no verdict in time" for name in names[:20]])
 
     def _stop(self) -> None:
-        self.rounds.loop.clear(self._limit)
-        self.rounds.loop.clear(self._beat)
+        self.rounds.loop.drop(self._limit)
+        self.rounds.loop.drop(self._beat)
         self.rounds.outcomes = [told for told in self.rounds.outcomes if told != self._heard]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from l4ipd import blame
 from l4ipd.internal_errors import INTERNAL
-from l4ipd.loop import READ, WRITE, Loop, Timer
+from l4ipd.loop import READ, WRITE, Loop, Timed
 
 CHUNK = 65536
 DRAIN = 64                      # chunks taken after its end; a grandchild may go on writing for ever
@@ -86,14 +86,14 @@ class Child:
                  limit: int = 1 << 20, env: Mapping[str, str] | None = None) -> None:
         self.loop, self.limit, self.hold_stdin, self.outlives = loop, limit, hold_stdin, outlives
         self.pid = 0
-        self.timed_out = False
+        self.timed_out = self._dying = False
         self._program = argv[0]
         self._done: Callable[[Exit], object] | None = done
         self._takers = {"stdout": output, "stderr": errors}
         self._input = memoryview(stdin)
         self._pipes: dict[str, int] = {}
         self._got: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
-        self._timer: Timer | None = None
+        self.slot: list[Timed] | None = None        # it is its own timer: the end of its time, or of its grace
         self._failure: Exit | None = None           # its end, whatever its exit status will be
         try:
             self._spawn(argv, environment() if env is None else env)
@@ -101,7 +101,7 @@ class Child:
             self.loop.watch(self._pipes["stderr"], READ, self._read_errors)
             self._feed()
             if timeout is not None:
-                self._timer = loop.later(timeout, self._time_out)
+                loop.set(self, loop.clock() + timeout)
         except OSError as error:
             self._fail(_why_not(argv[0], error), error.errno or 0)
         except Exception:                           # a word that no program can be given
@@ -111,7 +111,8 @@ class Child:
     def kill(self) -> None:
         """End it: TERM to its group now, KILL a second later. ``done`` still follows."""
         self._signal(signal.SIGTERM)
-        self._set_timer(GRACE, self._kill_now)
+        self._dying = True
+        self.loop.move(self, self.loop.clock() + GRACE)
 
     def raised(self) -> None:
         """Whoever takes what it says has raised, or we have: nothing that it does is to be believed any more."""
@@ -207,15 +208,13 @@ class Child:
 
     # -- ending
 
-    def _time_out(self) -> None:
-        self.timed_out = True
-        self.kill()
-
-    def _set_timer(self, delay: float, callback: Callable[[], object] | None) -> None:
-        """The only one: our own methods in it would keep us, and all that we have got, for ever."""
-        if self._timer is not None:
-            self.loop.clear(self._timer)
-        self._timer = None if callback is None else self.loop.later(delay, callback)
+    def fire(self) -> None:
+        """Its time is up, or the second in which it was to heed TERM."""
+        if self._dying:
+            self._kill_now()
+        else:
+            self.timed_out = True
+            self.kill()
 
     def _kill_now(self) -> None:
         self._signal(signal.SIGKILL)
@@ -244,7 +243,7 @@ class Child:
 
     def _end(self, end: Exit) -> None:
         """Let go of everything, and tell; once."""
-        self._set_timer(0, None)
+        self.loop.clear(self)
         done, self._done = self._done, None
         self._takers, self._got, self._input = {}, {}, memoryview(b"")
         if done is not None:

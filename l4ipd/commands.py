@@ -119,15 +119,16 @@ class Commands:
             unsaved = unsaved_words(self.store, asked) if fresh else []
             yield end(1 if unsaved else 0, warnings=unsaved)
 
-        asked, until = self.store.asked if fresh else 0, self.loop.now + SETTLE
+        asked = self.store.asked if fresh else 0
+        self._when_saved(session, asked, self.loop.now + SETTLE, lines)
 
-        def glance() -> None:
-            if self.store.tried < asked and self.loop.now <= until:
-                self.loop.later(GLANCE, glance)
-            elif not session.over:
-                session.answer(lines())
-
-        glance()
+    def _when_saved(self, session: Session, asked: int, until: float, answers: Callable[[], Iterator[Answer]]) -> None:
+        """Answer as soon as the state is written, or the time is up."""
+        if self.store.tried < asked and self.loop.now <= until:
+            again = session.later(lambda: self._when_saved(session, asked, until, answers))
+            self.loop.later(GLANCE, again)
+        elif not session.over:
+            session.answer(answers())
 
     def check(self, session: Session, request: Request) -> None:
         """Probe now; the verdicts, as they come."""

@@ -29,7 +29,7 @@ from typing import Any
 
 from l4ipd import directories, peers
 from l4ipd.internal_errors import INTERNAL
-from l4ipd.loop import READ, WRITE, Loop, Timer
+from l4ipd.loop import READ, WRITE, Loop, Timed
 
 CLIENTS = 20                                        # connections at once
 BACKLOG = 64                                        # those that wait to be accepted
@@ -77,9 +77,9 @@ class Session:
         self._source: Iterator[Answer] | None = None
         self._listening = True
         self._writing = False                       # there is something for it to take
-        self._timer = Timer(self._late)
+        self.slot: list[Timed] | None = None        # it is its own timer: see fire
         self.loop.watch(self._fd, READ, self._ready)
-        self.loop.set(self._timer, self.loop.now + REQUEST_TIME)
+        self.loop.set(self, self.loop.now + REQUEST_TIME)
 
     # -- for commands
 
@@ -122,13 +122,14 @@ class Session:
         if self.over:
             return
         self.over = True
-        self.loop.clear(self._timer)
+        self.loop.clear(self)
         self.loop.closing(self._fd)
         self.connection.close()
         self._source = None
         self._output.clear()
         self.control.sessions.pop(self, None)
-        self.left()
+        left, self.left = self.left, _nothing
+        left()
 
     def farewell(self, line: str, exit: int = 3) -> None:
         """End it here and now, with what can be sent without waiting."""
@@ -163,11 +164,12 @@ class Session:
             self.loop.watch(self._fd, events, self._ready)
         else:
             self.loop.unwatch(self._fd)
-        if (self.asked or self.ending) and (writing != self._writing or not self._timer.is_set):
-            self.loop.set(self._timer, self.loop.now + (READER_TIME if writing else SIGN_OF_LIFE))
+        if (self.asked or self.ending) and (writing != self._writing or self.slot is None):
+            self.loop.move(self, self.loop.now + (READER_TIME if writing else SIGN_OF_LIFE))
         self._writing = writing
 
-    def _late(self) -> None:
+    def fire(self) -> None:
+        """It is too slow, or has been silent for long."""
         if not self.asked and not self.ending:
             self.end(2, error=[f"no request within {REQUEST_TIME:.0f} s"])
         elif self._output or self._source:
@@ -212,7 +214,7 @@ class Session:
         elif newline:
             self._input.clear()
             self.asked = True
-            self.loop.clear(self._timer)
+            self.loop.clear(self)
             self.control.perform(self, bytes(line))
             self._await()
 
@@ -224,7 +226,7 @@ class Session:
             if self._output:
                 sent = self.connection.send(self._output[:PIECE])
                 del self._output[:sent]
-                self.loop.clear(self._timer)        # it takes something: its time begins anew
+                self.loop.clear(self)               # it takes something: its time begins anew
         except BlockingIOError:
             return
         except OSError:
@@ -263,8 +265,7 @@ class Control:
         self.sessions: dict[Session, None] = {}     # in the order in which they came
         self._socket: socket.socket | None = None
         self._made: os.stat_result | None = None
-        self._resume = Timer(self._listen)
-        self._again = Timer(self.raised)
+        self.slot: list[Timed] | None = None        # it is its own timer: see fire
 
     def open(self) -> None:
         """Raises :class:`Unusable`."""
@@ -292,9 +293,8 @@ class Control:
 
     def retire(self) -> None:
         """Remove the socket; who is being served still gets his answer."""
-        self.loop.clear(self._again)
+        self.loop.clear(self)
         if self._socket is not None:
-            self.loop.clear(self._resume)
             self.loop.closing(self._socket.fileno())
             if self.reachable:
                 with contextlib.suppress(OSError):
@@ -309,7 +309,14 @@ class Control:
             self.open()
         except Unusable as problem:
             log.error("control socket: %s; trying again", problem)
-            self.loop.set(self._again, self.loop.now + AGAIN)
+            self.loop.set(self, self.loop.now + AGAIN)
+
+    def fire(self) -> None:
+        """Try again: to accept clients, or to have a socket at all."""
+        if self._socket is not None:
+            self._listen()
+        else:
+            self.raised()
 
     # -- clients
 
@@ -326,7 +333,7 @@ class Control:
         except OSError as error:                    # no descriptors: the waiting client would wake us for ever
             log.warning("control: a client cannot be served: %s", error.strerror)
             self.loop.unwatch(self._socket.fileno())
-            self.loop.set(self._resume, self.loop.now + PAUSE)
+            self.loop.set(self, self.loop.now + PAUSE)
             return
         try:
             self._take_in(connection)

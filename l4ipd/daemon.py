@@ -326,6 +326,10 @@ class Daemon:
         if not self._adopted:
             self.news.begin()
 
+    def raised(self) -> None:
+        """That has: what waits to be told is tried again."""
+        self.loop.later(self.config.ipfilter.timeout, self._no_table)
+
     def _adopt(self) -> None:
         """Endpoints whose rules are there already are up, until a probe says otherwise."""
         there = {ipfilter.target(line) for line in self.rules.have}

@@ -22,12 +22,15 @@ class FilterTable:
         self.settings = settings
         self.hits: dict[str, int] = {}              # of the last complete listing, by canonical line
         self._counted: dict[str, int] = {}          # of the one that is being read
-        family = ("-6",) if inet6 else ()
-        kind = "-iR" if action == "log" else "-aihR"
-        self.table = Table("ipf", "ipfilter.ipf and ipfilter.ipfstat", (*settings.ipfstat, *family, kind),
-                           (*settings.ipf, *family, "-f", "-"), (*settings.ipf, *family, "-r", "-f", "-"),
-                           (*settings.ipf, *family, "-r", "-f", "-"), self._read, logrules.feed,
-                           bare=logrules.bare)
+
+    @property
+    def table(self) -> Table:
+        """For the reconciler. It has a method of ours: kept here, both would keep each other for ever."""
+        family = ("-6",) if self.inet6 else ()
+        kind = "-iR" if self.action == "log" else "-aihR"
+        ipf, removing = (*self.settings.ipf, *family), (*self.settings.ipf, *family, "-r", "-f", "-")
+        return Table("ipf", "ipfilter.ipf and ipfilter.ipfstat", (*self.settings.ipfstat, *family, kind),
+                     (*ipf, "-f", "-"), removing, removing, self._read, logrules.feed, bare=logrules.bare)
 
     def speaks_as(self, other: FilterTable) -> bool:
         """Whether both run the same commands and take the same log rules for ours."""

@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import h11
 
-from l4ipd.loop import READ, WRITE, Loop, Timer
+from l4ipd.loop import READ, WRITE, Loop, Timed, Timer
 
 HEAD_LIMIT = 8192                                   # bytes of a request
 CLIENTS = 16                                        # connections at once
@@ -65,14 +65,14 @@ class Server:
         self.clients: dict[Client, None] = {}       # the oldest first
         self._queue: deque[Client] = deque()        # who wants its next piece
         self._turn = Timer(self._produce)
-        self._accept_again, self._bind_again = Timer(self._listen), Timer(self.raised)
+        self.slot: list[Timed] | None = None        # it is a timer, too: see fire
         self._address, self.port = address, port    # where we listen, also if port 0 was asked for
         self._listener = self._bind()
         self._listen()
 
     def close(self) -> None:
         """Stop listening, and let everybody go."""
-        self.loop.clear(self._turn)
+        self.loop.drop(self._turn)
         self._silence()
         for client in list(self.clients):
             client.close()
@@ -85,7 +85,14 @@ class Server:
             self._listen()
         except OSError as error:
             log.error("http: cannot listen any more: %s; trying again", error.strerror)
-            self.loop.set(self._bind_again, self.loop.now + AGAIN)
+            self.loop.set(self, self.loop.now + AGAIN)
+
+    def fire(self) -> None:
+        """Try again: to accept clients, or to have a listener at all."""
+        if self._listener.fileno() >= 0:
+            self._listen()
+        else:
+            self.raised()
 
     def _bind(self) -> socket.socket:
         listener = socket.socket(socket.AF_INET6 if ":" in self._address else socket.AF_INET)
@@ -102,8 +109,7 @@ class Server:
         return listener
 
     def _silence(self) -> None:
-        self.loop.clear(self._accept_again)
-        self.loop.clear(self._bind_again)
+        self.loop.clear(self)
         if self._listener.fileno() >= 0:
             self.loop.closing(self._listener.fileno())
             self._listener.close()
@@ -134,7 +140,7 @@ class Server:
         except OSError as error:                    # no descriptors: ask again later, not at once and for ever
             log.warning("http: a client cannot be served: %s", error.strerror)
             self.loop.unwatch(self._listener.fileno())
-            self.loop.set(self._accept_again, self.loop.now + 1.0)
+            self.loop.set(self, self.loop.now + 1.0)
             return
         try:
             if len(self.clients) >= self._most:
@@ -164,16 +170,17 @@ class Client:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         self._out = bytearray()
         self._body: Iterator[bytes] | None = None   # what is still to be produced
-        self._timer = self.loop.later(REQUEST_TIME, self.close)
+        self.slot: list[Timed] | None = None        # it is its own timer, which closes it
+        self.loop.set(self, self.loop.now + REQUEST_TIME)
         self.loop.watch(self.fd, READ, self._read)
 
     def close(self) -> None:
-        self.loop.clear(self._timer)
+        self.loop.clear(self)
         self.loop.closing(self.fd)
         self.socket.close()
         self.server.clients.pop(self, None)
 
-    raised = close                                  # no more can be said that would be understood
+    fire = raised = close                           # no more can be said that would be understood
 
     # -- the request
 
@@ -231,7 +238,7 @@ class Client:
     def _begin(self, answer: Answer) -> None:
         self.stage = ANSWERING
         self.loop.unwatch(self.fd)
-        self.loop.set(self._timer, self.loop.now + ANSWER_TIME)
+        self.loop.move(self, self.loop.now + ANSWER_TIME)
         headers = {"Content-Type": answer.kind, "Connection": "close", **self.server.headers, **answer.headers}
         if isinstance(answer.body, bytes):
             headers["Content-Length"] = str(len(answer.body))
@@ -291,7 +298,7 @@ class Client:
             self.close()
             return
         self.stage = DRAINING
-        self.loop.set(self._timer, self.loop.now + DRAIN_TIME)
+        self.loop.move(self, self.loop.now + DRAIN_TIME)
         self.loop.watch(self.fd, READ, self._overhear)
 
     def _overhear(self) -> None:

@@ -78,6 +78,13 @@ class Timer:
         return self.slot is not None
 
 
+def _never() -> None:
+    """What a timer does that was dropped."""
+
+
+CLEARED = Timer(_never)         # in the place of one that was cleared: it is set nowhere
+
+
 class Loop:
     """A select loop. ``clock`` and ``poller`` are replaced in tests."""
 
@@ -175,8 +182,20 @@ class Loop:
         return slot
 
     def clear(self, timer: Timed) -> None:
-        """Let ``timer`` not fire."""
-        timer.slot = None       # its entry in the old one is passed over
+        """Let ``timer`` not fire, and its time not keep it: nothing of it stays in the loop, if it was set once."""
+        slot, timer.slot = timer.slot, None
+        if slot is not None:                        # where it was set before that, it stays until then
+            slot[slot.index(timer)] = CLEARED
+
+    def move(self, timer: Timed, when: float) -> None:
+        """Like :meth:`set`, for one that may be set already: nothing of it stays at its old time."""
+        self.clear(timer)
+        self.set(timer, when)
+
+    def drop(self, timer: Timer) -> None:
+        """Let ``timer`` never fire again: it forgets its callback, whose owner may be the one who has it."""
+        self.clear(timer)
+        timer.fire = _never
 
     def later(self, delay: float, callback: Callback) -> Timer:
         """A new timer, set to ``delay`` seconds from now."""

@@ -206,6 +206,7 @@ class Monitor:
         self.stopped = True
         if self.refusals is not None:
             self.refusals.drop()
+            self.refusals = None                    # they know us
         self._abandon()
         self._recover(False)
 

@@ -62,7 +62,7 @@ class NatTable:
                  old_tags: Collection[str] = ()) -> None:
         self.settings, self.known = settings, known
         self.tags = {tag for tag in (settings.tag, *old_tags) if tag}
-        self.speak(dialect)
+        self._dialect = dialect
         self._seen: dict[str, str | Foreign | None] = {}        # lines of listings; canonical, or None: no rdr
         self._count = 0                                         # of the lines of this listing
         self._strangers: dict[str, None] = {}                   # those of them that are rdr rules, and not ours
@@ -70,10 +70,16 @@ class NatTable:
 
     def speak(self, dialect: Dialect) -> None:
         """Change rules as this ipnat understands it; all are read alike."""
-        ipnat, purging = self.settings.ipnat, ("-p",) if dialect.purge else ()
-        self.table = Table("ipnat", "ipfilter.ipnat", (*ipnat, "-l"), (*ipnat, "-f", "-"), (*ipnat, "-r", "-f", "-"),
-                           (*ipnat, "-r", *purging, "-f", "-"), self._read,
-                           _plain if dialect.modern else _without_family, ipfilter.LISTING_END)
+        self._dialect = dialect
+
+    @property
+    def table(self) -> Table:
+        """For the reconciler. It has a method of ours: kept here, both would keep each other for ever."""
+        ipnat, dialect = self.settings.ipnat, self._dialect
+        purging = ("-p",) if dialect.purge else ()
+        return Table("ipnat", "ipfilter.ipnat", (*ipnat, "-l"), (*ipnat, "-f", "-"), (*ipnat, "-r", "-f", "-"),
+                     (*ipnat, "-r", *purging, "-f", "-"), self._read, _plain if dialect.modern else _without_family,
+                     ipfilter.LISTING_END)
 
     def _read(self, line: str) -> str | None:
         self._count += 1

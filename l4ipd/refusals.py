@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from l4ipd.doubt import Doubt
 from l4ipd.health import Verdict
-from l4ipd.loop import Timer
+from l4ipd.loop import Timed
 
 if TYPE_CHECKING:
     from l4ipd.monitor import Monitor
@@ -40,7 +40,7 @@ log = logging.getLogger("l4ipd.resets")
 class Refusals:
     """Those of one endpoint. There is none before the first."""
 
-    __slots__ = ("monitor", "doubt", "open", "charged", "out", "_client", "_when", "_asked", "_asked_again", "_timer")
+    __slots__ = ("monitor", "doubt", "open", "charged", "out", "_client", "_when", "_asked", "_asked_again", "slot")
 
     def __init__(self, monitor: Monitor, doubt: Doubt | None = None) -> None:
         self.monitor = monitor
@@ -50,7 +50,7 @@ class Refusals:
         self.out = False                            # the endpoint is down for no other reason
         self._client = ""
         self._when = self._asked = self._asked_again = NEVER
-        self._timer = Timer(self._take_out)
+        self.slot: list[Timed] | None = None        # it is its own timer
 
     # -- refused
 
@@ -67,7 +67,7 @@ class Refusals:
             return "used" if self._ask(verdict, client, now) else "haste"
         self.open, self._client, self._when, self.charged = verdict, client, now, True
         self.monitor.probe_anew()
-        self.monitor.rounds.loop.set(self._timer, now + MOMENT)
+        self.monitor.rounds.loop.set(self, now + MOMENT)
         return "used"
 
     def _ask(self, verdict: Verdict, client: str, now: float) -> bool:
@@ -92,8 +92,8 @@ class Refusals:
         self._asked = soon
         return soon
 
-    def _take_out(self) -> None:
-        """The probe takes its time."""
+    def fire(self) -> None:
+        """The probe takes its time: the endpoint is out until that is over."""
         monitor, rounds, refusal = self.monitor, self.monitor.rounds, self.open
         if refusal is None or not monitor.eligible:
             return
@@ -136,7 +136,7 @@ class Refusals:
     def drop(self) -> None:
         """Nothing waits to be judged any more."""
         self.open, self.charged, self.out = None, False, False
-        self.monitor.rounds.loop.clear(self._timer)
+        self.monitor.rounds.loop.clear(self)
 
     @property
     def words(self) -> str:

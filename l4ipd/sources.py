@@ -78,8 +78,8 @@ class Ipmon:
 
     def stop(self) -> None:
         self._stopped = True
-        self.loop.clear(self._works)
-        self.loop.clear(self._again)
+        self.loop.drop(self._works)
+        self.loop.drop(self._again)
         if self._child is not None:
             self._child.kill()
         with contextlib.suppress(OSError):
@@ -178,7 +178,7 @@ class LogFile:
         self.loop.set(self._timer, self.loop.clock() + POLL)
 
     def stop(self) -> None:
-        self.loop.clear(self._timer)
+        self.loop.drop(self._timer)
         while self._tails:
             self._tails.pop().close()
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from l4ipd.child import Child, Exit
+from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import Loop
 
 
@@ -134,6 +138,83 @@ print(signal.pthread_sigmask(signal.SIG_BLOCK, []), os.getpgrp() == os.getpid(),
     assert rest.startswith("set() True")
     assert "LC_ALL" in rest
     assert "PYTEST_CURRENT_TEST" not in rest
+
+
+def descriptors() -> int:
+    """How many we have open."""
+    return sum(1 for fd in range(256) if is_open(fd))
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+        return True
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("word", ["a\0b", "\ud800"])
+def test_a_word_that_no_program_can_be_given_costs_nothing(loop: Loop, word: str) -> None:
+    before = descriptors()
+    for _ in range(20):
+        end = run(loop, "echo", word)
+        assert (end.status, end.error) == (None, f"echo: cannot be started: {INTERNAL}")
+    assert descriptors() - before <= 2, "but for the loop's own pipe"
+    assert loop.errors.total == 20
+    assert run(loop, "echo", "hello").stdout == b"hello\n"
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_one_that_cannot_be_watched_is_ended_and_told_of_once(loop: Loop, monkeypatch: pytest.MonkeyPatch, nth: int
+                                                              ) -> None:
+    """Linux: fs.epoll.max_user_watches. What is spawned by then has to be reaped, too."""
+    loop.on_signal(signal.SIGUSR1, lambda: None)    # the loop's own pipe is watched
+    before, calls, ends = descriptors(), [], []     # type: ignore[var-annotated]
+    watch = loop.watch
+
+    def full(fd: int, events: int, callback: Callable[[], object]) -> None:
+        calls.append(fd)
+        if len(calls) == nth:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        watch(fd, events, callback)
+
+    monkeypatch.setattr(loop, "watch", full)
+    child = Child(loop, ("sleep", "600"), stdin=b"x" * (1 << 20), timeout=20, done=ends.append)
+    late = loop.later(0.5, loop.stop)
+    loop.run()
+    loop.clear(late)
+    assert [(end.status, end.error) for end in ends] == [
+        (None, "sleep: cannot be started: No space left on device")]
+    assert descriptors() == before and _is_gone(child.pid)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+EURO = """
+import sys
+from l4ipd.child import Child, find_program
+from l4ipd.loop import Loop
+loop, ends = Loop(), []
+assert sys.getfilesystemencoding() == "ascii"
+for words in (("echo", "5 \\u20ac"), (sys.argv[1],), ("\\u20ac/none",), ("\\u20ac",)):
+    Child(loop, words, timeout=20, done=lambda end: (ends.append(end), loop.stop()))
+    loop.run()
+print(ascii([(end.status, end.stdout, end.error) for end in ends]))
+print(find_program(sys.argv[1]) is not None, find_program("\\u20ac"))
+"""
+
+
+def test_words_of_the_configuration_are_passed_on_as_they_stand_in_any_locale(tmp_path: Path) -> None:
+    tool = tmp_path / "price in \u20ac"
+    tool.write_text("#!/bin/sh\necho told\n")
+    tool.chmod(0o755)
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0",
+                   "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run([sys.executable, "-c", EURO.replace("\\\\", "\\"), str(tool)], env=environment,
+                          capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == [
+        ascii([(0, "5 \u20ac\n".encode(), ""), (0, b"told\n", ""), (None, b"", "\u20ac/none: no such program"),
+               (None, b"", "\u20ac: no such program")]), "True None"], done.stderr
 
 
 def test_many_at_once_and_no_zombie(loop: Loop) -> None:

@@ -402,14 +402,14 @@ def test_a_session_that_raises_ends_and_says_so(toy: Toy, monkeypatch: pytest.Mo
     assert toy.ask(command="many", count=3)[-1] == {"end": True, "exit": 0}
 
 
-@pytest.mark.parametrize("name", ["_late", "later"])
+@pytest.mark.parametrize("name", ["fire", "later"])
 def test_one_that_raises_later_ends_and_says_so(toy: Toy, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def fail() -> None:
         raise Bug
 
     monkeypatch.setattr(control, "SIGN_OF_LIFE", 0.02)
-    if name == "_late":
-        fails(monkeypatch, Session, "_late")
+    if name == "fire":
+        fails(monkeypatch, Session, "fire")
     else:
         toy.control.commands = {"wait": lambda session, request: toy.loop.later(0.02, session.later(fail))}
     assert toy.ask(command="wait")[-1] == {"end": True, "exit": 1, "error": [control.FAILED]}
@@ -465,12 +465,12 @@ def served(site: Site) -> bool:
     (Client, "_drain"), (Client, "_overhear"), (Server, "_make_room"), (httpd, "Client")])
 def test_http_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> None:
     if name == "_make_room":
-        monkeypatch.setattr(httpd, "CLIENTS", 0)
+        site.server._most = 0
     raised = fails(monkeypatch, where, name)
     request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     with contextlib.suppress(ConnectionError):
         site.ask(request, hang_up=name == "_overhear")
-    monkeypatch.setattr(httpd, "CLIENTS", 16)
+    site.server._most = 16
     wait("an answer", lambda: served(site))
     assert raised and site.loop.errors.total == 1
     with site.connect() as client:                  # the failed one is gone, not only forgotten
@@ -570,6 +570,14 @@ def test_a_command_whose_end_raises_is_our_trouble_and_frees_its_place(
     assert not prober.commands.running
 
 
+def test_a_command_that_cannot_be_spawned_frees_its_place(loop: Loop, prober: Prober) -> None:
+    user = "root" if os.geteuid() == 0 else None
+    for _ in range(3):
+        found = verdict(loop, prober, Check("exec", command=("echo", "\ud800"), user=user), 80)
+        assert (found.code, prober.commands.running) == ("LOCAL", 0)
+    assert verdict(loop, prober, Check("exec", command=("echo", "€"), user=user), 80).passed
+
+
 # -- monitors
 
 def test_an_endpoint_whose_deadline_raises_is_probed_again(bench: sensing_bench.Bench) -> None:
@@ -627,6 +635,8 @@ def _hands_out(node: Any) -> bool:
     for call in ast.walk(node):
         if isinstance(call, ast.Call):
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            if name in ("set", "move") and call.args and getattr(call.args[0], "id", "") == "self":
+                return True                         # it is its own timer
             if name in ("watch", "watch_connect", "watch_answer", "later", "Timer") and any(
                     isinstance(word, ast.Attribute) and isinstance(word.value, ast.Name) and word.value.id == "self"
                     and word.attr not in CANNOT_RAISE and not word.attr.endswith("fd") for word in call.args):
