@@ -18,7 +18,7 @@ from l4ipd.events import Event as Event
 from l4ipd.loop import Loop
 from l4ipd.model import Config, changes
 from l4ipd.monitor import Monitor
-from l4ipd.nat import Dialect, NatTable, find_dialect
+from l4ipd.nat import Dialect, NatTable, find_dialect, is_unknown
 from l4ipd.news import News, Past
 from l4ipd.probe import Prober
 from l4ipd.reconcile import Reconciler
@@ -313,7 +313,8 @@ class Daemon:
 
     def _listed(self) -> None:
         """The kernel's table has been read."""
-        if not self.dialect.sure and not self._asking:
+        mistaken = self.dialect.purge and is_unknown(self.rules.complaint)     # it lied, or is another one now
+        if (mistaken or not self.dialect.sure) and not self._asking:
             self._ask()
         if not self._adopted:
             self._adopted = True
@@ -341,6 +342,7 @@ class Daemon:
             if endpoint.name not in self._serving.get(endpoint.group, ()):
                 self._serving[endpoint.group] = (*self._serving.get(endpoint.group, ()), endpoint.name)
             self._dirty.add(endpoint.group)
+        self._tallies.clear()
         for monitor in self.monitors.values():      # a rule that ought to be there, and is not
             past = self.news.past.get(monitor.endpoint.name)
             if past is not None and past.up and not (monitor.disabled or monitor.endpoint.fallback):

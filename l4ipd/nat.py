@@ -38,10 +38,15 @@ def find_dialect(loop: Loop, tools: Ipfilter, done: Callable[[Dialect], object])
 
     def purging(version: str, end: Exit) -> None:
         modern = int(version.split(".")[0]) >= 5 if version else True
-        unknown_option = re.search(rb"option|usage:", end.stderr, re.IGNORECASE) is not None
-        done(Dialect(version, modern, end.clean, end.clean or (unknown_option and version != "")))
+        unknown = is_unknown(end.stderr.decode(errors="replace"))
+        done(Dialect(version, modern, end.clean, end.clean or (unknown and version != "")))
 
     Child(loop, (*tools.ipf, "-V"), timeout=tools.timeout, done=versioned)
+
+
+def is_unknown(words: str) -> bool:
+    """Whether a tool says that it does not know an option."""
+    return re.search("option|usage:", words, re.IGNORECASE) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from gateway import Gateway, free_port
@@ -21,6 +23,8 @@ from test_daemon import (  # noqa: F401
     www,
 )
 
+from l4ipd.sandbox import tool_words
+
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Sandbox]:
@@ -35,3 +39,22 @@ def test_the_dialect_is_found_out_and_said(gateway: Gateway) -> None:  # noqa: F
     gateway.start()
     gateway.wait_log(r"^IPFilter 4\.1[\d.]*; ipnat cannot end sessions \(no -p\)")
     gateway.wait_targets(A)
+
+
+def test_an_ipnat_that_lied_about_p_is_asked_again(gateway: Gateway, tmp_path: Path) -> None:  # noqa: F811
+    """Or one that another was put in the place of: a rule is removed with -p, which this one does not know."""
+    tool, asked = tmp_path / "ipnat", tmp_path / "asked"
+    words = shlex.join(tool_words(gateway.kernel.path)["ipnat"])
+    tool.write_text(f'#!/bin/sh\n[ "$*" = "-n -r -p -f -" ] && [ ! -e {asked} ] && {{ : > {asked}; exit; }}\n'
+                    f'exec {words} "$@"\n')
+    tool.chmod(0o755)
+    inside = free_port()
+    web = gateway.web(A, inside)
+    gateway.configure(www(free_port(), inside, f"web1: {A}"), ipfilter=f"ipnat: {tool}")
+    gateway.start()
+    gateway.wait_log(r"^IPFilter 4\.1[\d.]*; ipnat ends the sessions")
+    gateway.wait_targets(A)
+    web.stop()
+    gateway.wait_log("up -> down")
+    gateway.wait_targets()
+    assert gateway.lines(r"^IPFilter 4\.1[\d.]*; ipnat cannot end sessions \(no -p\)")

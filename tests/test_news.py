@@ -228,3 +228,15 @@ def test_counts_within_a_turn_are_kept_up(tmp_path: Path) -> None:
     world.daemon.enable([world.member("m2")])
     world.member("m2").fire()
     assert agree(world.daemon) and world.daemon.serving("c/s") == 1
+
+
+def test_members_found_in_the_kernel_count_though_others_were_counted_in_the_same_turn(tmp_path: Path) -> None:
+    it = Told(tmp_path, BOTH)
+    daemon = it.daemon
+    daemon.news.waits = True
+    it.verdict = GOOD
+    assert str(daemon.tally("c/s")) == "0 of 2 up"
+    it.member("m2").fire()
+    daemon.rules.have = {line: line for line in daemon.lines(it.member("m1"))}
+    daemon._listed()
+    assert it.texts == ["c/s/m2 10.0.0.3:80 unknown -> up: L4OK connected (1 of 1 passed, 0 ms); 2 of 2 up"]
