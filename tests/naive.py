@@ -1,0 +1,257 @@
+"""What a gateway should be, said as simply as possible: configurations as plain dicts, and the rules that follow.
+
+Nothing here knows the daemon's code: :func:`text` writes a configuration down, :func:`mutate` changes it as an operator
+would, :func:`rules` says what the kernel should have while certain endpoints are up.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Settings = dict[str, Any]
+Rule = tuple[str, str, int, str, int, str, bool, str]   # interface, VIP, port, member, its port, protocol, sticky, tag
+LISTED = re.compile(r"rdr (\S+) (\S+)/\d+ port (\d+) -> (\S+?)(?:/\d+)? port (\d+) (tcp|udp) round-robin"
+                    r"( sticky)?(?: tag (\S+))?$")
+ADDRESSES = [f"10.0.0.{number}" for number in range(1, 10)]
+
+
+def draw(chance: random.Random) -> Settings:
+    """A configuration to begin with."""
+    clusters = {f"c{number}": cluster(chance, number) for number in range(chance.choice((1, 2, 2, 3)))}
+    settings: Settings = {"interface": "em0", "tag": "l4ip", "resync": 3.0,
+                          "on_stop": "keep", "purge": True, "resets": None, "clusters": clusters}
+    if chance.random() < 0.6:
+        settings["resets"] = {"interface": "em1", "source": chance.choice(("ipmon", "ipmon", "counters")),
+                              "action": chance.choice(("refused", "refused", "any", "check"))}
+    return _tidy(settings)
+
+
+def cluster(chance: random.Random, number: int) -> Settings:
+    services = {f"s{place}": service(chance, 80 + place) for place in range(chance.choice((1, 1, 2)))}
+    addresses = chance.sample(ADDRESSES, chance.choice((1, 2, 3, 4)))
+    return {"address": f"203.0.113.{10 + number}", "keep": chance.random() < 0.3, "services": services,
+            "members": {f"m{place}": {"address": address, "weight": chance.choice((1, 1, 1, 2, 3)),
+                                      "fallback": chance.random() < 0.2} for place, address in enumerate(addresses)}}
+
+
+def service(chance: random.Random, port: int) -> Settings:
+    return {"port": port, "member_port": port + 8000, "sticky": chance.random() < 0.3, "check": check(chance)}
+
+
+def check(chance: random.Random) -> Settings:
+    kind = chance.choice(("tcp", "tcp", "tcp", "exec"))
+    return {"type": kind, "interval": chance.choice((0.5, 1.0, 2.0)), "timeout": 0.4, "rise": chance.choice((1, 2, 3)),
+            "fall": chance.choice((1, 2, 3))}
+
+
+def mutate(settings: Settings, chance: random.Random) -> Settings:
+    """The same after somebody has edited it, in one to three places."""
+    settings = copy.deepcopy(settings)
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        chance.choice(EDITS)(settings, chance)
+    return _tidy(settings)
+
+
+def _tidy(settings: Settings) -> Settings:
+    """Without tags there are no weights; one member at least is no fallback."""
+    for each in settings["clusters"].values():
+        members = list(each["members"].values())
+        for member in members:
+            member["weight"] = member["weight"] if settings["tag"] is not None else 1
+        members[0]["fallback"] = members[0]["fallback"] and not all(member["fallback"] for member in members)
+    return settings
+
+
+def _some(things: dict[str, Any], chance: random.Random) -> str:
+    return chance.choice(sorted(things))
+
+
+def _rename(things: dict[str, Any], chance: random.Random, prefix: str) -> None:
+    """One thing gets another name and keeps its place."""
+    old = _some(things, chance)
+    new = f"{prefix}{chance.randrange(10, 99)}"
+    if new not in things:
+        items = [(new if name == old else name, value) for name, value in things.items()]
+        things.clear()
+        things.update(items)
+
+
+def _cluster(settings: Settings, chance: random.Random) -> Settings:
+    return settings["clusters"][_some(settings["clusters"], chance)]       # type: ignore[no-any-return]
+
+
+def _rename_member(settings: Settings, chance: random.Random) -> None:
+    _rename(_cluster(settings, chance)["members"], chance, "m")
+
+
+def _rename_service(settings: Settings, chance: random.Random) -> None:
+    _rename(_cluster(settings, chance)["services"], chance, "s")
+
+
+def _rename_cluster(settings: Settings, chance: random.Random) -> None:
+    _rename(settings["clusters"], chance, "c")
+
+
+def _swap_addresses(settings: Settings, chance: random.Random) -> None:
+    members = _cluster(settings, chance)["members"]
+    one, two = members[_some(members, chance)], members[_some(members, chance)]
+    one["address"], two["address"] = two["address"], one["address"]
+
+
+def _move(settings: Settings, chance: random.Random) -> None:
+    members = _cluster(settings, chance)["members"]
+    free = sorted(set(ADDRESSES) - {member["address"] for member in members.values()})
+    members[_some(members, chance)]["address"] = chance.choice(free)
+
+
+def _weight(settings: Settings, chance: random.Random) -> None:
+    members = _cluster(settings, chance)["members"]
+    members[_some(members, chance)]["weight"] = chance.choice((1, 2, 3))
+
+
+def _fallback(settings: Settings, chance: random.Random) -> None:
+    members = _cluster(settings, chance)["members"]
+    member = members[_some(members, chance)]
+    member["fallback"] = not member["fallback"]
+
+
+def _add_member(settings: Settings, chance: random.Random) -> None:
+    members = _cluster(settings, chance)["members"]
+    free = sorted(set(ADDRESSES) - {member["address"] for member in members.values()})
+    if len(members) < 5:
+        members.setdefault(f"m{chance.randrange(10)}",
+                           {"address": chance.choice(free), "weight": 1, "fallback": chance.random() < 0.2})
+
+
+def _remove_member(settings: Settings, chance: random.Random) -> None:
+    members = _cluster(settings, chance)["members"]
+    if len(members) > 1:
+        del members[_some(members, chance)]
+
+
+def _add_cluster(settings: Settings, chance: random.Random) -> None:
+    used = {each["address"] for each in settings["clusters"].values()}
+    number = next(number for number in range(20) if f"203.0.113.{10 + number}" not in used)
+    if len(settings["clusters"]) < 4:
+        settings["clusters"].setdefault(f"c{number}", cluster(chance, number))
+
+
+def _remove_cluster(settings: Settings, chance: random.Random) -> None:
+    if len(settings["clusters"]) > 1:
+        del settings["clusters"][_some(settings["clusters"], chance)]
+
+
+def _sticky(settings: Settings, chance: random.Random) -> None:
+    services = _cluster(settings, chance)["services"]
+    each = services[_some(services, chance)]
+    each["sticky"] = not each["sticky"]
+
+
+def _port(settings: Settings, chance: random.Random) -> None:
+    services = _cluster(settings, chance)["services"]
+    used = {each["port"] for each in services.values()}
+    port = chance.randrange(80, 90)
+    if port not in used:
+        services[_some(services, chance)]["port"] = port
+
+
+def _member_port(settings: Settings, chance: random.Random) -> None:
+    services = _cluster(settings, chance)["services"]
+    services[_some(services, chance)]["member_port"] = chance.randrange(8080, 8084)
+
+
+def _check(settings: Settings, chance: random.Random) -> None:
+    services = _cluster(settings, chance)["services"]
+    services[_some(services, chance)]["check"] = check(chance)
+
+
+def _keep(settings: Settings, chance: random.Random) -> None:
+    each = _cluster(settings, chance)
+    each["keep"] = not each["keep"]
+
+
+def _interface(settings: Settings, chance: random.Random) -> None:
+    settings["interface"] = "em2" if settings["interface"] == "em0" else "em0"
+
+
+def _purge(settings: Settings, chance: random.Random) -> None:
+    settings["purge"] = not settings["purge"]
+
+
+def _resets(settings: Settings, chance: random.Random) -> None:
+    settings["resets"] = None if settings["resets"] else {
+        "interface": "em1", "source": chance.choice(("ipmon", "counters")), "action": chance.choice(("refused", "any"))}
+
+
+EDITS = [_rename_member, _rename_member, _rename_service, _rename_cluster, _swap_addresses, _swap_addresses, _move,
+         _weight, _fallback, _add_member, _remove_member, _remove_member, _add_cluster, _remove_cluster, _sticky, _port,
+         _member_port, _check, _keep, _interface, _purge, _resets]
+
+
+def text(settings: Settings, directory: Path) -> str:
+    """The file."""
+    tools = {name: f"{directory}/bin/{name}" for name in ("ipnat", "ipf", "ipfstat", "ipmon")}
+    whole: Settings = {
+        "pidfile": f"{directory}/pid", "control": f"{directory}/sock", "state": f"{directory}/state.json",
+        "ipfilter": {"interface": settings["interface"], "tag": settings["tag"] or False, "resync": settings["resync"],
+                     "on_stop": settings["on_stop"], "purge": settings["purge"], **tools},
+        "clusters": {name: {
+            "address": each["address"], "when_all_down": "keep" if each["keep"] else "remove",
+            "services": {service: {
+                "port": it["port"], "member_port": it["member_port"], "sticky": it["sticky"],
+                "check": it["check"] | ({"command": [f"{directory}/bin/check", "{address}", "{port}"]}
+                                        if it["check"]["type"] == "exec" else {})}
+                for service, it in each["services"].items()},
+            "members": each["members"]} for name, each in settings["clusters"].items()}}
+    if settings["resets"]:
+        whole["resets"] = settings["resets"]
+    return yaml.safe_dump(whole, sort_keys=False)
+
+
+def names(settings: Settings) -> dict[str, tuple[str, int]]:
+    """Every endpoint, and where it is."""
+    return {f"{cluster}/{service}/{member}": (where["address"], it["member_port"])
+            for cluster, each in settings["clusters"].items() for service, it in each["services"].items()
+            for member, where in each["members"].items()}
+
+
+def groups(settings: Settings) -> list[str]:
+    return [f"{cluster}/{service}" for cluster, each in settings["clusters"].items() for service in each["services"]]
+
+
+def rules(settings: Settings, name: str) -> set[Rule]:
+    """What an endpoint has in the kernel while it serves."""
+    cluster, service, member = name.split("/")
+    each = settings["clusters"][cluster]
+    it, where, tag = each["services"][service], each["members"][member], settings["tag"]
+    tags = [""] if tag is None else [tag if nth == 1 else f"{tag}.{nth}" for nth in range(1, where["weight"] + 1)]
+    return {(settings["interface"], each["address"], it["port"], where["address"], it["member_port"], "tcp",
+             it["sticky"], word) for word in tags}
+
+
+def serving(settings: Settings, group: str, up: Collection[str]) -> list[str]:
+    """Who gets connections while these are up."""
+    cluster = group.partition("/")[0]
+    members = settings["clusters"][cluster]["members"]
+    there = [f"{group}/{member}" for member in members if f"{group}/{member}" in up]
+    return [name for name in there if not members[name.rpartition("/")[2]]["fallback"]] or there
+
+
+def keeps(settings: Settings, group: str) -> bool:
+    return bool(settings["clusters"][group.partition("/")[0]]["keep"])
+
+
+def read(line: str) -> Rule | None:
+    """A rule as ipnat lists it."""
+    found = LISTED.match(line)
+    if found is None:
+        return None
+    interface, vip, port, target, inside, protocol, sticky, tag = found.groups()
+    return interface, vip, int(port), target, int(inside), protocol, bool(sticky), tag or ""
