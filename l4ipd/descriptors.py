@@ -75,6 +75,7 @@ def need(config: Config) -> int:
     count = LOOP + FILES + SPAWN
     count += 1 + CLIENTS_LEAST * (1 + CHILD)        # the control socket: each client may ask for a listing
     count += CHILD                                  # ipnat, for the rules
+    count += CHILD                                  # what the tools understand is asked meanwhile
     if config.resets is not None:
         count += 3 + 3 * CHILD                      # ipmon or the log file, now and rotated; ipf for both families, ps
     if config.http is not None:

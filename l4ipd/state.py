@@ -15,10 +15,12 @@ ipf rules for sensing resets, since the configuration of the next run may not ha
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import math
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -58,7 +60,9 @@ class Saved:
 def load(path: str, now: float | None = None) -> Saved:
     """Read the file; without one, or with one that is of no use, nothing is saved, and the log says why."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "is no regular file")
             text = file.read(SIZE_LIMIT + 1)
         return decode(text, time.time() if now is None else now, path)
     except FileNotFoundError:
@@ -98,7 +102,8 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ValueError("it is damaged") from None
     if not 0 <= now - written <= OLD:
-        age = f"{(now - written) / 3600:.0f} h old" if now > written else "from the future"
+        age = (f"{(now - written) / 3600:.0f} h old" if 0 <= written < now else
+               "from the future" if written > now else "of no known age")
         log.info("%s is %s: since when endpoints are up or down is forgotten%s", path, age,
                  "" if not disabled else "; what the operator disabled stays disabled")
         states = {}

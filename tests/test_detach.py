@@ -31,11 +31,14 @@ class Service(Desk):
         self.end()
         super().close()
 
-    def broken(self, fault: str) -> subprocess.CompletedProcess[str]:
-        """Start one with a fault that is brought in before anything happens."""
+    def faulty(self, fault: str) -> list[str]:
+        """The command that starts one with a fault, which is brought in before anything happens."""
         code = f"import os, sys; from l4ipd import main, pidfile, desk; {fault}; sys.exit(main.main())"
-        return subprocess.run([sys.executable, "-c", code, "-c", str(self.config)], capture_output=True, text=True,
-                              timeout=PATIENCE, env=self.environment(), cwd=self.directory)
+        return [sys.executable, "-c", code, "-c", str(self.config)]
+
+    def broken(self, fault: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.faulty(fault), capture_output=True, text=True, timeout=PATIENCE,
+                              env=self.environment(), cwd=self.directory)
 
     def nobody(self) -> bool:
         """Whether no daemon with our configuration is there."""
@@ -120,9 +123,10 @@ def test_a_sandbox_that_does_not_start(service: Service) -> None:
 
 def test_who_interrupts_a_start_has_none(service: Service) -> None:
     """Exit 0 was never said, so that there is to be no daemon."""
-    fifo = service.directory / "state.json"
-    os.mkfifo(fifo)                                 # to read the state takes as long as we like
-    start = subprocess.Popen(service.command(), stderr=subprocess.PIPE, text=True, env=service.environment(),
+    fifo = service.directory / "fifo"
+    os.mkfifo(fifo)                                 # to begin takes as long as we like
+    waits = f"load = desk.load; desk.load = lambda path: [open({str(fifo)!r}).read(), load(path)][1]"
+    start = subprocess.Popen(service.faulty(waits), stderr=subprocess.PIPE, text=True, env=service.environment(),
                              start_new_session=True)
     wait("the pid file", lambda: service.pidfile.exists() and service.pidfile.read_text().endswith("\n"))
     pid = service.pid()

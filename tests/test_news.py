@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from pathlib import Path
 
@@ -180,6 +181,7 @@ def test_a_service_that_had_nobody_before_is_no_news(tmp_path: Path) -> None:
         world.fate(GOOD, "m1")
         world.fate(BAD, "m1")
         assert world.kinds() == ["up m1", "down m1", "all-down s"], "but the next time is"
+        world.end()
 
 
 def test_fallbacks_count_only_while_they_serve(tmp_path: Path) -> None:
@@ -240,3 +242,41 @@ def test_members_found_in_the_kernel_count_though_others_were_counted_in_the_sam
     daemon.rules.have = {line: line for line in daemon.lines(it.member("m1"))}
     daemon._listed()
     assert it.texts == ["c/s/m2 10.0.0.3:80 unknown -> up: L4OK connected (1 of 1 passed, 0 ms); 2 of 2 up"]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_lives_are_told_as_they_are(tmp_path: Path, seed: int) -> None:
+    """Against a plain model: an event for each change, all-down whenever the last has gone, and never twice."""
+    pick = random.Random(seed)
+    world = Told(tmp_path, BOTH)
+    told: dict[str, str] = {}
+    empty = False
+    for _ in range(60):
+        name = pick.choice(sorted(each.rpartition("/")[2] for each in world.daemon.monitors))
+        what = pick.choice(("good", "bad", "local", "disable", "enable", "reload"))
+        if what == "disable" and not world.member(name).disabled:
+            world.disable(name)
+        elif what == "enable" and world.member(name).disabled:
+            world.enable(name)
+            empty = False
+        elif what == "reload":
+            world.reload(pick.choice((BOTH, "m1: 10.0.0.2", "m2: 10.0.0.3")))
+        elif what in ("good", "bad", "local"):
+            world.fate({"good": GOOD, "bad": BAD, "local": local("no memory")}[what], name, rounds=pick.choice((1, 2)))
+        members = world.daemon.groups["c/s"]
+        told = {name: state for name, state in told.items() if f"c/s/{name}" in world.daemon.monitors}
+        for kind, name in (event.split() for event in world.kinds()):
+            if kind == "all-down":
+                assert not empty and not any(monitor.eligible for monitor in members)
+                empty = True
+            elif kind in ("up", "down"):
+                assert told.get(name) != kind, f"{name} was told as {kind} already"
+                told[name] = kind
+            elif kind == "enabled":
+                told[name] = kind                   # what is found now is to be said, whatever it is
+        for monitor in members:
+            assert told.get(monitor.endpoint.member, "unknown") in (monitor.seen, "enabled")
+        if any(monitor.eligible for monitor in members):
+            empty = False
+        elif all(monitor.disabled or monitor.tried and not monitor.unconfirmed for monitor in members):
+            assert empty, "nobody is up, and nobody was told"

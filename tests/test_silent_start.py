@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from desk import A, B, C, Desk
-from gateway import wait
+from gateway import PATIENCE, free_port, wait
 from sandbox_tools import Sandbox
 
 from l4ipd.sandbox import tool_words
@@ -211,3 +212,25 @@ def test_last_rules_that_were_kept_make_nobody_up(gateway: Restarted, tools: str
     wait("the program", gateway.told.read_text)
     gateway.stop()
     assert gateway.told.read_text() == "up www/http/web1\n"
+
+
+@pytest.mark.parametrize("when", [-1e300, -1.0, 1e300, 4e9])
+def test_times_that_cannot_be_are_not_known(gateway: Restarted, when: float) -> None:
+    gateway.live()
+    state = json.loads(gateway.state.read_text())
+    for entry in state["endpoints"].values():
+        entry[1] = when
+    state["disabled"] = dict.fromkeys(state["disabled"], when)
+    gateway.state.write_text(json.dumps(state))
+    port = free_port()
+    gateway.prepare()
+    gateway.config.write_text(f"http: 127.0.0.1:{port}\n{gateway.config.read_text()}")
+    gateway.start()
+    wait("all checked", gateway.settled)
+    assert all(0 <= seconds < 600 for seconds in gateway.ages().values())
+    for path, end in (("/", b"</html>"), ("/metrics", b"\n"), ("/status.json", b"}")):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE) as answer:
+            text = answer.read().rstrip(b" ")
+        assert b"www" in text and text.rstrip().endswith(end.strip()), path
+    gateway.stop()
+    assert gateway.told.read_text() == "" and not gateway.lines("internal error")

@@ -115,6 +115,18 @@ def test_the_reason_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert f"{tmp_path}/file: ignored, and kept as {tmp_path}/file.bad: it is damaged" in caplog.text
     assert load(str(tmp_path)) == Saved()
     assert f"{tmp_path}: ignored: Is a directory" in caplog.text
+    os.mkfifo(tmp_path / "fifo")                    # which nobody writes to
+    assert load(str(tmp_path / "fifo")) == Saved()
+    assert f"{tmp_path}/fifo: ignored: is no regular file" in caplog.text
+
+
+@pytest.mark.parametrize("written, words", [
+    (NOW - 7200, "2 h old"), (NOW + 1, "from the future"), (1e300, "from the future"), (-1, "of no known age"),
+    (-1e300, "of no known age")])
+def test_the_age_of_a_state_is_told(written: float, words: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert decode(changed(written=written), NOW).states == {}
+    assert f"state is {words}: since when endpoints are up or down is forgotten" in caplog.text
 
 
 # -- writing
