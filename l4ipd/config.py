@@ -14,7 +14,7 @@ from sys import intern
 from l4ipd import config_words as words
 from l4ipd.config_check import Pace, checks, defaults
 from l4ipd.config_section import Place, Section
-from l4ipd.model import Check, Cluster, Config, Control, Ipfilter, Log, Member, Resets, Service, Words
+from l4ipd.model import Check, Cluster, Config, Control, Http, Ipfilter, Log, Member, Resets, Service, Words
 from l4ipd.yamltree import Mapping, Node, Problems, Scalar, Sequence, join, tree
 
 TOP = ("pidfile", "control", "state", "log", "http", "notify", "ipfilter", "resets", "defaults", "clusters")
@@ -22,6 +22,7 @@ IPFILTER = ("interface", "tag", "resync", "on_stop", "purge", "timeout", "ipnat"
 RESETS = ("interface", "source", "action", "tag")
 CLUSTER = ("address", "services", "members", "when_all_down")
 SERVICE = ("port", "protocol", "member_port", "sticky", "check")
+HTTP = ("listen", "names")
 MEMBER = ("address", "port", "weight", "fallback")
 EMPTY = Scalar("", True)
 
@@ -74,7 +75,7 @@ def _config(place: Place) -> Config:
         control=_control(top, plain.control),
         state=top.get("state", words.path, plain.state),
         log=_log(top, plain.log),
-        http=top.get("http", words.listener, None),
+        http=_http(top),
         notify=top.entry["notify"].command(words.path) if "notify" in top.entry else (),
         resets=_resets(top),
         given=frozenset(top.entry))
@@ -88,6 +89,22 @@ def _control(top: Section, plain: Control) -> Control:
         return Control(place.read(words.socket_path, plain.path))
     section = Section(place, ("path", "group"))
     return Control(section.get("path", words.socket_path, plain.path), section.get("group", words.user, None))
+
+
+def _http(top: Section) -> Http | None:
+    place = top.entry.get("http")
+    if place is None:
+        return None
+    if not isinstance(place.node, Mapping):
+        found = place.read(words.listener, None)
+        return found and Http(*found)
+    section = Section(place, HTTP)
+    if "listen" not in section.entry:
+        section.missing("listen", "ADDRESS:PORT, such as 127.0.0.1:8089")
+    names = section.entry["names"].items("a list of names", single=True) if "names" in section.entry else []
+    found = section.get("listen", words.listener, None)
+    listed = tuple(name.read(words.own_name, "") for name in names)
+    return found and Http(*found, listed)
 
 
 def _log(top: Section, plain: Log) -> Log:

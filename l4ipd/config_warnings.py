@@ -25,8 +25,8 @@ def warnings(config: Config) -> list[str]:
     for cluster in config.clusters:
         for service in cluster.services:
             found += [f"{cluster.name}/{service.name}: {words}" for words in _of_service(service, config)]
-    if config.http and not ipaddress.ip_address(config.http[0]).is_loopback:
-        found.append(f"http: {config.http[0]} is not a loopback address: whoever can reach it can read the status")
+    if config.http and not ipaddress.ip_address(config.http.address).is_loopback:
+        found.append(f"http: {config.http.address} is not a loopback address: whoever can reach it can read the status")
     return found
 
 

@@ -167,6 +167,13 @@ def listener(text: str) -> tuple[str, int] | None:
     return str(parsed), port(number_text)
 
 
+def own_name(text: str) -> str:
+    """A name by which browsers and others may ask for the status page, in small letters."""
+    if not SERVER_NAME.fullmatch(text.rstrip(".")):
+        raise ValueError(f"{shown(text)} is not the name of a machine, without a port")
+    return text.rstrip(".").lower()
+
+
 def interface(text: str) -> str:
     if not INTERFACE.fullmatch(text):
         raise ValueError(f"{shown(text)} is not the name of an interface (a letter, then letters, digits and _ . -, at"

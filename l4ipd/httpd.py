@@ -37,12 +37,11 @@ log = logging.getLogger("l4ipd.http")
 
 @dataclass(frozen=True)
 class Request:
-    """A GET, or a HEAD whose answer will lose its body. ``local`` is the address that the client connected to."""
+    """A GET, or a HEAD whose answer will lose its body."""
 
     path: str
     query: Mapping[str, str]
     host: str
-    local: str
 
 
 @dataclass(frozen=True)
@@ -228,7 +227,7 @@ class Client:
         except ValueError:
             return Answer(400, b"bad request: the address is not understood\n")
         try:
-            return self.server.handler(Request(parts.path, query, host, self.socket.getsockname()[0]))
+            return self.server.handler(Request(parts.path, query, host))
         except Exception:
             self.loop.errors.note("the answer to a request by http")
             return Answer(500, b"internal error, see the log\n")

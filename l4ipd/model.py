@@ -153,6 +153,13 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
+class Http:
+    address: str                                    # where to listen
+    port: int
+    names: Words = ()                               # that are ours, besides the machine's own
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     ipfilter: Ipfilter = Ipfilter()
     clusters: tuple[Cluster, ...] = ()
@@ -160,7 +167,7 @@ class Config:
     control: Control = Control()
     state: str = "/var/db/l4ip/state.json"
     log: Log = Log()
-    http: tuple[str, int] | None = None             # address and port to listen on
+    http: Http | None = None
     notify: Words = ()
     resets: Resets | None = None
     given: frozenset[str] = field(default=frozenset(), compare=False)   # top-level keys that stand in the file

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -78,7 +78,8 @@ class Web:
 
     def start(self) -> None:
         """Listen where the configuration wants it; to be called again when it may have changed."""
-        wanted = self.daemon.config.http
+        settings = self.daemon.config.http
+        wanted = None if settings is None else (settings.address, settings.port)
         if wanted == self._at:
             return
         self.stop()
@@ -154,40 +155,35 @@ class Web:
 
     def respond(self, request: Request) -> Answer:
         from l4ipd.httpd import Answer
-        if not trusted(request.host, request.local):
-            return Answer(421, b"this name is not known to be ours: ask by the address, or as localhost\n")
+        settings = self.daemon.config.http
+        if not trusted(request.host, settings.names if settings else ()):
+            return Answer(421, b"this name is not known to be ours: ask by an address, or as localhost, or list it in "
+                               b"http.names\n")
         page = self._pages.get(request.path)
         if page is None:
             return Answer(404, f"there is only {' '.join(self._pages)}\n".encode())
         return page(request)
 
 
-def trusted(host: str, local: str) -> bool:
-    """Whether a request for ``host`` that came in on the address ``local`` may be answered.
+def trusted(host: str, names: Collection[str] = ()) -> bool:
+    """Whether a request for ``host`` may be answered: by an address, or by a name that is ours or among ``names``.
 
-    Any web site can give its own name our address and so make a visitor's browser read from us (DNS rebinding). A page
-    on loopback is meant for local users only, so it answers to names that nobody can have given us. Where the page is
-    open to a network, whoever is there can read it anyway.
+    Any web site can give a name of its own our address, and so make a visitor's browser read from us, be it on loopback
+    or in a network that only the visitor can reach (DNS rebinding). Nobody can give us a name without a dot, but by a
+    search list; so of those, too, only the machine's own counts.
     """
     found = re.fullmatch(r"\[(.*)\](:\d*)?|([^:]*)(:\d*)?", host)
     if found is None:
         return False
     name = (found[1] or found[3] or "").lower().rstrip(".")
-    if not _is_loopback(local) or name in ("", "localhost", socket.gethostname().lower()):
-        return True
-    if name.endswith(".localhost"):
+    own = socket.gethostname().lower().rstrip(".")
+    if name in ("", "localhost", own, own.partition(".")[0], *names) or name.endswith(".localhost"):
         return True
     try:
         ip_address(name)
     except ValueError:
         return False
     return True
-
-
-def _is_loopback(address: str) -> bool:
-    found = ip_address(address.partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_loopback
 
 
 def status_json(daemon: Daemon, counts: status.Kernel) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from l4ipd import config, config_check, config_words, yamltree
 from l4ipd.config import ConfigError, parse
 from l4ipd.config_warnings import warnings
-from l4ipd.model import Check, Cluster, Config, Control, Endpoint, Ipfilter, Log, Member, Resets, Service, Step
+from l4ipd.model import Check, Cluster, Config, Control, Endpoint, Http, Ipfilter, Log, Member, Resets, Service, Step
 from l4ipd.patterns import pattern
 
 SAMPLE = """\
@@ -170,8 +170,10 @@ def test_the_least_that_is_needed() -> None:
 
 
 TOPS: list[tuple[str, str, Any]] = [
-    ("http: no", "http", None), ("http: off", "http", None), ("http: 127.0.0.1:8089", "http", ("127.0.0.1", 8089)),
-    ("http: '[::1]:80'", "http", ("::1", 80)), ("http: 0.0.0.0:1", "http", ("0.0.0.0", 1)),
+    ("http: no", "http", None), ("http: off", "http", None), ("http: 127.0.0.1:8089", "http", Http("127.0.0.1", 8089)),
+    ("http: '[::1]:80'", "http", Http("::1", 80)), ("http: 0.0.0.0:1", "http", Http("0.0.0.0", 1)),
+    ("http: {listen: '127.0.0.1:1'}", "http", Http("127.0.0.1", 1)), ("http: {listen: no, names: a}", "http", None),
+    ("http: {listen: '[::1]:1', names: [Gw.example.net., gw]}", "http", Http("::1", 1, ("gw.example.net", "gw"))),
     ("control: /c", "control", Control("/c")), ("control: {path: /c}", "control", Control("/c")),
     ("control: {group: wheel}", "control", Control(group="wheel")), ("control: {}", "control", Control()),
     ("log: {level: warn}", "log", Log(level="warning")), ("log: {level: error}", "log", Log(level="err")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import json
@@ -31,13 +32,16 @@ def gateway(kernel: Sandbox, tmp_path: Path) -> Iterator[Gateway]:
     it.close()
 
 
-def configure(gateway: Gateway, inside: int, where: str, port: int, **more: str) -> None:
-    gateway.configure(f"""
+CLUSTER = f"""
         www:
           address: 127.0.0.1
-          services: {{http: {{port: {port}, member_port: {inside}, check: {{type: http, path: /}}}}}}
-          members: {{web1: {A}, web2: {{address: {B}, weight: 2}}}}
-        """, top=f"http: '{where}'", **more)
+          services: {{{{http: {{{{port: {{port}}, member_port: {{inside}}, check: {{{{type: http, path: /}}}}}}}}}}}}
+          members: {{{{web1: {A}, web2: {{{{address: {B}, weight: 2}}}}}}}}
+        """
+
+
+def configure(gateway: Gateway, inside: int, where: str, port: int, **more: str) -> None:
+    gateway.configure(CLUSTER.format(port=port, inside=inside), top=f"http: '{where}'", **more)
 
 
 def get(port: int, path: str, address: str = "127.0.0.1", **headers: str) -> tuple[int, str, http.client.HTTPMessage]:
@@ -91,6 +95,35 @@ def test_pages(gateway: Gateway) -> None:
     assert get(site, "/", Host="evil.example")[0] == 421
     assert gateway.stop() == 0
     assert get(site, "/")[0] == REFUSED
+
+
+def own_address() -> str:
+    """An address of this machine that is not on loopback, if it has one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(("192.0.2.1", 9))
+        return str(probe.getsockname()[0])
+    return ""
+
+
+def test_names_are_ours_or_configured_wherever_it_listens(gateway: Gateway) -> None:
+    """A name that a stranger has given our address makes a visitor's browser ask us."""
+    address, site = own_address(), free_port()
+    if not address or address.startswith("127."):
+        pytest.skip("there is no address but on loopback")
+    inside, port = free_port(), free_port()
+    where = f"{{listen: '{address}:{site}', names: [Gw.example.net]}}"
+    gateway.configure(CLUSTER.format(port=port, inside=inside), top=f"http: {where}")
+    gateway.start()
+    wait("there", lambda: get(site, "/healthz", address)[0] != REFUSED)
+    for name, status in (("evil.example", 421), ("gw.example.net:80", 200), (address, 200), ("localhost", 200),
+                         (socket.gethostname(), 200), ("www.gw.example.net", 421)):
+        assert get(site, "/", address, Host=name)[0] == status, name
+    assert "list it in http.names" in get(site, "/", address, Host="evil.example")[1]
+    gateway.configure(CLUSTER.format(port=port, inside=inside), top=f"http: {where.replace('Gw', 'other')}")
+    gateway.send(signal.SIGHUP)
+    wait("other names", lambda: get(site, "/", address, Host="other.example.net")[0] == 200)
+    assert get(site, "/", address, Host="gw.example.net")[0] == 421
+    assert len(gateway.lines("http: status page at")) == 1, "it goes on listening"
 
 
 def test_healthz_says_why_not(gateway: Gateway) -> None:
