@@ -1,14 +1,15 @@
 """The check of a service: its pace, its type, the keys of that type.
 
 ``defaults`` gives the pace, a check overrides it. In a list of checks the first one sets the pace for all. A timeout
-that nobody wrote into the check itself gives way to a shorter interval; one that stands there must fit.
+that nobody wrote into the check itself gives way to a shorter interval; one that stands there must fit. It may be
+longer than fast_interval and down_interval.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from l4ipd import config_words as words
 from l4ipd.config_section import Place, Section
@@ -34,11 +35,12 @@ VERBS = ("send", "expect", "reject")
 FRAMING = ("content-length", "transfer-encoding")  # headers that would promise a body
 INTERVALS = (0.05, 86400.0)
 COUNTS = (1, 100)
+FAST = 1.0                                          # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What ``defaults`` says; None: as the interval."""
+    """What ``defaults`` says; None: as the interval, and for the fast one at most FAST."""
 
     interval: float = 5.0
     timeout: float = 2.0
@@ -104,7 +106,7 @@ def _pace(section: Section, pace: Pace) -> Pace:
     fast = _interval(section, "fast_interval", pace.fast_interval)
     down = _interval(section, "down_interval", pace.down_interval)
     own = Pace(interval, _interval(section, "timeout", pace.timeout), _count(section, "rise", pace.rise),
-               _count(section, "fall", pace.fall), interval if fast is None else fast,
+               _count(section, "fall", pace.fall), min(FAST, interval) if fast is None else fast,
                interval if down is None else down)
     return _fit(section, own)
 
@@ -120,16 +122,16 @@ def _later(section: Section, pace: Pace, first: Check) -> Pace:
 
 
 def _fit(section: Section, pace: Pace) -> Pace:
-    """Hold the timeout to the shortest interval: an error if it was given here, else it gives way."""
-    limits = [(pace.interval, "interval"), (pace.fast_interval or math.inf, "fast_interval"),
-              (pace.down_interval or math.inf, "down_interval")]
-    shortest, key = min(limits, key=lambda limit: limit[0])
-    if pace.timeout <= shortest:
+    """Hold the timeout to the interval: an error if it was given here, else it gives way.
+
+    The other two may be shorter: the next probe begins when the last has ended, then.
+    """
+    if pace.timeout <= pace.interval:
         return pace
     if "timeout" in section.entry:
-        section.entry["timeout"].refuse(f"{words.span(pace.timeout)} is longer than the {key} it runs in,"
-                                        f" {words.span(shortest)}")
-    return Pace(pace.interval, shortest, pace.rise, pace.fall, pace.fast_interval, pace.down_interval)
+        section.entry["timeout"].refuse(f"{words.span(pace.timeout)} is longer than the interval it runs in,"
+                                        f" {words.span(pace.interval)}")
+    return replace(pace, timeout=pace.interval)
 
 
 def _interval(section: Section, key: str, default: float | None) -> float:

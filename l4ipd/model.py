@@ -29,7 +29,7 @@ class Check:
     timeout: float = 2.0
     rise: int = 2
     fall: int = 3
-    fast_interval: float = 5.0                      # the pace while the outcome is in doubt
+    fast_interval: float = 1.0                      # the pace while the outcome is in doubt
     down_interval: float = 5.0                      # the pace while down
     port: int | None = None                         # probed instead of the member's port
     close: str | None = None                        # reset | fin | None: whichever suits what was said

@@ -394,10 +394,20 @@ class Monitor:
         loop = self.rounds.loop
         due = self._settle(self._wanted_pace()) if self._usual is None else self._due + self._pace
         if due <= loop.now:
-            self.rounds.skipped += 1
-            due = self._on_phase(loop.now, self._pace)
+            due = self._missed(due)
         self._due = due
         loop.set(self, due)
+
+    def _missed(self, due: float) -> float:
+        """When the next probe is to be, since the moment for it is over: now if this one took so long, as those do
+        that wait for a silent member; else we are late ourselves, and it has to wait for the next moment."""
+        now, pace = self.rounds.loop.now, self._pace
+        self.rounds.skipped += int((now - due) / pace)
+        if self.took >= pace / 2:
+            self._pace, self._usual = 0.0, None
+            return now
+        self.rounds.skipped += 1
+        return self._on_phase(now, pace)
 
     def _settle(self, pace: float) -> float:
         """When it is due next, and what outcome would be no news then."""

@@ -91,7 +91,7 @@ def the_check(check: str) -> Check:
 # -- what is accepted
 
 def test_the_example_of_the_manual() -> None:
-    http = Check("http", interval=2, timeout=2, fast_interval=2, down_interval=2, path="/healthz", status=((200, 299),))
+    http = Check("http", interval=2, timeout=2, fast_interval=1, down_interval=2, path="/healthz", status=((200, 299),))
     https = Check("https", path="/healthz", verify="/etc/ssl/ca.pem")
     assert parse(SAMPLE, "l4ip.conf") == Config(
         ipfilter=Ipfilter("em0", "l4ip", 10, "keep", True, 5, ("/sbin/ipnat",), ("/sbin/ipf",), ("/sbin/ipfstat",),
@@ -263,8 +263,9 @@ CHECKS: list[tuple[str, Check]] = [
     ("tcp", Check("tcp")), ("ping", Check("ping")), ("http", Check("http")), ("{type: tls}", Check("tls")),
     ("{type: tcp, interval: 1s}", Check("tcp", 1, 1, 2, 3, 1, 1)),
     ("{type: tcp, interval: 0.5}", Check("tcp", .5, .5, 2, 3, .5, .5)),
-    ("{type: tcp, interval: 10s, timeout: 10s}", Check("tcp", 10, 10, 2, 3, 10, 10)),
-    ("{type: tcp, fast_interval: 500ms, down_interval: 1m}", Check("tcp", 5, .5, 2, 3, .5, 60)),
+    ("{type: tcp, interval: 10s, timeout: 10s}", Check("tcp", 10, 10, 2, 3, 1, 10)),
+    ("{type: tcp, fast_interval: 500ms, down_interval: 1m}", Check("tcp", 5, 2, 2, 3, .5, 60)),
+    ("{type: tcp, fast_interval: 50ms, down_interval: 1s, timeout: 5s}", Check("tcp", 5, 5, 2, 3, .05, 1)),
     ("{type: tcp, rise: 1, fall: 100, port: 65535, close: fin}",
      Check("tcp", rise=1, fall=100, port=65535, close="fin")),
     ("{type: tcp, closed: yes}", Check("tcp", closed=True)),
@@ -302,13 +303,13 @@ def test_the_pace_comes_from_the_defaults_and_the_check_overrides_it() -> None:
     text = with_check("{type: tcp, interval: 20s, rise: 9}")
     defaults = "defaults: {interval: 10s, timeout: 3s, rise: 5, fall: 6, fast_interval: 3s}"
     assert the_service(text + defaults).checks == (Check("tcp", 20, 3, 9, 6, 3, 20),)
-    assert the_service(text + "defaults: {interval: 1s}").checks == (Check("tcp", 20, 2, 9, 3, 20, 20),)
+    assert the_service(text + "defaults: {interval: 1s}").checks == (Check("tcp", 20, 2, 9, 3, 1, 20),)
 
 
 def test_the_first_check_of_a_list_sets_the_pace() -> None:
     text = with_check("[{type: ping, interval: 4s, fall: 9, timeout: 1s}, tcp, {type: http, timeout: 3s}]")
-    assert the_service(text).checks == (Check("ping", 4, 1, 2, 9, 4, 4), Check("tcp", 4, 2, 2, 9, 4, 4),
-                                        Check("http", 4, 3, 2, 9, 4, 4))
+    assert the_service(text).checks == (Check("ping", 4, 1, 2, 9, 1, 4), Check("tcp", 4, 2, 2, 9, 1, 4),
+                                        Check("http", 4, 3, 2, 9, 1, 4))
 
 
 def test_aliases_and_merges() -> None:

@@ -181,15 +181,56 @@ def test_after_a_stall_every_probe_gets_its_time_anew(world: World) -> None:
     assert monitor.verdict == LATE, "and no more than that"
 
 
-def test_a_running_probe_is_not_overlapped_and_missed_turns_are_skipped(world: World) -> None:
+def test_a_running_probe_is_not_overlapped_and_what_is_left_out_is_counted(world: World) -> None:
     quick = replace(PACE, interval=1.0, fast_interval=1.0, down_interval=1.0, timeout=5.0)
     world.monitor(quick)
-    world.run(4)
+    world.until_start()
+    world.run(3.5)
     assert len(world.probes.starts) == 1
     world.probes.end(GOOD)
-    world.run(1.0)
-    assert len(world.probes.starts) == 2
-    assert world.rounds.skipped == 1
+    world.run(0.01)
+    assert len(world.probes.starts) == 2, "as soon as the late one has ended"
+    skipped = world.rounds.skipped
+    assert skipped in (2, 3), "as its phase has it"
+    world.probes.end(GOOD)
+    world.probes.now = GOOD
+    world.run(10)
+    assert set(gaps(world)[2:]) == {1.0}, "and on its phase again"
+    assert world.rounds.skipped == skipped
+
+
+@pytest.mark.parametrize(("pace", "took"), [
+    (replace(PACE, interval=1.0, timeout=1.0, fast_interval=1.0, down_interval=1.0), 1.0),
+    (replace(PACE, interval=0.3, timeout=0.3, fast_interval=0.3, down_interval=0.3), 0.3),
+    (replace(PACE, interval=5.0, timeout=2.0, fast_interval=1.0, down_interval=5.0), 2.0),
+    (replace(PACE, interval=5.0, timeout=5.0, fast_interval=0.1, down_interval=0.1), 5.0),
+])
+def test_a_silent_member_is_probed_without_a_pause_where_the_pace_is_quicker(world: World, pace: Check,
+                                                                             took: float) -> None:
+    monitor = world.monitor(pace)
+    world.probes.now = GOOD
+    world.run(31)
+    world.probes.now = None
+    world.until_start()
+    silent = world.clock.now
+    while monitor.up:
+        world.loop.turn()
+    assert 3 * took <= world.clock.now - silent <= 3 * took + 0.05, "three timeouts, and a tick or two for each"
+
+
+def test_when_we_are_late_ourselves_everybody_waits_for_its_next_moment(world: World) -> None:
+    """Else all of them would begin at once."""
+    pace = replace(PACE, interval=1.0, fast_interval=1.0)
+    monitors = [world.monitor(pace, name=f"m{number}") for number in range(20)]
+    world.probes.now = GOOD
+    world.run(5)
+    starts = len(world.probes.starts)
+    world.clock.now += 7.0                          # nobody ran
+    world.run(0.02)
+    assert starts + 20 <= len(world.probes.starts) <= starts + 22, "what was due then"
+    world.run(3.0)
+    assert len(world.probes.starts) in range(starts + 60, starts + 83)
+    assert all(monitor.up for monitor in monitors) and world.rounds.skipped >= 20 * 6
 
 
 def test_our_own_trouble_never_moves_health_and_is_said_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
