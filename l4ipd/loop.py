@@ -8,8 +8,8 @@ One turn, in this order, and the order is a promise:
 4. what is overdue: timers.
 
 What has arrived beats a deadline that has passed. A *stall* is a turn whose first timer is far overdue (a paused
-machine, swap, a debugger); its time is kept in :attr:`Loop.stalled`, and whoever set a deadline before it should grant
-a fresh one. Callbacks never block.
+machine, swap, a debugger); :meth:`Loop.lost` tells what it took, and whoever set a deadline before it should give that
+back, once. Callbacks never block.
 
 An exception must not end a source of input. One that leaves a callback is noted, and then the object whose method it
 was, an :class:`Owner`, is told: a descriptor is not watched any more, a timer is not set. It closes what it had, says
@@ -42,6 +42,7 @@ BATCH = 100                     # timers of a backlog that are fired before the 
 GIVE_WAY = 0.0001               # seconds for which a thread may keep the interpreter from the loop
 PAUSE = 1.0                     # seconds until the loop tries again to get descriptors of its own
 STALL = 0.5                     # seconds that the first timer must be late for a turn to count as stalled
+STALLS = 16                     # that are remembered
 NEVER = float("nan")            # equal to no time
 Callback = Callable[[], object]
 Result = TypeVar("Result")
@@ -92,7 +93,7 @@ class Loop:
         self.clock = clock
         self.now = clock()                          # the time of this turn
         self.errors = InternalErrors(clock)
-        self.stalled = float("-inf")                # when the last stall ended
+        self._stalls: deque[tuple[float, float]] = deque(maxlen=STALLS)     # from when to when
         self.lateness = 0.0                         # how late the first timer of the last turn was, in seconds
         self.events = 0                             # what the poller says of the descriptor at hand; 0: nothing
         self._poller = poller or best_poller()
@@ -301,7 +302,7 @@ class Loop:
         self.now = now = self.clock()
         self.lateness = now - self._ticks[0] / RATE if self._ticks else 0.0
         if self.lateness > STALL:
-            self.stalled = now
+            self._stall(now - self.lateness, now)
         handlers, gone = self._handlers, self._gone
         gone.clear()
         for fd, events in ready:
@@ -316,6 +317,16 @@ class Loop:
                 self._let_go(fd, handler)
                 self._tell(handler)
         self._fire(int(now * RATE))
+
+    def _stall(self, begin: float, end: float) -> None:
+        """Note a stall, which may go on: a backlog takes several turns."""
+        if self._stalls and begin <= self._stalls[-1][1]:
+            begin = min(begin, self._stalls.pop()[0])
+        self._stalls.append((begin, end))
+
+    def lost(self, since: float) -> float:
+        """Seconds that stalls have taken since a moment."""
+        return sum(end - max(begin, since) for begin, end in self._stalls if end > since)
 
     def _timeout(self) -> float | None:
         if self._stopped:

@@ -55,7 +55,7 @@ class Monitor:
     __slots__ = ("rounds", "endpoint", "lines", "health", "verdict", "since", "took", "tried", "disabled",
                  "unconfirmed", "queued", "stopped", "trouble", "passes", "failures", "changes", "refusals",
                  "hurried", "slot", "_check", "_top", "_fresh", "_probe", "_place", "_first", "_others", "_unrun",
-                 "_due", "_hastened", "_pace", "_begun", "_passing", "_before", "_past", "_usual")
+                 "_due", "_hastened", "_pace", "_begun", "_prolonged", "_passing", "_before", "_past", "_usual")
 
     def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.rounds, self.endpoint = rounds, endpoint
@@ -86,6 +86,7 @@ class Monitor:
         self._unrun: Verdict | None = None          # of a list of checks: why the first that could not be run was not
         self._due = self._begun = 0.0
         self._hastened = float("-inf")              # when somebody last had it probed out of its turn
+        self._prolonged = (0.0, 0)                  # the last round, and the place in it, that was given more time
         self._pace = 0.0                            # seconds between the last two times it was due; 0: not on its phase
 
     # -- what others ask and tell
@@ -233,11 +234,12 @@ class Monitor:
             rounds.delay(self)
 
     def _overdue(self, probe: Probe) -> None:
-        loop, timeout = self.rounds.loop, self.endpoint.checks[self._place].timeout
-        if loop.now - timeout < loop.stalled:
-            loop.set(self, loop.now + timeout)      # it was asked before we slept
-            return
-        lost = probe.expire()
+        loop, flight = self.rounds.loop, (self._begun, self._place)
+        lost = loop.lost(loop.now - self.endpoint.checks[self._place].timeout)
+        if lost and self._prolonged != flight:
+            self._prolonged = flight                # by what it lost while we slept, and not again and again
+        else:
+            lost = probe.expire() or 0.0
         if lost:
             loop.set(self, loop.now + lost)
 

@@ -189,11 +189,12 @@ def test_a_stall_is_noticed(faked: Loop, clock: Clock) -> None:
     faked.set(Timer(lambda: None), clock.now + 1)
     faked.turn()
     faked.turn()
-    assert faked.stalled == float("-inf")
+    assert not faked.lost(0.0)
     faked.set(Timer(lambda: None), clock.now + 1)
     clock.now += 3                                  # the process was stopped
     faked.turn()
-    assert faked.stalled == clock.now
+    assert faked.lost(0.0) == pytest.approx(2, abs=0.02)
+    assert faked.lost(clock.now - 1) == pytest.approx(1, abs=0.02) and not faked.lost(clock.now)
     assert faked.lateness == pytest.approx(2, abs=0.02)
 
 

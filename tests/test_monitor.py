@@ -169,16 +169,54 @@ def test_a_deadline(world: World) -> None:
     assert not world.probes.flying
 
 
-def test_after_a_stall_every_probe_gets_its_time_anew(world: World) -> None:
+@pytest.mark.parametrize(("before", "stall", "more"), [
+    (1.9, 5.0, 2.0),                                # all of it, at most
+    (0.5, 1.0, 1.0), (0.3, 0.6, 0.6),               # what was lost, and that was less
+    (0.5, 0.3, 0.0),                                # that is no stall
+])
+def test_a_stall_is_given_back(world: World, before: float, stall: float, more: float) -> None:
     monitor = world.monitor()
-    world.run(1)
-    for _ in range(3):
-        world.clock.now += 5                        # nobody ran
-        world.run(0.5)
-        assert monitor.verdict is None
-        assert len(world.probes.flying) == 1
-    world.run(2.1)
-    assert monitor.verdict == LATE, "and no more than that"
+    world.until_start()
+    began = world.clock.now
+    world.loop.later(before, lambda: None)
+    world.run(before)
+    world.loop.later(0.01, lambda: None)            # something was due while nobody ran
+    world.clock.now += stall
+    world.loop.turn()
+    while world.probes.flying:
+        world.loop.turn()
+    assert monitor.verdict == LATE
+    assert world.clock.now == pytest.approx(max(began + 2.0, began + before + stall if more == 2.0 else 0) + more,
+                                            abs=0.05)
+
+
+def test_stalls_do_not_prolong_a_probe_again_and_again(world: World) -> None:
+    """A pause in every timeout, and a silent member would be up for ever."""
+    monitor = world.monitor(replace(PACE, interval=2.0, fast_interval=1.0))
+    world.probes.now = GOOD
+    world.run(20)
+    world.probes.now = None
+    world.until_start()
+    silent = world.clock.now
+    while monitor.up:
+        world.loop.later(0.01, lambda: None)
+        world.clock.now += 0.6
+        world.run(1.0)
+        assert world.clock.now < silent + 3 * (2.0 + 2.0) + 3, "thrice its time, and what was lost"
+
+
+def test_each_of_several_checks_gets_its_own_time_back(world: World) -> None:
+    monitor = world.monitor(PACE, replace(PACE, port=443))
+    world.until_start()
+    for last in (False, True):
+        world.run(1.9)
+        world.clock.now += 5.0
+        world.run(1.0)
+        assert len(world.probes.flying) == 1, "given back"
+        if not last:
+            world.probes.end(GOOD)
+    world.run(1.1)
+    assert monitor.verdict == ("L4TOUT", "port 443: no answer")
 
 
 def test_a_running_probe_is_not_overlapped_and_what_is_left_out_is_counted(world: World) -> None:
