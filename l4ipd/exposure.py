@@ -30,6 +30,8 @@ def _named(config: Config) -> Iterator[tuple[str, str]]:
     tools = {"ipnat": settings.ipnat}
     if config.resets is not None:
         tools |= {"ipf": settings.ipf, "ipfstat": settings.ipfstat, "ipmon": settings.ipmon}
+        if config.resets.source.startswith("/"):
+            yield "resets.source", config.resets.source
     for key, words in tools.items():
         yield from ((f"ipfilter.{key}", file) for file in _files(words))
     yield from (("notify", file) for file in _files(config.notify))

@@ -151,7 +151,10 @@ class Monitor:
         self.disabled, self.unconfirmed, self._usual = False, True, None
 
     def hasten(self) -> None:
-        """Probe now, or let the probe in flight be it; once a second at most, whoever asks how often."""
+        """Probe now, or let the probe in flight be it; once a second at most, whoever asks how often.
+
+        Only refusals of clients may bring about more: see :mod:`l4ipd.refusals`.
+        """
         when = max(self.rounds.loop.now, self._hastened + HASTE)
         if self.slot is None or self._due > when:   # else its turn comes before, or it is in flight
             self._probe_at(when)
@@ -159,7 +162,6 @@ class Monitor:
     def probe_anew(self) -> None:
         """Probe now. One in flight may have begun too early to know."""
         self._abandon()
-        self._usual = None
         self._probe_at(self.rounds.loop.now)
 
     def _probe_at(self, when: float) -> None:
@@ -170,11 +172,9 @@ class Monitor:
 
     def probe_by(self, when: float) -> bool:
         """Let the next probe be ``when`` at the latest; whether it is then for that reason."""
-        self._usual = None
         if self.in_flight or self.stopped or self._due <= when:
             return False
-        self._due, self._pace = when, 0.0
-        self.rounds.loop.set(self, when)
+        self._probe_at(when)
         return True
 
     def refuse(self, verdict: Verdict, client: str = "") -> str:
@@ -183,6 +183,7 @@ class Monitor:
             return "haste"
         if self.refusals is None:
             self.refusals = Refusals(self)
+        self._usual = None                          # whatever the next outcome is, it has to be judged
         return self.refusals.met(verdict, client)
 
     @property

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from l4ipd.monitor import Monitor
 
 MOMENT = 0.05                                       # seconds until the endpoint is taken out undecided
-APART = 1.0                                         # seconds between two probes that hints bring about
+APART = 1.0                                         # seconds between two probes that hints bring about by themselves
 SOON = 0.001                                        # seconds
 NEVER = float("-inf")
 log = logging.getLogger("l4ipd.resets")
@@ -40,7 +40,7 @@ log = logging.getLogger("l4ipd.resets")
 class Refusals:
     """Those of one endpoint. There is none before the first."""
 
-    __slots__ = ("monitor", "doubt", "open", "charged", "out", "_client", "_when", "_asked", "_asked_again", "slot")
+    __slots__ = ("monitor", "doubt", "open", "charged", "out", "_client", "_when", "_asked", "slot")
 
     def __init__(self, monitor: Monitor, doubt: Doubt | None = None) -> None:
         self.monitor = monitor
@@ -49,7 +49,7 @@ class Refusals:
         self.charged = False                        # it is believed
         self.out = False                            # the endpoint is down for no other reason
         self._client = ""
-        self._when = self._asked = self._asked_again = NEVER
+        self._when = self._asked = NEVER
         self.slot: list[Timed] | None = None        # it is its own timer
 
     # -- refused
@@ -71,23 +71,27 @@ class Refusals:
         return "used"
 
     def _ask(self, verdict: Verdict, client: str, now: float) -> bool:
-        """A probe at once, if the last one is some time ago; whether it is. Clients whose refusals were contradicted
-        before, who may be many and stubborn, do not use up the probes that others can have.
+        """A probe at once, if the last one is some time ago; whether it is.
+
+        Clients whose refusals were contradicted before, who may be many and stubborn, have to do with the probes that
+        anybody can hasten; the others have some of their own.
         """
         banned = client in self.doubt.clients
         if self.open is None or not banned or self._client in self.doubt.clients:
             self.open, self._client = verdict, client
         self._when = now
-        last = self._asked_again if banned else self._asked
-        when = max(now, last + APART)
+        if banned:
+            self.monitor.hasten()
+            return False
+        when = max(now, self._asked + APART)
         if self.monitor.probe_by(when):
-            self._asked, self._asked_again = (self._asked, when) if banned else (when, self._asked_again)
+            self._asked = when
         return when == now
 
     def due(self, due: float) -> float:
         """When the next probe is to be, which would be ``due``: earlier if the last began before a refusal."""
         soon = max(self.monitor.rounds.loop.now + SOON, self._asked + APART)
-        if self.open is None or self.charged or soon >= due:
+        if self.open is None or self.charged or self._client in self.doubt.clients or soon >= due:
             return due
         self._asked = soon
         return soon

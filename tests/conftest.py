@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from sandbox_tools import Sandbox, sandbox
 from sensing_bench import Bench, Device, runs
+
+settings.register_profile("l4ip", deadline=None)    # a busy machine is no failure
+settings.load_profile("l4ip")
 
 # A shell without job control starts what goes to its background deaf to ^C, and every child inherits that.
 for number in (signal.SIGINT, signal.SIGQUIT):

@@ -93,6 +93,9 @@ def test_everything_that_decides_is_looked_at(tmp_path: Path) -> None:
         for where, name in zip(whose, names, strict=True)]
     resets = parse(CONFIG.format(tmp_path) + "resets: {interface: em1}\n", "")
     assert len(exposures(resets, str(tmp_path / "l4ip.conf"))) == len(names) + 1, "ipf, then, too"
+    log_file = parse(CONFIG.format(tmp_path) + f"resets: {{interface: em1, source: {tmp_path}/other}}\n", "")
+    assert f"resets.source: {tmp_path}/other: may be changed by others than root: others may write {tmp_path}/other" \
+        in exposures(log_file, str(tmp_path / "l4ip.conf"))
 
 
 def test_what_runs_us_is_not_told_of() -> None:

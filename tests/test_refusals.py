@@ -237,6 +237,7 @@ def test_in_doubt_other_failures_count_as_ever(site: Site) -> None:
 def test_a_banned_client_does_not_use_up_the_probes_of_others(site: Site) -> None:
     """The service dies just after a probe that a banned client has brought about."""
     one = doubted(site)
+    site.run(1.0)
     one.refuse(REFUSED, "3")
     site.run(0.01)
     site.probes.end(GOOD)
@@ -250,7 +251,7 @@ def test_even_a_banned_client_tells_the_truth_sometimes(site: Site) -> None:
     """All clients may come from one address."""
     one = doubted(site)
     one.refuse(REFUSED, "3")
-    site.run(0.01)
+    site.run(1.0)
     site.probes.end(BAD)
     assert not one.up
 
@@ -267,6 +268,28 @@ def test_a_banned_client_does_not_hide_another(site: Site) -> None:
     site.probes.end(GOOD)
     assert one.refusals is not None
     assert "newer" in one.refusals.doubt.clients and "new" not in one.refusals.doubt.clients
+
+
+def test_whoever_is_refused_and_however_often_two_probes_a_second_at_most(site: Site) -> None:
+    one = doubted(site)
+    for number in range(1000):
+        one.refuse(REFUSED, f"new{number}")
+        one.refuse(REFUSED, "3")
+        one.hasten()
+        site.run(0.01)
+        if site.probes.flying and number % 3 == 0:  # some in flight while others are refused
+            site.probes.end(GOOD)
+    assert 9 <= len(site.probes.starts) <= 21
+    assert one.up and not site.changes
+
+
+def test_a_quiet_time_makes_it_believed_again(site: Site) -> None:
+    one = doubted(site)
+    site.probes.now = GOOD
+    site.run(300 + doubt.QUIET)
+    one.refuse(REFUSED, "a")
+    site.run(0.1)
+    assert words(one) == "its resets are not believed for 1 s: 1 were contradicted by probes"
 
 
 def test_a_refusal_that_came_too_late_for_a_probe_gets_one_of_its_own(site: Site) -> None:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sensing_bench import DEAD, OK, Bench, line, refused, unreachable
 
@@ -272,6 +272,7 @@ def test_a_count_of_udp_has_every_udp_endpoint_of_the_member_probed(bench: Bench
     assert bench.probes == 2 and counts(bench) == {"used": 1}
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.sampled_from(["10.0.0.2", "10.0.0.3", "10.0.0.9", "127.0.0.1"]), st.integers(1, 5),
                           st.sampled_from([True, False, None]), st.booleans()), max_size=30))
 def test_whatever_is_seen_is_used_or_ignored_for_a_reason(steps: list[tuple[str, int, bool | None, bool]]) -> None:

@@ -329,7 +329,7 @@ def test_a_line_with_a_nul_in_its_port_is_left_out_and_sensing_goes_on(new: Gate
         log.write(record % "8\x000" + record % ("9" * 400) + record % inside)
     new.wait_log("^www/http/web1 .* up -> down: RST connection refused, seen by ipmon; 0 of 2 up$")
     new.send(signal.SIGUSR1)
-    new.wait_log("resets: .*ipf.log alive; 1 seen, 1 used, 2 ignored .2 unreadable.")
+    new.wait_log("resets: .*ipf.log alive; 3 seen, 1 used, 2 ignored .2 unreadable.")
     assert not new.lines("internal error")
 
 
