@@ -317,8 +317,10 @@ def test_a_new_check_keeps_the_doubt_and_nothing_that_waits(site: Site) -> None:
     one.refuse(REFUSED, "new")
     other = site.monitor(replace(SLOW, rise=1), name="web1")
     other.inherit(one)
+    before = words(one)
     one.stop()
-    assert words(other) == words(one) and other.refusals is not None and other.refusals.open is None
+    assert before and words(other) == before
+    assert other.refusals is not None and other.refusals.open is None
 
 
 # -- doubt
