@@ -16,10 +16,11 @@ from dataclasses import replace
 from l4ipd import checks, ipfilter, plan
 from l4ipd.events import Event as Event
 from l4ipd.loop import Loop
-from l4ipd.model import Config, changes
+from l4ipd.model import Config, Ipfilter, changes
 from l4ipd.monitor import Monitor
 from l4ipd.nat import Dialect, NatTable, find_dialect, is_unknown
 from l4ipd.news import News, Past
+from l4ipd.orphans import Orphans
 from l4ipd.probe import Prober
 from l4ipd.reconcile import Reconciler
 from l4ipd.resets import Sensing
@@ -65,6 +66,7 @@ class Daemon:
         loop.hook(self._turn)
         self._first_config = config
         self.nat = NatTable(config.ipfilter, self.dialect, self._known)
+        self.orphans = Orphans(loop)
         self.rules = Reconciler(loop, self.nat.table, config.ipfilter.timeout, config.ipfilter.resync,
                                 removal=self._removal, listed=self._listed, repaired=self._repaired)
         self.sensing = Sensing(loop, lambda kind, text, level: self.tell(Event(kind, "", text, level)))
@@ -97,13 +99,20 @@ class Daemon:
             log.info("still disabled by the operator: %s", ", ".join(self.disabled))
 
     def _ask(self) -> None:
-        self._asking = True
-        find_dialect(self.loop, self.config.ipfilter, self._speak)
+        self._asking, tools = True, self.config.ipfilter
+        find_dialect(self.loop, tools, lambda dialect: self._answered(tools, dialect))
+
+    def _answered(self, tools: Ipfilter, dialect: Dialect) -> None:
+        """The tools have answered; by a reload, it may be others that matter by now."""
+        self._asking, now = False, self.config.ipfilter
+        if (tools.ipnat, tools.ipf) == (now.ipnat, now.ipf):
+            self._speak(dialect)
+        else:
+            self._ask()
 
     def _speak(self, dialect: Dialect) -> None:
-        """The tools have answered. If ipnat could not, it is asked again as soon as it works."""
+        """What the tools understand is known. If ipnat could not say, it is asked again as soon as it works."""
         known, self.dialect = self.dialect, dialect
-        self._asking = False
         self.sensing.modern = dialect.modern
         if dialect.version and dialect.sure and dialect != known:
             log.info("IPFilter %s; ipnat %s", dialect.version, "ends the sessions of failed members (-p)"
@@ -153,6 +162,7 @@ class Daemon:
             self.disabled.pop(gone.endpoint.name, None)
             self._cut.discard(gone.endpoint.name)
         owner = self.owner
+        self.orphans.expect(config)
         self._regroup()
         self._take_over(owner)
         if config.ipfilter != before.ipfilter and before.clusters:
@@ -288,10 +298,10 @@ class Daemon:
         return plan.arrange(serving, [self.lines(self.monitors[member.name]) for member in serving])
 
     def _removal(self, line: str) -> str | None:
-        """How a rule of ours that is not wanted goes. Those that nobody can want wait for everybody's first outcome."""
+        """How a rule of ours that is not wanted goes."""
         monitor = self.owner.get(line)
         if monitor is None:
-            return None if self._undecided and not self.stopping else "drain"
+            return "drain" if self.stopping or self.orphans.may_go(line, bool(self._undecided)) else None
         if monitor.endpoint.name in self._cut:
             return "purge"
         if monitor.unproved:
@@ -321,6 +331,7 @@ class Daemon:
             self._adopt()
             self.news.begin()
         self.nat.listed(self.rules.have, self.rules.want)
+        self.orphans.keep_only(self.rules.have, self.owner)
 
     def _no_table(self) -> None:
         """The table has not been read in time: nobody can wait for ever."""

@@ -151,7 +151,7 @@ class Stream:
             return
         if sent < len(unsent):
             self._unsent = unsent[sent:]
-            self._loop.watch(self._fd, WRITE, self._flush)
+            self._loop.watch(self._fd, WRITE, self._flush_rest)
             return
         self._unsent = b""
         if self._reader is None and self._at >= 0:
@@ -160,6 +160,12 @@ class Stream:
             self._loop.watch_answer(self._fd, self._receive)
         else:
             self._loop.watch(self._fd, READ, self._receive)
+
+    def _flush_rest(self) -> None:
+        """Go on with what did not go out at once; then judge what TLS had let through before."""
+        self._flush()
+        if self._tls is not None and self._at >= 0 and not self._unsent:
+            self._unseal(self._tls, b"")
 
     def _receive(self) -> None:
         """Something has come, be it the end."""
@@ -194,8 +200,8 @@ class Stream:
         if self._fd < 0 or self._reader is None:
             return
         if self._unsent:
-            self._data += plain                     # to be judged with what comes when that is sent
-        elif plain or over or eof:
+            self._data += plain                     # to be judged when that is sent
+        elif plain or over or eof or self._data:
             self._judge(plain, over or eof)
 
     # -- the dialog

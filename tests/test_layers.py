@@ -24,8 +24,8 @@ LAYERS = {
         "hearing", "resets", "kernel", "sessions", "control", "httpd", "state", "lateness",
         "services", "routes", "sight", "unprobed"},
     4: {"refusals",
-        "monitor", "rounds", "news", "daemon", "status", "trouble", "survey", "history", "metrics", "page", "web",
-        "commands", "checking", "disabling", "notify", "desk"},
+        "monitor", "rounds", "news", "orphans", "daemon", "status", "trouble", "survey", "history", "metrics", "page",
+        "web", "commands", "checking", "disabling", "notify", "desk"},
     5: {"exposure",
         "descriptors", "main", "detach", "ctl", "load", "rehearsal", "demo", "logs", "pidfile"},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import ssl
@@ -17,6 +18,7 @@ from certs import Authority
 from members import Member, answers, dialog, endless, probe, reset, send, silent
 
 from l4ipd import tls
+from l4ipd.health import Verdict
 from l4ipd.model import Check
 from l4ipd.probe import prepare, use_prepared
 
@@ -65,6 +67,36 @@ def test_a_dialog_inside(good: ssl.SSLContext) -> None:
     check = Check("tls", dialog=dialog(("expect", b"220 *"), ("send", b"QUIT\r\n"), ("expect", b"221*")))
     with Member(behaviour, good) as member:
         assert probe(check, member.port).code == "L7OK"
+
+
+def test_an_answer_that_came_while_what_tls_owes_went_out_in_part_is_judged(good: ssl.SSLContext,
+                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member that wants TLS to answer, takes little at a time, and says no more. Python's own cannot be made to want
+    that: what is owed is made up here, and taken by the member as it is.
+    """
+    size = 16 << 20                                 # more than a socket takes
+    opened = tls.Tunnel.open
+
+    def owing(self: tls.Tunnel, received: bytes) -> tuple[bytes, bool] | Verdict:
+        result = opened(self, received)
+        if not isinstance(result, Verdict) and result[0]:
+            self._unsent += bytes(size)
+        return result
+
+    def behaviour(member: Member, client: socket.socket) -> None:
+        member.read(client)
+        client.sendall(b"+PONG\r\n")
+        client.setblocking(True)                    # os.read knows no timeout of Python's
+        left = size
+        while left > 0:
+            left -= len(os.read(client.fileno(), 1 << 20))
+        member.hang()
+
+    monkeypatch.setattr(tls.Tunnel, "open", owing)
+    with Member(behaviour, good) as member:
+        assert probe(Check("tls", dialog=PING), member.port, expire_when=member.busy.is_set) == (
+            "L7OK", "dialog complete")
+        assert member.busy.wait(10)
 
 
 @pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
