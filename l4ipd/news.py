@@ -151,7 +151,6 @@ class News:
             self.tell(Event("all-down", group, text, logging.ERROR))
         elif not all(monitor.disabled for monitor in self.members(group)):
             log.error("%s", text)
-        self.empty_before.discard(group)
 
 
 def _is_open(monitor: Monitor) -> bool:

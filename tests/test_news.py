@@ -15,6 +15,7 @@ from l4ipd.events import Event
 from l4ipd.health import Verdict, local
 from l4ipd.model import Config
 from l4ipd.monitor import Monitor
+from l4ipd.state import Saved
 
 
 def configuration(directory: Path, members: str, more: str = "", service: str = "s") -> Config:
@@ -280,3 +281,121 @@ def test_random_lives_are_told_as_they_are(tmp_path: Path, seed: int) -> None:
             empty = False
         elif all(monitor.disabled or monitor.tried and not monitor.unconfirmed for monitor in members):
             assert empty, "nobody is up, and nobody was told"
+
+
+# -- a start, at which the table of the kernel has not been read yet
+
+AGE = 500.0
+
+
+def waiting(directory: Path, ups: str = "", downs: str = "", more: str = "", disabled: str = "") -> Told:
+    """A daemon that knows of these from before, and not yet what is in the kernel."""
+    then = time.time() - AGE
+    world = Told(directory, BOTH, more)
+    world.daemon.news.waits = True
+    world.daemon.saved = Saved({f"c/s/{name}": then for name in disabled.split()},
+                               {**{f"c/s/{name}": (True, then) for name in ups.split()},
+                                **{f"c/s/{name}": (False, then) for name in downs.split()}})
+    world.daemon._restore()
+    return world
+
+
+def read_table(world: Told, *names: str) -> None:
+    """The rules of these are there."""
+    world.daemon.rules.have = {line: line for name in names for line in world.daemon.lines(world.member(name))}
+    world.daemon._listed()
+    world.daemon._turn()
+
+
+def age(world: Told, name: str) -> float:
+    return world.loop.now - world.member(name).since
+
+
+def test_news_that_wait_are_about_what_was_before(tmp_path: Path) -> None:
+    world = waiting(tmp_path, ups="m1 m2")
+    world.fate(GOOD, "m1", rounds=1)
+    world.fate(GOOD, "m2", rounds=1)
+    world.fate(BAD, "m2")
+    assert world.kinds() == []
+    read_table(world, "m1", "m2")
+    assert world.kinds() == ["down m2"] and " up -> down: " in world.texts[-1]
+    assert age(world, "m1") == pytest.approx(AGE, abs=60) and world.member("m1").changes == 0
+    assert age(world, "m2") < 60
+
+
+def test_news_that_wait_begin_with_the_first(tmp_path: Path) -> None:
+    world = waiting(tmp_path)
+    world.fate(GOOD, "m1", rounds=1)
+    world.fate(BAD, "m1")
+    read_table(world)
+    assert " unknown -> down: " in world.texts[-1], "nobody has heard that it was up"
+
+
+def test_who_has_left_before_the_table_was_read_is_no_news(tmp_path: Path) -> None:
+    world = waiting(tmp_path)
+    world.fate(GOOD, "m1", "m2", rounds=1)
+    world.reload("m1: 10.0.0.2")
+    read_table(world)
+    assert world.kinds() == ["up m1"]
+
+
+def test_a_rule_of_one_that_was_down_makes_it_up_from_now_on(tmp_path: Path) -> None:
+    """It came up just before the end, say; and if it did not, its first failure says so."""
+    world = waiting(tmp_path, downs="m1 m2")
+    read_table(world, "m1")
+    assert world.member("m1").seen == "up" and age(world, "m1") < 60
+    world.fate(BAD, "m1", "m2", rounds=1)
+    assert world.kinds() == ["down m1", "all-down s"]
+    assert age(world, "m2") == pytest.approx(AGE, abs=60) and world.member("m2").changes == 0
+
+
+def test_last_rules_that_were_kept_make_nobody_up(tmp_path: Path) -> None:
+    world = waiting(tmp_path, downs="m1 m2", more=", when_all_down: keep")
+    read_table(world, "m1")
+    assert world.member("m1").seen == "unknown"
+    world.fate(BAD, "m1", "m2", rounds=1)
+    assert world.kinds() == [] and list(world.daemon.rules.want) == list(world.daemon.lines(world.member("m1")))
+    world.fate(GOOD, "m2")
+    assert world.kinds() == ["up m2"]
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_what_the_state_says_holds_where_the_kernel_cannot_speak(tmp_path: Path, table: bool) -> None:
+    """Of who is disabled, always; of others as long as the table cannot be read."""
+    world = waiting(tmp_path, ups="m1 m2", disabled="m2")
+    if table:
+        read_table(world)
+    else:
+        world.daemon._no_table()
+    world.fate(GOOD, "m1", "m2")
+    assert world.kinds() == (["up m1"] if table else [])
+    assert (age(world, "m1") > AGE - 1) is not table and age(world, "m2") > AGE - 1
+    if not table:
+        read_table(world, "m1")                     # late
+        assert world.kinds() == [] and age(world, "m1") > AGE - 1
+
+
+def test_what_is_found_of_one_that_was_put_back_is_told_in_any_case(tmp_path: Path) -> None:
+    world = waiting(tmp_path, downs="m1", disabled="m1 m2")
+    read_table(world)
+    world.enable("m1")
+    world.fate(BAD, "m1", rounds=1)
+    assert world.kinds() == ["enabled m1", "down m1", "all-down s"]
+
+
+def test_a_service_that_had_nobody_and_left_is_a_new_one_when_it_comes_back(tmp_path: Path) -> None:
+    world = waiting(tmp_path, downs="m1 m2")
+    world.reload(BOTH, service="other")
+    world.reload(BOTH)
+    read_table(world)
+    world.fate(BAD, "m1", "m2", rounds=1)
+    assert world.kinds() == ["down m1", "down m2", "all-down s"]
+
+
+@pytest.mark.parametrize("disabled, lines", [("m1", 1), ("m1 m2", 0)])
+def test_that_nobody_is_up_as_before_is_a_line_unless_the_operator_wants_it_so(
+        tmp_path: Path, disabled: str, lines: int, caplog: pytest.LogCaptureFixture) -> None:
+    world = waiting(tmp_path, downs="m1 m2", disabled=disabled)
+    read_table(world)
+    world.fate(BAD, "m1", "m2", rounds=1)
+    assert world.kinds() == [] and caplog.text.count("c/s: no member is up") == lines
