@@ -326,9 +326,19 @@ def test_news_that_wait_are_about_what_was_before(tmp_path: Path) -> None:
 def test_news_that_wait_begin_with_the_first(tmp_path: Path) -> None:
     world = waiting(tmp_path)
     world.fate(GOOD, "m1", rounds=1)
-    world.fate(BAD, "m1")
+    world.fate(BAD, "m1", "m2")
+    assert world.kinds() == []
     read_table(world)
-    assert " unknown -> down: " in world.texts[-1], "nobody has heard that it was up"
+    assert world.kinds() == ["down m1", "down m2", "all-down s"]
+    assert " unknown -> down: " in world.texts[0], "nobody has heard that it was up"
+
+
+def test_what_was_found_is_no_past_of_what_is_elsewhere_now(tmp_path: Path) -> None:
+    world = waiting(tmp_path, ups="m1 m2")
+    read_table(world, "m1", "m2")
+    world.reload("m1: 10.0.0.9, m2: 10.0.0.3")
+    world.fate(GOOD, "m1", rounds=1)
+    assert world.kinds() == ["up m1"]
 
 
 def test_who_has_left_before_the_table_was_read_is_no_news(tmp_path: Path) -> None:
