@@ -4,51 +4,16 @@ from __future__ import annotations
 
 import errno
 
-from l4ipd.health import Verdict, local
+from l4ipd.errno_words import NO_ROUTE as NO_ROUTE_WORDS
+from l4ipd.errno_words import OURS, WORDS, words
+from l4ipd.verdict import Verdict, local
 
-NO_ROUTE = Verdict("L4CON", "no route to the member")       # the way of a probe is the way of the clients: it counts
-WORDS = {
-    "ECONNREFUSED": "connection refused",
-    "ECONNRESET": "connection reset",
-    "ECONNABORTED": "connection aborted",
-    "EPIPE": "connection closed by the member",
-    "ETIMEDOUT": "connection timed out",
-    "EHOSTUNREACH": NO_ROUTE.text,
-    "EHOSTDOWN": NO_ROUTE.text,
-    "ENETUNREACH": NO_ROUTE.text,
-    "ENETDOWN": NO_ROUTE.text,
-    "ENONET": NO_ROUTE.text,
-    "EMFILE": "too many open files: raise the limit of this process",
-    "ENFILE": "too many open files in the system",
-    "ENOBUFS": "no buffer space left",
-    "ENOMEM": "out of memory",
-    "ENOSPC": "no room to watch another descriptor: raise fs.epoll.max_user_watches",
-    "EADDRNOTAVAIL": "no local address or port left",
-    "EADDRINUSE": "no local port left",
-    "EPERM": "not permitted: does a filter rule of this machine forbid it?",
-    "EACCES": "forbidden: does a filter rule of this machine forbid it?",
-    "EAGAIN": "no local port or other resource left",
-    "EAFNOSUPPORT": "this machine does not speak that family of addresses",
-    "EMSGSIZE": "message too long",
-    "ENOPROTOOPT": "protocol unreachable",
-    "EPROTO": "protocol error",
-}
+NO_ROUTE = Verdict("L4CON", NO_ROUTE_WORDS)       # the way of a probe is the way of the clients: it counts
 #: no way to the member, at once or later; ENONET is what Linux makes of an ICMP "host isolated"
 ROUTELESS = frozenset(getattr(errno, name) for name, text in WORDS.items()
-                      if text == NO_ROUTE.text and hasattr(errno, name))
+                      if text == NO_ROUTE_WORDS and hasattr(errno, name))
 #: what the network reports about a member, even while we are still in connect(2)
 MEMBERS = ROUTELESS | {errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT}
-#: what is our own trouble, whenever it comes: short of something, not allowed to, or a call that should not have been
-OURS = frozenset({
-    errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC, errno.EADDRNOTAVAIL, errno.EADDRINUSE,
-    errno.EAGAIN, errno.EPERM, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EBADF, errno.ENOTSOCK, errno.EFAULT,
-    errno.EALREADY, errno.EISCONN})
-
-
-def words(error: int) -> str:
-    """``connection refused`` and the like."""
-    name = errno.errorcode.get(error, "")
-    return WORDS.get(name) or f"system error {name or error}"
 
 
 def at_once(error: int, what: str) -> Verdict:

@@ -15,7 +15,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from l4ipd import blame
+from l4ipd.errno_words import OURS, words
 from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import READ, WRITE, Loop, Timed
 
@@ -286,5 +286,5 @@ def _why_not(program: str, error: OSError) -> str:
         return f"{program}: cannot be executed: {error.strerror}"
     if error.errno == errno.EAGAIN:
         return f"{program}: cannot be started: too many processes"
-    words = blame.words(error.errno) if error.errno in blame.OURS else error.strerror
-    return f"{program}: cannot be started: {words}"
+    why = words(error.errno) if error.errno in OURS else error.strerror
+    return f"{program}: cannot be started: {why}"

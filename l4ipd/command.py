@@ -19,9 +19,9 @@ from l4ipd import become
 from l4ipd.checks import Recipe
 from l4ipd.child import Child, Exit, find_program
 from l4ipd.expects import printable
-from l4ipd.health import Verdict, local
 from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import Loop
+from l4ipd.verdict import Verdict, local
 
 SAFE_USER = "nobody"
 NO_WAIT = 0.02                                      # seconds: a command that began within them has not waited

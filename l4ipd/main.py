@@ -24,11 +24,12 @@ from l4ipd.estimate import Estimate, estimate
 from l4ipd.exposure import exposures
 from l4ipd.ipfilter import REMEDIES, explain
 from l4ipd.kernel import Look, look
-from l4ipd.load import Refused, Reloader, load, missing_tools
+from l4ipd.load import Refused, load, missing_tools
 from l4ipd.loop import Loop
 from l4ipd.model import Config, Ipfilter
 from l4ipd.probe import Prober
 from l4ipd.rehearsal import Rehearsal
+from l4ipd.reload import Reloader
 from l4ipd.web import Web
 
 DEFAULT_CONFIG = "/usr/local/etc/l4ip.conf"
@@ -58,17 +59,16 @@ class Guide(Protocol):
     def stop(self) -> None: ...
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status 0: fine; 1: configuration or start-up error; 2: usage."""
+def main(argv: Sequence[str] | None = None, tour: Callable[[bool], int] | None = None) -> int:
+    """Exit status 0: fine; 1: configuration or start-up error; 2: usage. ``tour(verbose)`` is what --demo does."""
     open_standard_streams()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)    # whoever sends one this early means the daemon that is to come
     options = parser().parse_args(argv)
     if options.demo and (options.check or options.pidfile or options.config != DEFAULT_CONFIG):
         parser().error("--demo brings everything along: it goes with none of -c, -n and -p")
     try:
-        if options.demo:
-            from l4ipd.demo import run
-            return run(options.verbose)
+        if options.demo and tour is not None:
+            return tour(options.verbose)
         config = load(options.config)
         if options.check and options.sandbox:
             with ExitStack() as stack:
@@ -240,7 +240,8 @@ def run(options: argparse.Namespace, config: Config, room: Room, rehearsal: Rehe
         daemon = Daemon(loop, config, budget.probes, Prober(loop, budget.commands, budget.spare))
         daemon.rounds.verbose = options.verbose
         doubts = [*warnings(config), *(exposures(config, options.config) if guide is None else ())]
-        reloader = Reloader(daemon, options.config, rehearsal, room, doubts)
+        adapt = rehearsal.adapt if rehearsal is not None else _as_it_is
+        reloader = Reloader(daemon, options.config, adapt, room, doubts)
         heed(loop, daemon, reloader)
         log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()),
                  options.config)
@@ -268,6 +269,10 @@ def run(options: argparse.Namespace, config: Config, room: Room, rehearsal: Rehe
         loop.run()
         start.check()
     log.info("l4ipd stopped")
+
+
+def _as_it_is(config: Config) -> Config:
+    return config
 
 
 def spare_the_collector() -> None:
@@ -339,6 +344,3 @@ def show(daemon: Daemon) -> None:
 
     look(daemon.loop, daemon.nat, seen)
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from l4ipd import __version__, page_style, status, survey, trouble
-from l4ipd.health import CODES
 from l4ipd.history import Happening, History
 from l4ipd.model import Check, Endpoint
 from l4ipd.monitor import TRAIL
@@ -20,6 +19,7 @@ from l4ipd.page_style import POLICY, REFRESH
 from l4ipd.status import Kernel
 from l4ipd.survey import Group, Survey
 from l4ipd.table import ago, printable
+from l4ipd.verdict import CODES
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon

@@ -18,10 +18,11 @@ from collections.abc import Callable
 
 from l4ipd import blame, routes
 from l4ipd.checks import Recipe
-from l4ipd.health import Verdict, local
+from l4ipd.errno_words import words
 from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import READ, Loop
 from l4ipd.sockets import FAMILIES, NONBLOCK, TELL_ERRORS, Socket
+from l4ipd.verdict import Verdict, local
 
 ECHOED = Verdict("L4OK", "echo answered")
 TIMED_OUT = Verdict("L4TOUT", "no answer to the echo request")
@@ -99,7 +100,7 @@ class Pinger:
             except OSError as error:
                 self._socket = None
                 sock.close()
-                return local(f"ICMP socket: {blame.words(error.errno or 0)}")
+                return local(f"ICMP socket: {words(error.errno or 0)}")
             return None
         return local(_no_socket(failure))
 
@@ -236,4 +237,4 @@ def _no_socket(failure: int) -> str:
         remedy = ": run as root, or let net.ipv4.ping_group_range hold its group" if sys.platform == "linux" else \
             ": ping needs root"
         return f"no ICMP socket: not permitted{remedy}"
-    return f"no ICMP socket: {blame.words(failure)}"
+    return f"no ICMP socket: {words(failure)}"

@@ -14,13 +14,13 @@ from typing import Protocol
 
 from l4ipd.checks import KINDS, Recipe, recipe, tls_of
 from l4ipd.command import Command, Commands, places, prepare_command
-from l4ipd.health import Verdict
 from l4ipd.loop import Loop
 from l4ipd.model import Check, Endpoint
 from l4ipd.ping import Ping, Pinger
 from l4ipd.sockets import Sockets
 from l4ipd.stream import Stream
 from l4ipd.udp import Datagram
+from l4ipd.verdict import Verdict
 
 Done = Callable[[Verdict], object]
 

@@ -24,8 +24,8 @@ import math
 from typing import TYPE_CHECKING
 
 from l4ipd.doubt import Doubt
-from l4ipd.health import Verdict
 from l4ipd.loop import Timed
+from l4ipd.verdict import Verdict
 
 if TYPE_CHECKING:
     from l4ipd.monitor import Monitor

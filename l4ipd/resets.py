@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from l4ipd.health import Verdict
 from l4ipd.hearing import Hearing
 from l4ipd.listener import Listener
 from l4ipd.loop import Loop
@@ -21,6 +20,7 @@ from l4ipd.model import Ipfilter, Resets
 from l4ipd.reaction import WORDS, Reaction
 from l4ipd.resetrules import ResetRules
 from l4ipd.targets import Targets, Watched
+from l4ipd.verdict import Verdict
 
 ECHO, LATE_ECHO = 0.3, 1.5                          # seconds until a record of our own refused probe must have come
 

@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from l4ipd import health
+from l4ipd import verdict
 from l4ipd.checks import Recipe
-from l4ipd.health import Verdict
 from l4ipd.loop import RATE, Loop
 from l4ipd.probe import Probe
 from l4ipd.unprobed import Unprobed
+from l4ipd.verdict import Verdict
 
 if TYPE_CHECKING:
     from l4ipd.monitor import Monitor
@@ -70,7 +70,7 @@ class Rounds:
         self.late = self.skipped = 0
         self.outcomes: list[Callable[[Monitor, Verdict], object]] = []  # who is told of the outcome of every round
         self.unprobed = Unprobed(lambda: loop.now)
-        self.codes = dict.fromkeys(health.CODES, 0)  # outcomes of rounds, by code
+        self.codes = dict.fromkeys(verdict.CODES, 0)  # outcomes of rounds, by code
         self.timings: dict[str, Timing] = {}        # by kind of check
         self.pressed = False                        # some wait, or have waited: whoever ends a probe calls relieve
         self._queue: deque[Monitor] = deque()

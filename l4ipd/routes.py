@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 
 from l4ipd import blame
-from l4ipd.health import Verdict
+from l4ipd.verdict import Verdict
 
 DISCARD = 9                                         # the port; also of what is only connected
 CONNECT_TELLS = sys.platform.startswith("linux")

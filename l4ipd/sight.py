@@ -22,8 +22,8 @@ from itertools import islice
 
 from l4ipd import routes
 from l4ipd.blame import NO_ROUTE
-from l4ipd.health import Verdict
 from l4ipd.loop import Loop, Timer
+from l4ipd.verdict import Verdict
 
 LOOK = 0.5                                          # seconds
 SLICE = 500                                         # members that are asked about in one look: about a millisecond

@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING
 
 from l4ipd import blame, routes
 from l4ipd.checks import REFUSED, Recipe, Tls
+from l4ipd.errno_words import words
 from l4ipd.expects import DIALOG, LIMIT, Reader, after
-from l4ipd.health import Verdict, local
 from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import READ, WRITE
 from l4ipd.sockets import Sockets
+from l4ipd.verdict import Verdict, local
 
 if TYPE_CHECKING:
     from l4ipd.tls import Tunnel
@@ -60,7 +61,7 @@ class Stream:
             self._socket = sock = sockets.take()
         except OSError as error:
             self._fd = -1
-            done(local(f"socket: {blame.words(error.errno or 0)}"))
+            done(local(f"socket: {words(error.errno or 0)}"))
             return
         self._fd = fd = sock.fileno()
         failure = sock.connect_ex((recipe.address, recipe.port))
@@ -68,7 +69,7 @@ class Stream:
             try:
                 loop.watch_connect(fd, self._connected)
             except OSError as error:                # Linux: fs.epoll.max_user_watches
-                self._refused(error.errno or 0, local(f"watch: {blame.words(error.errno or 0)}"))
+                self._refused(error.errno or 0, local(f"watch: {words(error.errno or 0)}"))
         elif failure:
             self._refused(failure, routes.at_once(failure, "connect", recipe.address))
         else:

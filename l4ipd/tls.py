@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from l4ipd.checks import Tls
 from l4ipd.expects import printable, quoted
-from l4ipd.health import Verdict
+from l4ipd.verdict import Verdict
 
 HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 RECORDS = (0x15, 0x16)                              # what a TLS server's first byte can be: alert, handshake

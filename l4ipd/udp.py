@@ -14,11 +14,12 @@ from collections.abc import Callable
 
 from l4ipd import blame, routes
 from l4ipd.checks import OPEN, REFUSED, Recipe
+from l4ipd.errno_words import words
 from l4ipd.expects import LIMIT, got
-from l4ipd.health import Verdict, local
 from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import READ, Loop
 from l4ipd.sockets import FAMILIES, NONBLOCK, TELL_ERRORS, Socket
+from l4ipd.verdict import Verdict, local
 
 KIND = socket.SOCK_DGRAM | NONBLOCK | getattr(socket, "SOCK_CLOEXEC", 0)
 ANSWERED = Verdict("L4OK", "answered")
@@ -40,7 +41,7 @@ class Datagram:
             self._socket = Socket(FAMILIES[recipe.method.inet6], KIND)
         except OSError as error:
             self._fd = -1
-            done(local(f"socket: {blame.words(error.errno or 0)}"))
+            done(local(f"socket: {words(error.errno or 0)}"))
             return
         self._fd = self._socket.fileno()
         self._socket.setblocking(False)
@@ -61,7 +62,7 @@ class Datagram:
         try:
             loop.watch(self._fd, READ, self._receive)
         except OSError as error:                    # Linux: fs.epoll.max_user_watches
-            self._finish(local(f"watch: {blame.words(error.errno or 0)}"))
+            self._finish(local(f"watch: {words(error.errno or 0)}"))
 
     def expire(self) -> None:
         if self._fd < 0:

@@ -115,7 +115,7 @@ class Gateway:
     # -- the process
 
     def command(self, *options: str) -> list[str]:
-        return [sys.executable, "-m", "l4ipd.main", "-c", str(self.config), *options]
+        return [sys.executable, "-m", "l4ipd", "-c", str(self.config), *options]
 
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -33,13 +33,13 @@ from l4ipd import main, probe, state
 from l4ipd.child import Exit
 from l4ipd.daemon import Daemon
 from l4ipd.descriptors import Room
-from l4ipd.health import Verdict
 from l4ipd.load import load
 from l4ipd.loop import READ, WRITE, Loop
 from l4ipd.sandbox.ipf import ipf, ipfstat
 from l4ipd.sandbox.ipmon import ipmon
 from l4ipd.sandbox.ipnat import ipnat
 from l4ipd.sandbox.kernel import REFUSED, STDOUT, WAIT, Kernel
+from l4ipd.verdict import Verdict
 
 EPOCH = 1_800_000_000.0                             # time of day when the simulated clock says 0
 OUTSIDE = -2                                        # the descriptor by which the world is heard

@@ -184,7 +184,7 @@ def test_one_that_cannot_be_watched_is_ended_and_told_of_once(loop: Loop, monkey
     loop.run()
     loop.clear(late)
     assert [(end.status, end.error) for end in ends] == [
-        (None, "sleep: cannot be started: No space left on device")]
+        (None, "sleep: cannot be started: no room to watch another descriptor: raise fs.epoll.max_user_watches")]
     assert descriptors() == before and _is_gone(child.pid)
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)

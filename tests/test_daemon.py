@@ -362,7 +362,7 @@ def test_the_demo_goes_with_no_configuration(gateway: Gateway) -> None:
 def test_the_demo_begins_with_all_its_servers(gateway: Gateway) -> None:
     log = gateway.directory / "demo.log"
     with log.open("w") as file:
-        tour = subprocess.Popen([sys.executable, "-m", "l4ipd.main", "--demo"], stderr=file, env=gateway.environment())
+        tour = subprocess.Popen([sys.executable, "-m", "l4ipd", "--demo"], stderr=file, env=gateway.environment())
     try:
         wait("answers", lambda: tour.poll() is not None or all(
             words in log.read_text() for words in (" are up. From a second terminal", "was answered by: web")))

@@ -24,7 +24,6 @@ from test_httpd import Site, read_all
 from l4ipd import logrules
 from l4ipd.checks import Recipe, Tls, recipe
 from l4ipd.filters import FilterTable
-from l4ipd.health import CODES, Verdict
 from l4ipd.internal_errors import InternalErrors
 from l4ipd.kernel import _Reader
 from l4ipd.listener import Listener
@@ -38,6 +37,7 @@ from l4ipd.sessions import Tally
 from l4ipd.sources import Ipmon
 from l4ipd.targets import Targets
 from l4ipd.tls import Tunnel
+from l4ipd.verdict import CODES, Verdict
 
 BYTES = [bytes([value]) for value in range(256)]
 SAMPLES = Path(__file__).parent / "samples"

@@ -23,13 +23,13 @@ from chance import repeat, spoil
 from l4ipd.commands import Commands
 from l4ipd.control import Control
 from l4ipd.daemon import Daemon
-from l4ipd.health import Verdict
 from l4ipd.history import History
 from l4ipd.lateness import Lateness
 from l4ipd.loop import Loop
 from l4ipd.metrics import render
 from l4ipd.model import Check, Cluster, Config, Ipfilter, Member, Resets, Service
 from l4ipd.state import Store
+from l4ipd.verdict import Verdict
 
 SECONDS = 5.0
 PASS = Verdict("L4OK", "connected")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4ipd import health
+from l4ipd import health, verdict
 
 
 class Naive:
@@ -58,11 +58,11 @@ def test_the_counter(rise: int, fall: int, start: str, outcomes: str, expected: 
 
 
 def test_verdicts() -> None:
-    assert str(health.Verdict("L7STS", "503 Service Unavailable")) == "L7STS 503 Service Unavailable"
-    assert {code for code in health.CODES if health.Verdict(code, "").passed} == {"L4OK", "L6OK", "L7OK", "PROCOK"}
-    assert str(health.Verdict("L4OK", "")) == "L4OK"
-    assert health.local("no descriptors") == ("LOCAL", "no descriptors")
-    assert not health.local("no descriptors").passed
+    assert str(verdict.Verdict("L7STS", "503 Service Unavailable")) == "L7STS 503 Service Unavailable"
+    assert {code for code in verdict.CODES if verdict.Verdict(code, "").passed} == {"L4OK", "L6OK", "L7OK", "PROCOK"}
+    assert str(verdict.Verdict("L4OK", "")) == "L4OK"
+    assert verdict.local("no descriptors") == ("LOCAL", "no descriptors")
+    assert not verdict.local("no descriptors").passed
 
 
 @pytest.mark.parametrize(("rise", "fall"), [(1, 1), (2, 3), (4, 1)])

@@ -23,7 +23,6 @@ from l4ipd.checks import recipe
 from l4ipd.child import Child, Exit
 from l4ipd.command import Command
 from l4ipd.control import Control, Session
-from l4ipd.health import Verdict
 from l4ipd.httpd import Client, Server
 from l4ipd.internal_errors import INTERNAL, InternalErrors
 from l4ipd.lines import Lines
@@ -37,6 +36,7 @@ from l4ipd.reaction import Reaction
 from l4ipd.reconcile import Reconciler
 from l4ipd.stream import Stream
 from l4ipd.udp import Datagram
+from l4ipd.verdict import Verdict
 
 PATIENCE = 30.0
 

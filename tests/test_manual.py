@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from l4ipd import config, config_check, config_warnings, ctl, health, main, notify, reaction
+from l4ipd import config, config_check, config_warnings, ctl, main, notify, reaction, verdict
 from l4ipd.config_words import span
 from l4ipd.model import Check, Config, Ipfilter, Log, Member, Resets, Service
 from l4ipd.status import Row
@@ -188,7 +188,7 @@ def test_the_model_agrees_with_the_defaults_that_have_no_class() -> None:
 
 def test_codes() -> None:
     section = sections(manual("l4ipd.8"))["THE LOG"]
-    assert re.findall(r"^\.It Li (\w+)$", section, re.MULTILINE) == list(health.CODES)
+    assert re.findall(r"^\.It Li (\w+)$", section, re.MULTILINE) == list(verdict.CODES)
 
 
 def test_metrics() -> None:

@@ -24,7 +24,7 @@ from gateway import free_port
 from members import Member as Server
 from members import answers, dialog, endpoint, overcrowded, refusing, silent
 
-from l4ipd import load
+from l4ipd import load, reload
 from l4ipd.checks import recipe
 from l4ipd.child import Child, Exit
 from l4ipd.daemon import Daemon
@@ -276,7 +276,7 @@ class House:
         self.loop = Loop()
         tick(self.loop)
         self.daemon = Daemon(self.loop, load.load(str(self.file)), 100)
-        reloader = load.Reloader(self.daemon, str(self.file), None)
+        reloader = reload.Reloader(self.daemon, str(self.file))
         self.desk = Desk(self.loop, self.daemon, self.daemon._first_config, reloader)
         self.web = Web(self.loop, self.daemon)
         self.daemon.start()

@@ -12,10 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from l4ipd import metrics, rounds, status, trouble
 from l4ipd.daemon import Daemon, Event
-from l4ipd.health import CODES
 from l4ipd.history import History
 from l4ipd.lateness import Lateness
 from l4ipd.model import Member
+from l4ipd.verdict import CODES
 from l4ipd.web import status_json
 
 UNITS = ("seconds", "bytes", "info", "total")

@@ -16,9 +16,9 @@ import pytest
 from l4ipd import notify
 from l4ipd.config import parse
 from l4ipd.daemon import Daemon, Event
-from l4ipd.health import Verdict
 from l4ipd.loop import Loop
 from l4ipd.notify import Notifier
+from l4ipd.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """

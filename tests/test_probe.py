@@ -27,9 +27,9 @@ from test_loop import POLLERS
 
 from l4ipd import blame, loop
 from l4ipd.checks import recipe
-from l4ipd.health import Verdict
 from l4ipd.model import Check
 from l4ipd.probe import prepare
+from l4ipd.verdict import Verdict
 
 TCP, HTTP = Check("tcp"), Check("http")
 BODY = Check("http", body=b"all is well")

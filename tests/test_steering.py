@@ -21,11 +21,11 @@ from l4ipd import ipfilter, reconcile
 from l4ipd.checks import Recipe
 from l4ipd.config import parse
 from l4ipd.daemon import Daemon
-from l4ipd.health import Verdict
 from l4ipd.loop import Loop
 from l4ipd.model import Config
 from l4ipd.reconcile import Reconciler
 from l4ipd.sandbox import tool_words
+from l4ipd.verdict import Verdict
 
 FOREIGN = ["map ext0 10.0.0.0/24 -> 0/32",
            "rdr ext0 203.0.113.1/32 port 25 -> 10.0.0.7 port 25 tcp round-robin"]

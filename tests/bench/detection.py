@@ -107,7 +107,7 @@ def l4ipd(name: str, tree: Path, members: Members, directory: str) -> Subject:
     listed = ", ".join(f"m{number}: {address}" for number, address in enumerate(members.addresses))
     config.write_text("ipfilter: {interface: lo0}\nclusters: {www: {address: 127.0.0.1, services: {http: {port: "
                       f"{members.port}, check: http}}}}, members: {{{listed}}}}}}}\n")
-    return Subject(name, "l4ipd", [sys.executable, "-m", "l4ipd.main", "-d", "--sandbox", "-c", str(config)], tree)
+    return Subject(name, "l4ipd", [sys.executable, "-m", "l4ipd", "-d", "--sandbox", "-c", str(config)], tree)
 
 
 def haproxy(members: Members, directory: str) -> Subject:

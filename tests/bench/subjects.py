@@ -48,7 +48,7 @@ def l4ipd(task: Task) -> list[str]:
     path = task.directory / "l4ip.conf"
     path.write_text("ipfilter: {interface: lo0}\n"
                     "defaults: {interval: 1s, timeout: 900ms, rise: 2, fall: 3}\nclusters:\n" + "".join(clusters))
-    return [PYTHON, "-m", "l4ipd.main", "-d", "--sandbox", "-c", str(path)]
+    return [PYTHON, "-m", "l4ipd", "-d", "--sandbox", "-c", str(path)]
 
 
 # -- HAProxy

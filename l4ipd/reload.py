@@ -1,0 +1,102 @@
+"""Reload: the file is read and checked aside, and committed only if flawless."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from l4ipd import probe
+from l4ipd.config_warnings import warnings
+from l4ipd.daemon import Daemon, Event
+from l4ipd.exposure import exposures
+from l4ipd.internal_errors import INTERNAL
+from l4ipd.load import Refused, load, missing_tools
+from l4ipd.model import Config
+
+Done = Callable[[bool, list[str]], object]          # whether it was reloaded, and what changed or what is wrong
+log = logging.getLogger("l4ipd")
+
+
+class Room(Protocol):
+    """The descriptors that were shared out at the start (:mod:`l4ipd.descriptors`)."""
+
+    def probes(self, config: Config) -> int: ...
+    def refuses(self, config: Config) -> str: ...
+
+
+class Reloader:
+    """SIGHUP and `l4ipctl reload`. The file is read by a thread, so that the loop goes on meanwhile.
+
+    A bad configuration changes nothing. Requests that come while a file is being read are served together by one more
+    reading, since the file may have changed. ``adapt`` puts the sandbox's tools in, where that is used. The
+    configuration must fit into the ``room`` that is there for it, too. What was ``told`` of, a warning, is not told of
+    again.
+    """
+
+    def __init__(self, daemon: Daemon, path: str, adapt: Callable[[Config], Config] = lambda config: config,
+                 room: Room | None = None, told: Iterable[str] = ()) -> None:
+        self.daemon, self.path, self.adapt, self.room = daemon, path, adapt, room
+        self._exposed: list[str] = []               # found with what is being read
+        self._told = set(told)
+        self._asked: list[Done] = []
+        self._served: list[Done] = []
+
+    def __call__(self, done: Done = lambda good, lines: None) -> None:
+        self._asked.append(done)
+        if not self._served:
+            self._read()
+
+    def _read(self) -> None:
+        self._served, self._asked = self._asked, []
+        try:
+            self.daemon.loop.aside(self._load, self._take)
+        except RuntimeError as error:               # no thread to be had
+            self._take([f"{self.path}: cannot be read: {error}"])
+
+    def _load(self) -> Config | list[str]:
+        """In the thread: the configuration, or what is wrong."""
+        try:
+            config = self.adapt(load(self.path, again=True))
+            self._exposed = exposures(config, self.path)
+        except Refused as refusal:
+            return str(refusal).splitlines()
+        except Exception:
+            self.daemon.loop.errors.note("a reload of the configuration")
+            return [f"{self.path}: {INTERNAL}"]
+        reason = self.room.refuses(config) if self.room is not None else ""
+        return [f"{self.path}: {reason}"] if reason else config
+
+    def _take(self, result: Config | list[str]) -> None:
+        good = not isinstance(result, list)
+        try:
+            lines = self._refuse(result) if isinstance(result, list) else self._commit(result)
+        except Exception:
+            self.daemon.loop.errors.note("a reload of the configuration, of which a part may be in force")
+            good, lines = False, [f"{self.path}: {INTERNAL}; a part of it may be in force"]
+        for done in self._served:
+            self.daemon.loop.errors.shield("the answer to a reload", done, good, lines)
+        self._served = []
+        if self._asked:
+            self._read()
+
+    def _refuse(self, lines: list[str]) -> list[str]:
+        for line in lines:
+            log.error("%s", line)
+        self.daemon.tell(Event("reload-failed", "", "the configuration was not reloaded: the old one goes on: "
+                               + lines[0], logging.ERROR))
+        return lines
+
+    def _commit(self, config: Config) -> list[str]:
+        probe.use_prepared()
+        if self.room is not None:
+            self.daemon.rounds.limit = self.room.probes(config)
+        before = self.daemon.config
+        later = [key for key in ("pidfile", "log") if getattr(before, key) != getattr(config, key)]
+        lines = [self.daemon.reload(config), *(f"{key}: the change takes effect at the next start" for key in later)]
+        doubts = [*warnings(config), *self._exposed]
+        lines += [*missing_tools(config), *(words for words in doubts if words not in self._told)]
+        self._told = set(doubts)
+        for line in lines[1:]:
+            log.warning("%s", line)
+        return lines
