@@ -25,7 +25,6 @@ REFUSED = Verdict("L4OK", "connection refused, as it should be")
 OPEN = Verdict("L4CON", "the port is open, and should be closed")
 KINDS = ((False, False), (False, True), (True, False), (True, True))     # IPv6 or not; does the member speak first?
 PORTLESS = ("ping", "exec")                         # types of check that need no port
-EPHEMERAL = 10000               # no system takes the port of an outgoing connection from below (by default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,6 @@ class Method:
     closed: bool = False        # the port must refuse
     reset: bool = False         # end the connection with a RST instead of a FIN
     kind: int = 0               # of connection over tcp: an index of KINDS
-    loops: bool = False         # a connection might be one to itself (RFC 9293, simultaneous open)
     user: str | None = None
 
 
@@ -79,8 +77,7 @@ def recipe(check: Check, endpoint: Endpoint) -> Recipe:
     steps = () if check.closed and check.type == "tcp" else _steps(check)
     host = host_port(address.partition("%")[0], port).encode() if steps and steps[0].tail else b""
     speaks = "" if not steps else "we" if steps[0].send else "it"
-    loops = (address.startswith("127.") or address == "::1") and port >= EPHEMERAL
-    return Recipe(_method(check, ":" in address, speaks, loops), address, port, steps, host,
+    return Recipe(_method(check, ":" in address, speaks), address, port, steps, host,
                   _command(check.command, endpoint, port))
 
 
@@ -95,7 +92,7 @@ def which(endpoint: Endpoint, place: int) -> str:
 
 
 @lru_cache(maxsize=64)
-def _method(check: Check, inet6: bool, speaks: str, loops: bool) -> Method:
+def _method(check: Check, inet6: bool, speaks: str) -> Method:
     """``speaks``: who speaks first, if anybody does."""
     tls = tls_of(check)
     return Method(
@@ -106,7 +103,6 @@ def _method(check: Check, inet6: bool, speaks: str, loops: bool) -> Method:
         closed=check.closed,
         reset=check.close == "reset" or (check.close is None and not speaks and not tls),
         kind=KINDS.index((inet6, speaks == "it" and not tls)),
-        loops=loops,
         user=check.user,
     )
 

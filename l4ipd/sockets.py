@@ -54,6 +54,17 @@ CONNECT = _c_connect()
 LISTS = 2 * len(KINDS) if CONNECT is not None else 0     # of sockets that wait, each with at most SPARE of them
 
 
+def met_itself(sock: Socket) -> bool | None:
+    """Whether a connection is one to itself (RFC 9293, 3.5: simultaneous open): where nobody listens on a port of ours,
+    the system may choose that very port for our end. None: the two ends have different addresses.
+    """
+    try:
+        ours, theirs = sock.getsockname(), sock.getpeername()
+    except OSError:                                 # it is over already, which somebody else must have ended
+        return False
+    return ours[1] == theirs[1] if ours[0] == theirs[0] else None
+
+
 class Sockets:
     """Those of one of KINDS.
 
@@ -68,6 +79,7 @@ class Sockets:
         self._connect = CONNECT or (lambda fd, address, size: -1)
         self._dissolved: list[Socket] = []
         self._ended: deque[Socket] = deque()        # by both sides
+        self.elsewhere: dict[str, float] = {}       # addresses that are none of ours: until when that is believed
 
     def take(self) -> Socket:
         """A socket to be connected, which does not block. Raises OSError if there is none to be had."""

@@ -28,7 +28,7 @@ from l4ipd.errno_words import words
 from l4ipd.expects import DIALOG, LIMIT, Reader, after
 from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import READ, WRITE
-from l4ipd.sockets import Sockets
+from l4ipd.sockets import Sockets, met_itself
 from l4ipd.verdict import Verdict, local
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ CONNECT_TIMED_OUT = Verdict("L4TOUT", "no answer to the connection attempt")
 SHAKE_TIMED_OUT = Verdict("L6TOUT", "no answer to the TLS handshake")
 SHAKE_CUT = Verdict("L6RSP", "connection closed in the TLS handshake")
 CHUNK = 4096                                        # bytes asked for at a time
+ELSEWHERE, MANY = 5.0, 1 << 16                      # seconds for which an address that is none of ours stays one
 SOCKET, ERROR = socket.SOL_SOCKET, socket.SO_ERROR
 IN_PROGRESS = errno.EINPROGRESS
 
@@ -109,8 +110,8 @@ class Stream:
             if failure:
                 self._refused(failure, blame.later(failure))
                 return
-        if method.loops and self._socket.getsockname()[:2] == (recipe.address, recipe.port):
-            self._refused(errno.ECONNREFUSED, blame.later(errno.ECONNREFUSED))      # nobody listens: it met itself
+        if self._loop.now > self._sockets.elsewhere.get(recipe.address, 0.0) and self._met_itself():
+            self._refused(errno.ECONNREFUSED, blame.later(errno.ECONNREFUSED))      # for nobody listens
         elif method.tls is not None:
             self._begin_tls(method.tls)
         elif steps:
@@ -125,6 +126,15 @@ class Stream:
                 self._loop.watch(self._fd, READ, self._receive)
         else:
             self._finish(method.connected, events)
+
+    def _met_itself(self) -> bool:
+        """Whether we have: asked each time where the member's address is ours, and else now and then."""
+        itself, elsewhere = met_itself(self._socket), self._sockets.elsewhere
+        if itself is None:
+            if len(elsewhere) > MANY:               # members come and go
+                elsewhere.clear()
+            elsewhere[self._recipe.address] = self._loop.now + ELSEWHERE
+        return bool(itself)
 
     def _shake(self, tls: Tunnel, chunk: bytes) -> None:
         """Something has come from the member's side of the handshake."""

@@ -18,7 +18,7 @@ from l4ipd.errno_words import words
 from l4ipd.expects import LIMIT, got
 from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import READ, Loop
-from l4ipd.sockets import FAMILIES, NONBLOCK, TELL_ERRORS, Socket
+from l4ipd.sockets import FAMILIES, NONBLOCK, TELL_ERRORS, Socket, met_itself
 from l4ipd.verdict import Verdict, local
 
 KIND = socket.SOCK_DGRAM | NONBLOCK | getattr(socket, "SOCK_CLOEXEC", 0)
@@ -51,8 +51,8 @@ class Datagram:
         if failure:
             self._failed(failure, routes.at_once(failure, "connect", recipe.address))
             return
-        if recipe.method.loops and self._socket.getsockname()[:2] == (recipe.address, recipe.port):
-            self._failed(errno.ECONNREFUSED, blame.later(errno.ECONNREFUSED))       # nobody has it: we met ourselves
+        if met_itself(self._socket):
+            self._failed(errno.ECONNREFUSED, blame.later(errno.ECONNREFUSED))       # nobody has it, then
             return
         try:
             self._socket.send(recipe.steps[0].send)

@@ -54,6 +54,26 @@ with Watch() as watch:
     for check in CHECKS[:5]:
         print("no route", check.type, watch.probe(check, 80, "192.0.2.1"))
 """
+FEW_PORTS = PRELUDE + """
+import subprocess
+subprocess.run("ip link set lo up; ip addr add 10.7.7.7/32 dev lo; ip addr add fd07::7/128 dev lo nodad", shell=True,
+               check=True)
+with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as file:
+    file.write("8080 8083")
+met = 0
+for family, kind, address in ((socket.AF_INET, socket.SOCK_STREAM, "10.7.7.7"),
+                              (socket.AF_INET6, socket.SOCK_STREAM, "fd07::7")):
+    for _ in range(100):                            # so it does happen
+        with socket.socket(family, kind) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            met += sock.connect_ex((address, 8082)) == 0
+assert 0 < met < 200, met
+with Watch() as watch:
+    for address in ("10.7.7.7", "fd07::7"):
+        talk = Check("tcp", dialog=dialog(("send", b"x"), ("expect", b"x")))
+        for check in (Check("tcp"), Check("udp", send=b"x"), talk):
+            print(address, check.type, *{str(watch.probe(check, 8082, address)) for _ in range(100)}, sep="|")
+"""
 NO_NETWORK = ["unshare", "-n"]
 
 
@@ -90,3 +110,10 @@ def test_no_port_no_route_and_a_connection_to_itself() -> None:
     assert verdicts["no port left"] == "LOCAL connect: no local address or port left"
     for name in ("tcp", "http", "tls", "udp", "ping"):
         assert verdicts[f"no route {name}"] == "L4CON no route to the member"
+
+
+@pytest.mark.skipif(not can_unshare() or shutil.which("ip") is None, reason="needs a network namespace, and ip(8)")
+def test_a_member_on_an_address_of_the_gateway_and_a_port_that_it_may_give_to_itself() -> None:
+    done = subprocess.run([*NO_NETWORK, sys.executable, "-c", FEW_PORTS], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert [line.split("|")[2:] for line in done.stdout.splitlines()] == [["L4CON connection refused"]] * 6
