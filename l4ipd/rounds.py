@@ -122,7 +122,7 @@ class Rounds:
                 self._admit_waiting()
             finally:
                 self._admitting = False
-        if not self._queue and self.flying < self.limit // 2:
+        if not self._queue and self.flying <= self.limit // 2:
             self.pressed = False
             log.info("probes are on time again")
 

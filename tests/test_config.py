@@ -273,6 +273,9 @@ CHECKS: list[tuple[str, Check]] = [
         Step("expect", b"220 *"), Step("send", b"a\r\n% \xc3\xa9"), Step("reject", b"\\*\0[!\\]]\\\\n*")))),
     ("{type: tcp, dialog: [expect: '\\%2A\\\\%2A%41\\%41']}", Check("tcp", dialog=(
         Step("expect", b"\\*\\\\\\*A\\A"),))),
+    ("{type: http, status: 200, body: ok}", Check("http", status=((200, 200),), body=b"ok")),
+    ("{type: http, status: [204, 205, 304-305], body: ok}",
+     Check("http", status=((204, 204), (205, 205), (304, 305)), body=b"ok")),
     ("{type: tls, verify: no, sni: a.example}", Check("tls", sni="a.example")),
     ("{type: tls, verify: yes}", Check("tls", verify="")), ("{type: tls, verify: /ca}", Check("tls", verify="/ca")),
     ("{type: http, method: OPTIONS, path: '/a?b=%20#c', host: 'x:81', body: '*ok*'}",
@@ -304,6 +307,8 @@ def test_the_pace_comes_from_the_defaults_and_the_check_overrides_it() -> None:
     defaults = "defaults: {interval: 10s, timeout: 3s, rise: 5, fall: 6, fast_interval: 3s}"
     assert the_service(text + defaults).checks == (Check("tcp", 20, 3, 9, 6, 3, 20),)
     assert the_service(text + "defaults: {interval: 1s}").checks == (Check("tcp", 20, 2, 9, 3, 1, 20),)
+    both = with_check("[tcp, tls]") + "defaults: {interval: 9s, fast_interval: 3s, down_interval: 7s}"
+    assert the_service(both).checks == (Check("tcp", 9, 2, 2, 3, 3, 7), Check("tls", 9, 2, 2, 3, 3, 7))
 
 
 def test_the_first_check_of_a_list_sets_the_pace() -> None:

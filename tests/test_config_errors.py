@@ -422,6 +422,7 @@ CHECK_ERRORS: list[tuple[str, list[str]]] = [
      [".expect: contradicts closed: yes, which passes when the port refuses"]),
     ("{type: http, method: HEAD, body: x}", [".body: the answer to HEAD has no body"]),
     ("{type: http, status: [204, 304], body: x}", [".body: no answer with such a status has a body"]),
+    ("{type: http, status: [101, 304], body: x}", [".body: no answer with such a status has a body"]),
     ("{type: https, host: 'a:99999', sni: 'fe80::1%em0'}",
      [".sni: fe80::1%em0 is not the name of a server",
       ".host: a:99999 is not a host, with or without a port"]),

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sandbox_tools import Lab
 
-from l4ipd.ipfilter import LISTING_END, explain, number, owned, parse, side, swallows, target
+from l4ipd.ipfilter import LISTING_END, explain, hits, number, owned, parse, side, swallows, target
 
 SAMPLES = Path(__file__).parent / "samples"
 BASE = "rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.2 port 8080 tcp round-robin"
@@ -99,7 +100,68 @@ def test_keys() -> None:
     line = "rdr ext0 inet6 2001:db8::1/128 port 80 -> fd00::2 port 8080 tcp round-robin sticky tag l4ip.2"
     assert side(line) == "rdr ext0 inet6 2001:db8::1/128 port 80"
     assert target(line) == target(line.replace(" sticky", "").replace(".2", ""))
-    assert target(line) != target(line.replace("fd00::2", "fd00::3"))
+    assert target(line) == "2001:db8::1/128 80 fd00::2 port 8080 tcp"
+    for other in (("fd00::2", "fd00::3"), ("8080", "8081"), ("::1/", "::2/"), ("80 ->", "81 ->"), (" tcp ", " udp ")):
+        assert target(line.replace(*other)) != target(line)
+    assert side("rdr a -> b -> c") == "rdr a" and target("rdr a 80 -> b c d") == "rdr a 80 -> b c d"
+
+
+#: a rule that could be written otherwise, and the line that we write; without "inet6" for IPFilter 4.1
+WRITTEN = [
+    (BASE + " tag l4ip", BASE + " tag l4ip"),
+    ("rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.2/32 port 8080 tcp sticky tag l4ip.2 round-robin",
+     "rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.2 port 8080 tcp round-robin sticky tag l4ip.2"),
+    ("rdr ext0 inet6 2001:DB8::1/128 port 80 -> fd00::2/128 port 8080 tcp round-robin",
+     "rdr ext0 inet6 2001:db8::1/128 port 80 -> fd00::2 port 8080 tcp round-robin"),
+    ("rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.2 port 8080 tcp round-robin purge tag l4ip",
+     "rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.2 port 8080 tcp round-robin tag l4ip purge"),
+    ("rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.2 port 8080 tcp age 30 frag round-robin",
+     "rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.2 port 8080 tcp round-robin frag age 30/30"),
+    ("rdr ext0 203.0.113.1/32 port 80-90 -> 10.0.0.2 port = 8080 tcp",
+     "rdr ext0 203.0.113.1/32 port 80-90 -> 10.0.0.2 port = 8080 tcp"),
+    ("rdr ext0 from any to 203.0.113.1/32 port = 80 -> 10.0.0.2 port 8080 tcp",
+     "rdr ext0 from 0/0 to 203.0.113.1/32 port = 80 -> 10.0.0.2 port 8080 tcp"),
+    ("rdr ext0 ! from 10.0.0.0/8 to 203.0.113.1/32 port 80:90 -> 10.0.0.2 port 8080 udp",
+     "rdr ext0 ! from 10.0.0.0/8 to 203.0.113.1/32 port 80:90 -> 10.0.0.2 port 8080 udp"),
+    ("rdr ext0 203.0.113.1/32 -> 10.0.0.2,10.0.0.3 ip sticky",
+     "rdr ext0 203.0.113.1/32 -> 10.0.0.2,10.0.0.3 ip sticky"),
+    ("rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.2 port 8080 tcp sticky",
+     "rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.2 port 8080 tcp"),
+    ("rdr ext0 203.0.113.1/32 port http -> 10.0.0.2 port HTTP-alt tcpudp",
+     "rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.2 port 8080 tcp/udp"),
+    ("rdr ext0 203.0.113.1 netmask 255.255.255.0 port 80 -> 10.0.0.2 port 8080 tcp",
+     "rdr ext0 203.0.113.0/24 port 80 -> 10.0.0.2 port 8080 tcp"),
+    ("rdr ext0 0/0 -> 10.0.0.2", "rdr ext0 0/0 port 0 -> 10.0.0.2 port 0 tcp/udp"),
+    ("rdr ext0 any -> 10.0.0.2 ip", "rdr ext0 0/0 -> 10.0.0.2 ip"),
+]
+
+
+@pytest.mark.parametrize(("read", "written"), WRITTEN)
+def test_what_we_write(read: str, written: str) -> None:
+    rule = parse(read, lambda word: named(word.lower()))
+    assert rule is not None
+    assert rule.line() == written
+    assert rule.line(modern=False) == written.replace(" inet6", "")
+
+
+@pytest.mark.parametrize("line", [written for _, written in WRITTEN])
+def test_what_we_write_is_taken(line: str) -> None:
+    """By the engine of the sandbox, whose grammar is the real one."""
+    lab = Lab()
+    assert lab.ipnat("-f", "-", stdin=line + "\n").stderr == ""
+    listed, = lab.listed()
+    assert parse(listed, named) == parse(line, named)
+
+
+@pytest.mark.parametrize(("word", "port"), [
+    ("0", 0), ("80", 80), ("65535", 65535), ("65536", None), ("065535", None), ("http", None), ("", None), ("-1", None),
+    ("\u0661", None)])
+def test_ports(word: str, port: int | None) -> None:
+    assert number(word) == port
+
+
+def test_hits() -> None:
+    assert [hits(text) for text in (f"17 {BASE}", BASE, f"{'9' * 400} {BASE}", "0 x", "")] == [17, None, None, 0, None]
 
 
 @pytest.mark.parametrize(("foreign", "how"), [
@@ -112,6 +174,11 @@ def test_keys() -> None:
     ("rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.9 port 80 tcp round-robin", "takes its turn among our members"),
     ("rdr ext0 203.0.113.1/32 port 81 -> 10.0.0.9 port 80 tcp", None),
     ("rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.9 port 80 udp", None),
+    ("rdr ext0 203.0.113.1/32 port 80-90 -> 10.0.0.9 port 80 tcp", "takes every connection for itself"),
+    ("rdr ext0 203.0.113.1/32 port 70-80 -> 10.0.0.9 port 80 tcp", "takes every connection for itself"),
+    ("rdr ext0 203.0.113.1/32 port 0 -> 10.0.0.9 port 80 tcp", "takes every connection for itself"),
+    ("rdr ext0,ext7 203.0.113.1/32 port 80 -> 10.0.0.9 port 80 tcp", "takes every connection for itself"),
+    ("rdr ext0 203.0.113.1/32 port 81-90 -> 10.0.0.9 port 80 tcp", None),
     ("rdr ext1 203.0.113.1/32 port 80 -> 10.0.0.9 port 80 tcp", None),
     ("rdr ext0 203.0.113.2/32 port 80 -> 10.0.0.9 port 80 tcp", None),
     ("rdr ext0 203.0.113.0/24 port 80 -> 10.0.0.9 port 80 tcp", None),
@@ -124,12 +191,20 @@ def test_who_gets_in_our_way(foreign: str, how: str | None) -> None:
 
 
 @pytest.mark.parametrize(("status", "stderr", "timed_out", "words"), [
-    (1, "/dev/ipnat: open: No such file or directory\n", False, "load it"),
-    (1, "42:ioctl(SIOCGNATS) ipfilter not enabled for NAT ioctl\n", False, "ipf -E"),
-    (1, "open device: No such file or directory\nUser/kernel version check failed\n", False, "different versions"),
-    (1, "60007:1:ioctl(add/insert nat rule)(line 1) NAT rule already exists\n", False, "already exists"),
-    (-9, "", False, "killed by signal 9"), (3, "", False, "exit status 3"), (-15, "", True, "ipfilter.timeout"),
-    (1, "/dev/ipnat: open: Permission denied\n", False, "start l4ipd as root"),
+    (1, "/dev/ipnat: open: No such file or directory\n", False, "/dev/ipnat: open: No such file or directory "
+     "(IPFilter is not in the kernel: load it (kldload ipl, or service ipfilter start))"),
+    (1, "42:ioctl(SIOCGNATS) ipfilter not enabled for NAT ioctl\n", False, "42:ioctl(SIOCGNATS) ipfilter not enabled "
+     "for NAT ioctl (IPFilter is disabled: enable it with ipf -E)"),
+    (1, "open device: No such file or directory\nUser/kernel version check failed\n", False,
+     "open device: No such file or directory / User/kernel version check failed (the tools and the kernel are of "
+     "different versions of IPFilter: rebuild one of them)"),
+    (1, " one\n\n  two  \n", False, "one / two"), (1, "x" * 400, False, "x" * 300),
+    (-9, "", False, "was killed by signal 9"), (3, "", False, "ended with exit status 3"),
+    (0, "", False, "ended with exit status 0"), (None, "", False, "ended with exit status None"),
+    (-15, "", True, "did not end within ipfilter.timeout and was killed"),
+    (-15, "busy\n", True, "did not end within ipfilter.timeout and was killed: busy"),
+    (1, "/dev/ipl: open: Permission denied\n", False,
+     "/dev/ipl: open: Permission denied (only root may change rules: start l4ipd as root)"),
 ])
-def test_messages_name_the_remedy(status: int, stderr: str, timed_out: bool, words: str) -> None:
-    assert words in explain(status, stderr, timed_out)
+def test_messages_name_the_remedy(status: int | None, stderr: str, timed_out: bool, words: str) -> None:
+    assert explain(status, stderr, timed_out) == words

@@ -69,6 +69,12 @@ def test_fed_and_listed_are_the_same_rule(fed: str, listed: list[str]) -> None:
     ("log out on int0 inet proto tcp from 10.0.0.2/32 port = 8080 to any flags R/R set-tag(log=4711)", None),
     ("log in on int0 inet proto icmp from 10.0.0.2/32 to any icmp-type echo code 3 set-tag(log=4711)", None),
     ("log in on int0 inet proto tcp from 10.0.0.2/32 to any flags R/R set-tag(log=4711)", None),
+    ("log in on int0 inet proto udp from 10.0.0.2/32 port = 53 to any set-tag(log=4711)", None),
+    ("log in on int0 inet proto gre from 10.0.0.2/32 to any icmp-type 3 code 3 set-tag(log=4711)", None),
+    ("log in on int0 inet proto icmp from fd00::2/128 to any icmp-type 3 code 3 set-tag(log=4711)", None),
+    ("log in on int0 inet6 proto ipv6-icmp from 10.0.0.2/32 to any icmp-type 1 code 4 set-tag(log=4711)", None),
+    ("log in on int0 inet proto icmp from 10.0.0.2/32 to any icmp-type unreach code 4 set-tag(log=4711)", None),
+    ("log in on int0 inet proto icmp from 10.0.0.2/32 port = 8 to any icmp-type 3 code 3 set-tag(log=4711)", None),
     ("# empty list for ipfilter(in)", None),
     ("", None),
 ])

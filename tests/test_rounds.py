@@ -1,0 +1,162 @@
+"""What monitors share: places for probes and who waits for one, what the log says of it, and the histograms."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from l4ipd.loop import Loop
+from l4ipd.rounds import BOUNDS, FRESH, Rounds, Timing
+
+LATE = "probes are late: {} in flight, which is the limit; raise the limit of open files, or probe less often"
+AGAIN = "probes are on time again"
+
+
+class Asker:
+    """What a monitor is to its rounds: it begins, or has itself put into the queue. Some probes are over at once."""
+
+    def __init__(self, rounds: Rounds, name: str, begun: list[str], at_once: bool = False) -> None:
+        self.rounds, self.name, self.begun, self.at_once = rounds, name, begun, at_once
+        self.queued = False
+
+    def fire(self) -> None:
+        rounds: Any = self.rounds
+        if rounds.flying < rounds.limit:
+            rounds.flying += 1
+            self.begun.append(self.name)
+            if self.at_once:
+                rounds.landed()
+        else:
+            rounds.delay(self)
+
+
+class Field:
+    def __init__(self, limit: int) -> None:
+        self.loop = Loop()
+        self.rounds = Rounds(self.loop, limit, lambda recipe, done: None, changed=lambda monitor, was: None,  # type: ignore[arg-type,return-value]
+                             decided=lambda monitor: None)
+        self.begun: list[str] = []
+
+    def ask(self, names: str, at_once: bool = False) -> list[Asker]:
+        askers = [Asker(self.rounds, name, self.begun, at_once) for name in names]
+        for asker in askers:
+            asker.fire()
+        return askers
+
+
+@pytest.fixture
+def field(request: pytest.FixtureRequest) -> Callable[[int], Field]:
+    def make(limit: int) -> Field:
+        it = Field(limit)
+        request.addfinalizer(it.loop.close)
+        return it
+    return make
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    found = [record.getMessage() for record in caplog.records]
+    caplog.clear()
+    return found
+
+
+def test_who_finds_no_place_waits_and_begins_in_turn(field: Callable[[int], Field], caplog: pytest.LogCaptureFixture
+                                                     ) -> None:
+    caplog.set_level(logging.INFO)
+    it = field(4)
+    it.ask("abcd")
+    assert (it.rounds.late, it.rounds.waiting, said(caplog)) == (0, 0, [])
+    waiting = it.ask("efg")
+    assert [each.queued for each in waiting] == [True] * 3
+    assert (it.rounds.late, it.rounds.waiting, said(caplog)) == (3, 3, [LATE.format(4)]), "said once"
+    it.rounds.landed()
+    assert (it.begun, it.rounds.waiting, it.rounds.flying) == (list("abcde"), 2, 4)
+    assert [each.queued for each in waiting] == [False, True, True]
+    it.rounds.landed()
+    it.rounds.landed()
+    assert (it.begun, it.rounds.waiting, said(caplog)) == (list("abcdefg"), 0, [])
+    it.rounds.landed()
+    assert said(caplog) == [], "three of four are in flight"
+    it.rounds.landed()
+    assert (said(caplog), it.rounds.pressed) == ([AGAIN], False), "no more than half are"
+    it.rounds.landed()
+    it.rounds.landed()
+    assert (said(caplog), it.rounds.flying) == ([], 0)
+    it.ask("hijklm")
+    assert (it.rounds.late, said(caplog)) == (5, [LATE.format(4)]), "and again, the next time"
+
+
+def test_who_was_stopped_while_it_waited_does_not_begin(field: Callable[[int], Field]) -> None:
+    it = field(1)
+    _, gone, _ = it.ask("abc")
+    gone.queued = False
+    it.rounds.landed()
+    assert (it.begun, it.rounds.waiting) == (["a", "c"], 0)
+
+
+def test_probes_that_are_over_at_once_do_not_pile_up(field: Callable[[int], Field]) -> None:
+    """Each gives its place to the next: not one inside the other, or a thousand would be too many for Python."""
+    it = field(1)
+    it.ask("a")
+    it.ask("x" * 10_000, at_once=True)
+    it.rounds.landed()
+    assert (len(it.begun), it.rounds.flying, it.rounds.waiting) == (10_001, 0, 0)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_few_places(field: Callable[[int], Field], limit: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    it = field(limit)
+    it.ask("abcdef")
+    for _ in "abcdef":
+        it.rounds.landed()
+    assert said(caplog) == [LATE.format(limit), AGAIN]
+    assert it.begun == list("abcdef")
+
+
+def test_what_nobody_has_set(field: Callable[[int], Field]) -> None:
+    rounds = field(1).rounds
+    assert rounds.step == 0.005
+    assert rounds.refused(None, None) is None       # type: ignore[arg-type]
+    assert not rounds.spoiled(None, None, 0.0) and not rounds.alone(None)       # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("rate", "step"), [
+    (0.0, 0.1), (1.0, 0.1), (100.0, 0.1), (101.0, 0.095), (200.0, 0.05), (1000.0, 0.01), (2000.0, 0.005),
+    (10_000.0, 0.005)])
+def test_the_more_probes_the_smaller_the_bunches(field: Callable[[int], Field], rate: float, step: float) -> None:
+    rounds = field(1).rounds
+    rounds.bunch(rate)
+    assert rounds.step == pytest.approx(step)
+
+
+# -- histograms
+
+def test_a_histogram() -> None:
+    timing = Timing()
+    assert timing.counts() == [0] * (len(BOUNDS) + 2)
+    timing.fresh += [0.0005, 0.001, 0.0011, 0.02, 10.0, 11.0, 99.0]
+    expected: list[Any] = [0.0] * (len(BOUNDS) + 2)
+    for place, count in ((0, 2), (1, 1), (BOUNDS.index(0.025), 1), (BOUNDS.index(10.0), 1), (len(BOUNDS), 2)):
+        expected[place] = count
+    expected[-1] = pytest.approx(120.0226)
+    assert timing.counts() == expected
+    assert timing.fresh == [] and timing.counts() == expected, "counted once"
+    timing.fresh += [0.02, 0.5]
+    expected[BOUNDS.index(0.025)] += 1
+    expected[BOUNDS.index(0.5)] += 1
+    expected[-1] = pytest.approx(120.5426)
+    assert timing.counts() == expected
+
+
+def test_durations_are_counted_by_kind_and_before_they_are_too_many(field: Callable[[int], Field]) -> None:
+    it = field(1)
+    tcp, http = it.rounds.timing("tcp"), it.rounds.timing("http")
+    assert tcp is it.rounds.timing("tcp") and tcp is not http and it.rounds.timings == {"tcp": tcp, "http": http}
+    tcp.fresh += [0.01] * FRESH
+    http.fresh += [0.01] * (FRESH + 1)
+    it.loop.later(0, lambda: None)
+    it.loop.turn()
+    assert (len(tcp.fresh), len(http.fresh)) == (FRESH, 0)
