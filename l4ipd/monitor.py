@@ -160,9 +160,12 @@ class Monitor:
             self._probe_at(when)
 
     def probe_anew(self) -> None:
-        """Probe now. One in flight may have begun too early to know."""
+        """Probe now, and not at the next tick. One in flight may have begun too early to know."""
         self._abandon()
-        self._probe_at(self.rounds.loop.now)
+        if not self.in_flight and not self.stopped:
+            self._probe_at(self.rounds.loop.now)
+            self.rounds.loop.clear(self)
+            self.fire()
 
     def _probe_at(self, when: float) -> None:
         if not self.in_flight and not self.stopped:

@@ -66,8 +66,8 @@ class Refusals:
         if self.monitor.trouble:                    # who should decide?
             return "used" if self._ask(verdict, client, now) else "haste"
         self.open, self._client, self._when, self.charged = verdict, client, now, True
-        self.monitor.probe_anew()
         self.monitor.rounds.loop.set(self, now + MOMENT)
+        self.monitor.probe_anew()                   # it may be over at once
         return "used"
 
     def _ask(self, verdict: Verdict, client: str, now: float) -> bool:

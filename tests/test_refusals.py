@@ -57,6 +57,31 @@ def test_a_probe_is_due_at_once_and_confirms_it(site: Site) -> None:
     assert not words(one)
 
 
+def test_a_probe_that_is_over_at_once(site: Site) -> None:
+    """As on a loopback address, where who refuses does so within connect(2)."""
+    one, two = site.members
+    site.probes.now = BAD
+    one.refuse(REFUSED, "a")
+    assert not one.up and one.verdict == BAD, "without a turn of the loop"
+    site.probes.now = GOOD
+    two.refuse(REFUSED, "a")
+    assert two.up and words(two)
+    site.run(1.0)
+    assert two.up and site.rounds.flying == 0 and len(site.changes) == 1
+
+
+def test_a_probe_that_has_to_wait_for_a_place(site: Site) -> None:
+    one = site.members[0]
+    site.rounds.limit = 0
+    one.refuse(REFUSED, "a")
+    site.run(1.0)
+    assert not one.up and one.unproved and one.queued
+    site.rounds.limit = 10
+    site.probes.now = GOOD
+    site.rounds.relieve()
+    assert one.up and not one.queued and site.rounds.flying == 0
+
+
 @pytest.mark.parametrize("verdict", [BAD, LATE, Verdict("L7STS", "503 Service Unavailable")], ids=str)
 def test_any_failure_confirms_it_whatever_fall_says(site: Site, verdict: Verdict) -> None:
     one = site.members[0]
