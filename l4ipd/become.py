@@ -1,7 +1,8 @@
-"""Run a command as another user: ``python -I -S become.py USER COMMAND...``. Imports nothing of l4ip.
+"""Run a command as another user: ``python -I -S become.py USER PROCESSES COMMAND...``. Imports nothing of l4ip.
 
 A spawn cannot change the user, and the daemon must not even for a moment; so this little process does, and then
-becomes the command. If it cannot, it ends with status 125 and a line on standard error that begins with FAILURE.
+becomes the command. That user may then have no more than PROCESSES processes. If it cannot, it ends with status 125 and
+a line on standard error that begins with FAILURE.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ FAILURE = "l4ip cannot run it: "
 STATUS = 125
 
 
-def become(user: str, command: list[str]) -> None:
+def become(user: str, processes: int, command: list[str]) -> None:
     """Does not return. Raises OSError or KeyError (no such user)."""
     import _signal  # type: ignore[import-not-found]    # as signal, without the enums: a third of the time of it all
     import pwd
     entry = pwd.getpwnam(user)
     os.chdir("/")
+    limit(processes)
     os.initgroups(entry.pw_name, entry.pw_gid)
     os.setgid(entry.pw_gid)
     os.setuid(entry.pw_uid)
@@ -27,6 +29,16 @@ def become(user: str, command: list[str]) -> None:
     for number in (_signal.SIGPIPE, _signal.SIGXFSZ):       # Python ignores them, and the command would inherit that
         _signal.signal(number, _signal.SIG_DFL)
     execute(command)
+
+
+def limit(processes: int) -> None:
+    """Let the user have no more than ``processes``, where the system has such a limit."""
+    import resource
+    kind = getattr(resource, "RLIMIT_NPROC", None)
+    if kind is not None:
+        allowed = [each for each in resource.getrlimit(kind) if each != resource.RLIM_INFINITY]
+        most = min([processes, *allowed])
+        resource.setrlimit(kind, (most, most))
 
 
 def execute(command: list[str]) -> None:
@@ -45,9 +57,9 @@ def execute(command: list[str]) -> None:
 
 
 def main() -> None:
-    user, *command = sys.argv[1:]
+    user, processes, *command = sys.argv[1:]
     try:
-        become(user, command)
+        become(user, int(processes), command)
     except KeyError:
         reason = f"no such user: {user}"
     except OSError as error:

@@ -1,20 +1,23 @@
 """Child processes: spawn, feed, collect, time out, reap. Nothing else in the daemon creates one.
 
-A child is spawned (never forked: a spawn costs the loop 0.3 ms, a fork of a large Python 4 to 7), without a shell, in a
-process group of its own, with default signals (an ipmon that inherits SIGPIPE ignored never dies, FACTS.md 2e-15), with
-a small fixed environment and no descriptor but its three pipes. It is done when it is reaped and all that it wrote is
-read. When its time is up, its group is sent TERM, and KILL a second later.
+A child is spawned (never forked where that can be helped: a spawn costs the loop 0.3 ms, a fork of a large Python 4 to
+7), without a shell, in a session of its own, so that it has no terminal of ours to type into, with default signals (an
+ipmon that inherits SIGPIPE ignored never dies, FACTS.md 2e-15), with a small fixed environment and no descriptor but
+its three pipes. It is done when it is reaped and all that it wrote is read. When its time is up, its group is sent
+TERM, and KILL a second later.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from l4ipd import reaper
 from l4ipd.errno_words import OURS, words
 from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import READ, WRITE, Loop, Timed
@@ -22,6 +25,7 @@ from l4ipd.loop import READ, WRITE, Loop, Timed
 CHUNK = 65536
 DRAIN = 64                      # chunks taken after its end; a grandchild may go on writing for ever
 GRACE = 1.0                     # seconds between TERM and KILL
+SEALED = 4096                   # descriptors that may be open where nobody says which are
 SEARCH = "/sbin:/usr/sbin:/usr/local/sbin:/bin:/usr/bin:/usr/local/bin"
 DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT,
                    signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2]
@@ -45,6 +49,8 @@ class Exit:
 
 
 _alive: dict[int, Child] = {}
+_numbers = itertools.count(1)
+_reaper = reaper.Nobody()
 
 
 def environment() -> dict[str, str]:
@@ -77,14 +83,16 @@ class Child:
     then. Without it, at most ``limit`` bytes are collected for :class:`Exit`, and the same of standard error.
     ``errors(chunk)`` does the same for standard error. ``timeout`` is in seconds; None is for ever. With ``hold_stdin``
     the child's standard input stays open as long as we live, so that it can notice when we do not. A child that
-    ``outlives`` us is not ended by :func:`end_all`.
+    ``outlives`` us is not ended by :func:`end_all`. What a ``swept`` one leaves behind, even in a session of its own,
+    is ended if its time was up, and at our end, as far as :mod:`l4ipd.reaper` can.
     """
 
     def __init__(self, loop: Loop, argv: Sequence[str], *, stdin: bytes = b"", timeout: float | None,
                  done: Callable[[Exit], object], output: Callable[[bytes], bool] | None = None,
                  errors: Callable[[bytes], bool] | None = None, hold_stdin: bool = False, outlives: bool = False,
-                 limit: int = 1 << 20, env: Mapping[str, str] | None = None) -> None:
+                 swept: bool = False, limit: int = 1 << 20, env: Mapping[str, str] | None = None) -> None:
         self.loop, self.limit, self.hold_stdin, self.outlives = loop, limit, hold_stdin, outlives
+        self.number = next(_numbers) if swept else 0        # for what it leaves behind
         self.pid = 0
         self.timed_out = self._dying = False
         self._program = argv[0]
@@ -131,13 +139,13 @@ class Child:
                 self._pipes[name] = mine
                 theirs.append(other)
                 os.set_blocking(mine, False)
-            actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(theirs)]
             path = find_program(argv[0])
             if path is None:
                 code = errno.EACCES if "/" in argv[0] and os.path.exists(_encoded(argv[0])) else errno.ENOENT
                 raise OSError(code, os.strerror(code))
-            self.pid = os.posix_spawn(path, list(map(_encoded, argv)), dict(env), file_actions=actions, setpgroup=0,
-                                      setsigmask=(), setsigdef=DEFAULT_SIGNALS)
+            if self.number:
+                env = {**_reaper.mark(self.number), **env}
+            self.pid = _start(path, list(map(_encoded, argv)), env, theirs)
             _alive[self.pid] = self
         finally:
             for fd in theirs:
@@ -232,6 +240,10 @@ class Child:
         if self.timed_out:                          # whoever of its group has not heeded TERM
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
+        if self.number and self.timed_out:
+            _reaper.end(self.pid, self.number)
+        elif self.number:
+            _reaper.ended(self.pid)
         self._end(self._failure or Exit(os.waitstatus_to_exitcode(status), bytes(self._got["stdout"]),
                                         bytes(self._got["stderr"]), self.timed_out))
 
@@ -260,11 +272,35 @@ def end_all() -> None:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
         del _alive[pid]
+        if child.number:
+            _reaper.ended(pid)
+    _reaper.end_all()
+
+
+def adopt_orphans() -> None:
+    """Have what ``swept`` children leave behind. To be called where nobody forks us any more, before there are any."""
+    global _reaper
+    _reaper = reaper.adopt()
+
+
+def seal() -> None:
+    """Let children inherit nothing that whoever has started us left open: what Python opens, they never do."""
+    try:
+        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        numbers = list(range(SEALED))
+    for fd in numbers:
+        with contextlib.suppress(OSError):
+            if fd > 2:
+                os.set_inheritable(fd, False)
 
 
 def reap() -> None:
-    """Collect every child of ours that has ended, and only ours."""
-    for pid, child in list(_alive.items()):
+    """Collect every child that has ended: of ours, and of those that we have adopted."""
+    if _reaper.adopts:
+        _reap_all()
+        return
+    for pid, child in list(_alive.items()):         # only ours: there may be others in this process
         try:
             ended, status = os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:                   # somebody else reaped it: nothing to know any more
@@ -272,6 +308,38 @@ def reap() -> None:
         if ended:
             del _alive[pid]
             child.loop.errors.shield(f"the end of {child._program}", child._reaped, status)
+
+
+def _reap_all() -> None:
+    adopted = False
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            child = _alive.pop(pid, None)
+            if child is not None:
+                child.loop.errors.shield(f"the end of {child._program}", child._reaped, status)
+            adopted = adopted or child is None
+    if adopted:
+        _reaper.look()
+
+
+def _start(path: str, argv: list[bytes], env: Mapping[str, str], pipes: Sequence[int]) -> int:
+    actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(pipes)]
+    try:
+        return os.posix_spawn(path, argv, dict(env), file_actions=actions, setsid=True, setsigmask=(),
+                              setsigdef=DEFAULT_SIGNALS)
+    except NotImplementedError:                     # FreeBSD: no POSIX_SPAWN_SETSID
+        return _fork(path, argv, env, pipes)
+
+
+def _fork(path: str, argv: list[bytes], env: Mapping[str, str], pipes: Sequence[int]) -> int:
+    import subprocess  # not before a system needs it
+    process = subprocess.Popen(argv, executable=path, env=dict(env), start_new_session=True,
+                               stdin=pipes[0], stdout=pipes[1], stderr=pipes[2])
+    process.returncode = 0                          # to be reaped by us, and by nobody else
+    return process.pid
 
 
 def _encoded(word: str) -> bytes:

@@ -1,9 +1,9 @@
 """A command as a probe: exit status 0 passes, and the first line of what it said is in the verdict.
 
-No shell, no standard input, a process group of its own, and a user of its own: ``nobody`` when the daemon is root and
-``user`` says nothing else. At most ``limit`` commands run at a time; the others wait, and if one waits until its
-deadline, that is our trouble. What it has waited it gets back: it has its whole timeout from when it began. A command
-that is late is killed with its children; its verdict does not wait for that.
+No shell, no standard input, a session of its own, and a user of its own: ``nobody`` when the daemon is root and
+``user`` says nothing else, who may have so many processes and no more. At most ``limit`` commands run at a time; the
+others wait, and if one waits until its deadline, that is our trouble. What it has waited it gets back: it has its whole
+timeout from when it began. A command that is late is killed with its children; its verdict does not wait for that.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from l4ipd.verdict import Verdict, local
 
 SAFE_USER = "nobody"
 NO_WAIT = 0.02                                      # seconds: a command that began within them has not waited
+PROCESSES, PER_PLACE = 1000, 16                     # that a command's user may have, all that it has counted
 HEARD = 4096                                        # bytes of its output that are kept
 
 
@@ -75,8 +76,8 @@ class Command:
 
     def begin(self) -> None:
         self._waited = self._commands.loop.clock() - self._asked
-        self._child = Child(self._commands.loop, _argv(self._recipe), timeout=None, done=self._ended,
-                            output=self._hear, errors=self._hear_errors)
+        self._child = Child(self._commands.loop, _argv(self._recipe, self._commands.limit), timeout=None,
+                            done=self._ended, output=self._hear, errors=self._hear_errors, swept=True)
 
     def expire(self) -> float | None:
         if self._done is None:
@@ -166,11 +167,12 @@ def prepare_command(programs: Iterable[str], user: str | None) -> None:
         raise ValueError(f"user: {user}: only root can run a command as another user")
 
 
-def _argv(recipe: Recipe) -> list[str]:
+def _argv(recipe: Recipe, places: int) -> list[str]:
     user = recipe.method.user or SAFE_USER
     if os.geteuid() != 0 or user == "root":
         return list(recipe.command)
-    return [sys.executable, "-I", "-S", become.__file__, user, *recipe.command]
+    most = max(PROCESSES, places * PER_PLACE)
+    return [sys.executable, "-I", "-S", os.path.abspath(become.__file__), user, str(most), *recipe.command]
 
 
 def _signal_name(number: int) -> str:

@@ -3,7 +3,7 @@
 The daemon, its checks, its rules and the connections are real; IPFilter is the sandbox. When nobody touches the web
 servers for a while, the tour stops one and starts it again by itself.
 
-``python3 -m l4ipd.demo web1`` is one of the servers, ``python3 -m l4ipd.demo ask`` asks the cluster a few times.
+``python3 -I -m l4ipd.demo web1`` is one of the servers, ``python3 -I -m l4ipd.demo ask`` asks the cluster a few times.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 
+from l4ipd import isolated
 from l4ipd.child import Child, Exit
 from l4ipd.config import parse
 from l4ipd.daemon import Daemon, Event
@@ -84,13 +85,14 @@ class Tour:
             child.kill()
 
     def _start(self, name: str) -> None:
-        self.servers[name] = Child(self.loop, (sys.executable, "-m", "l4ipd.demo", "--until-eof", name), timeout=None,
+        self.servers[name] = Child(self.loop, isolated.words("l4ipd.demo", "--until-eof", name), timeout=None,
                                    done=lambda end: self._ended(name, end), hold_stdin=True)
 
     def _ended(self, name: str, end: Exit) -> None:
         del self.servers[name]
         if name != self.ours and not self.daemon.stopping:
-            log.info("demo: %s was stopped; start it again with: %s -m l4ipd.demo %s", name, sys.executable, name)
+            again = " ".join(isolated.words("l4ipd.demo", name))
+            log.info("demo: %s was stopped; start it again with: %s", name, again)
             self.loop.set(self.next, self.loop.now + 5 * QUIET)
 
     def _heard(self, event: Event) -> None:
@@ -106,13 +108,13 @@ class Tour:
         for line in (f"demo: three web servers behind http://{HOST}:{PORT}/ are up. From a second terminal,",
                      f"demo:   try: curl http://{HOST}:{PORT}/",
                      f"demo:   then stop a server ({pids})",
-                     f"demo:   and start it again: {sys.executable} -m l4ipd.demo web1",
+                     f"demo:   and start it again: {' '.join(isolated.words('l4ipd.demo', 'web1'))}",
                      f"demo: or just watch: in {QUIET:.0f} s one is stopped, and started again. ^C ends the demo"):
             log.info("%s", line)
 
     def _ask(self) -> None:
         if not self.daemon.stopping:
-            Child(self.loop, (sys.executable, "-m", "l4ipd.demo", "ask"), timeout=10,
+            Child(self.loop, isolated.words("l4ipd.demo", "ask"), timeout=10,
                   done=lambda end: log.info("demo: %s", end.stdout.decode().strip() or "no answer"))
 
     def _stop_one(self) -> None:
@@ -207,7 +209,7 @@ def ask(times: int = 6) -> str:
 
 
 def _main() -> None:
-    words = argparse.ArgumentParser(prog="python3 -m l4ipd.demo", description="a web server of the l4ipd demo")
+    words = argparse.ArgumentParser(prog="python3 -I -m l4ipd.demo", description="a web server of the l4ipd demo")
     words.add_argument("what", choices=[*SERVERS, "ask"], help="the server to be, or ask: ask the cluster")
     words.add_argument("--until-eof", action="store_true", help="end when standard input ends")
     options = words.parse_args()

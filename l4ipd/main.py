@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import Protocol
 
 from l4ipd import __version__, logs, pidfile, plan, status
-from l4ipd.child import Child, Exit, end_all
+from l4ipd.child import Child, Exit, adopt_orphans, end_all, seal
 from l4ipd.config_warnings import warnings
 from l4ipd.control import Unusable, is_served
 from l4ipd.daemon import Daemon
@@ -22,6 +22,7 @@ from l4ipd.desk import Desk
 from l4ipd.detach import Left, detach
 from l4ipd.estimate import Estimate, estimate
 from l4ipd.exposure import exposures
+from l4ipd.internal_errors import INTERNAL
 from l4ipd.ipfilter import REMEDIES, explain
 from l4ipd.kernel import Look, look
 from l4ipd.load import Refused, load, missing_tools
@@ -62,6 +63,7 @@ class Guide(Protocol):
 def main(argv: Sequence[str] | None = None, tour: Callable[[bool], int] | None = None) -> int:
     """Exit status 0: fine; 1: configuration or start-up error; 2: usage. ``tour(verbose)`` is what --demo does."""
     open_standard_streams()
+    seal()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)    # whoever sends one this early means the daemon that is to come
     options = parser().parse_args(argv)
     if options.demo and (options.check or options.pidfile or options.config != DEFAULT_CONFIG):
@@ -233,6 +235,7 @@ def run(options: argparse.Namespace, config: Config, room: Room, rehearsal: Rehe
     ``ready()`` is called when the control socket answers. Raises Refused if that never comes to be.
     """
     with ExitStack() as stack:
+        adopt_orphans()
         loop = Loop()
         stack.callback(loop.close)
         stack.callback(end_all)
@@ -297,6 +300,10 @@ class Start:
             self._ready()
         except Left as left:
             self._end(left)
+
+    def raised(self) -> None:
+        """That has, for another reason: nobody was told that we answer."""
+        self.failed(f"the start failed: {INTERNAL}")
 
     def failed(self, words: str) -> None:
         self._end(Refused(words))

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 
+from l4ipd import isolated
 from l4ipd.child import Child, Exit
 from l4ipd.loop import Loop
 from l4ipd.model import Config, Control
@@ -48,11 +49,9 @@ class Rehearsal:
     def start(self, loop: Loop, ready: Callable[[], object], failed: Callable[[str], object]) -> None:
         """Start the sandbox, and call ``ready()`` when it serves, or ``failed(words)`` when it never will."""
         self._ready, self._failed = ready, failed
-        here = os.path.dirname(os.path.dirname(CLIENT))
-        environment = {**os.environ, "PYTHONPATH": os.path.dirname(here), "LC_ALL": "C"}
-        self._child = Child(loop, (sys.executable, "-m", "l4ipd.sandbox", "-s", self.socket, "serve", "--until-eof"),
-                            timeout=None, done=self._ended, output=self._said, errors=_complained, hold_stdin=True,
-                            env=environment)
+        words = isolated.words("l4ipd.sandbox", "-s", self.socket, "serve", "--until-eof")
+        self._child = Child(loop, words, timeout=None, done=self._ended, output=self._said, errors=_complained,
+                            hold_stdin=True, env={**os.environ, "LC_ALL": "C"})
 
     def stop(self) -> None:
         """End the sandbox and clear its directory away."""

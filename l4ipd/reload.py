@@ -59,12 +59,12 @@ class Reloader:
         try:
             config = self.adapt(load(self.path, again=True))
             self._exposed = exposures(config, self.path)
+            reason = self.room.refuses(config) if self.room is not None else ""
         except Refused as refusal:
             return str(refusal).splitlines()
         except Exception:
             self.daemon.loop.errors.note("a reload of the configuration")
             return [f"{self.path}: {INTERNAL}"]
-        reason = self.room.refuses(config) if self.room is not None else ""
         return [f"{self.path}: {reason}"] if reason else config
 
     def _take(self, result: Config | list[str]) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from gateway import wait
 
-from l4ipd.child import Child, Exit
+from l4ipd.child import Child, Exit, find_program, seal
 from l4ipd.internal_errors import INTERNAL
 from l4ipd.loop import Loop
 
@@ -80,7 +81,7 @@ def test_a_timeout_ends_the_whole_group(loop: Loop, tmp_path: os.PathLike[str]) 
     assert end.status == -signal.SIGKILL
     with open(pids, encoding="ascii") as file:
         grandchild = int(file.read())
-    assert _is_gone(grandchild)
+    wait("it is gone", lambda: _is_gone(grandchild))
 
 
 def _is_gone(pid: int) -> bool:
@@ -112,6 +113,61 @@ def test_a_program_that_cannot_be_started(loop: Loop, program: str, words: str) 
     assert end.status is None
     assert words in end.error
     assert program in end.error
+
+
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_session_of_its_own(loop: Loop, monkeypatch: pytest.MonkeyPatch, forked: bool) -> None:
+    """Where posix_spawn(3) cannot do it, a fork does; then nothing that is open is inherited, sealed or not."""
+    seal()                                          # the test runner, too, may have been left something
+    if forked:
+        def without(*words: object, **more: object) -> int:
+            raise NotImplementedError
+        monkeypatch.setattr(os, "posix_spawn", without)
+    code = "import os; print(os.getsid(0) == os.getpgrp() == os.getpid(), sorted(map(int, os.listdir('/dev/fd'))))"
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, forked)
+    end = run(loop, *python(code), stdin=b"x" * (1 << 20))
+    assert end == Exit(0, b"True [0, 1, 2, 3]\n"), "3 is that of the listing"
+    assert run(loop, "sh", "-c", "echo out; echo err >&2; exit 3") == Exit(3, b"out\n", b"err\n")
+    assert run(loop, "cat", stdin=b"hello").stdout == b"hello"
+    assert run(loop, "/etc/passwd").error == "/etc/passwd: cannot be executed: Permission denied"
+    end = run(loop, "yes", output=lambda chunk: True)
+    assert end.status == -signal.SIGPIPE
+    end = run(loop, "sh", "-c", "trap '' TERM; sleep 600", timeout=0.05)
+    assert end.timed_out and end.status == -signal.SIGKILL
+    os.close(reader)
+    os.close(writer)
+
+
+def test_what_was_left_open_for_us_is_sealed() -> None:
+    reader, writer = os.pipe()
+    for fd in (reader, writer):
+        os.set_inheritable(fd, True)
+    seal()
+    assert not os.get_inheritable(reader) and not os.get_inheritable(writer)
+    assert all(os.get_inheritable(fd) for fd in range(3))
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("path", ["", ".", ":/bin", "/bin:", "bin:/usr/bin", "./:..:sbin", "/bin::/usr/bin", None])
+def test_only_absolute_directories_are_searched(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                path: str | None) -> None:
+    for directory in (tmp_path, tmp_path / "bin", tmp_path / "sbin"):
+        directory.mkdir(exist_ok=True)
+        for name in ("ipnat-of-an-enemy", "echo"):
+            (directory / name).write_text("#!/bin/sh\necho stolen\n")
+            (directory / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path / "bin")
+    (tmp_path / "bin" / "sbin").symlink_to(tmp_path / "sbin")
+    if path is None:
+        monkeypatch.delenv("PATH")
+    else:
+        monkeypatch.setenv("PATH", path)
+    assert find_program("ipnat-of-an-enemy") is None
+    assert run(loop, "ipnat-of-an-enemy").error == "ipnat-of-an-enemy: no such program"
+    assert run(loop, "echo", "mine").stdout == b"mine\n"
+    assert run(loop, "sh", "-c", "ipnat-of-an-enemy").status == 127, "nor is it by a child's own child"
 
 
 def test_no_descriptor_no_mask_no_ignored_signal_is_inherited(loop: Loop) -> None:

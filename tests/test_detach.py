@@ -113,7 +113,7 @@ def test_one_that_dies_at_its_start_has_not_started(service: Service, fault: str
 
 
 def test_a_sandbox_that_does_not_start(service: Service) -> None:
-    program = "from l4ipd import rehearsal; rehearsal.sys = type(sys)('sys'); rehearsal.sys.executable = '/bin/false'"
+    program = "from l4ipd import isolated; isolated.sys = type(sys)('sys'); isolated.sys.executable = '/bin/false'"
     for more in ((), ("-d",)):
         done = service.broken(f"sys.argv += {['--sandbox', *more]}; {program}")
         assert done.returncode == 1

@@ -18,7 +18,7 @@ LAYERS = {
         "logrules", "plan", "config", "config_check", "config_section", "config_warnings", "config_words", "yamltree",
         "table", "estimate", "page_style", "lines", "similar", "matching"},
     1: {"loop", "internal_errors", "events", "directories"},
-    2: {"ownership", "peers",
+    2: {"ownership", "reaper", "isolated", "peers",
         "child", "become"},
     3: {"listener", "targets", "reaction", "resetrules",
         "probe", "sockets", "stream", "tls", "udp", "ping", "command", "reconcile", "nat", "filters", "sources",

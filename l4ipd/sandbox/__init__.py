@@ -1,6 +1,6 @@
 """IPFilter for machines that have none: a user-space work-alike of the part of it that l4ip uses.
 
-One process (``python3 -m l4ipd.sandbox serve``) stands for the kernel: it holds the rules, the sessions and the log,
+One process (``python3 -I -m l4ipd.sandbox serve``) stands for the kernel: it holds the rules, the sessions and the log,
 listens on the addresses that clients connect to, and relays their connections to the members by the rules. The commands
 ``ipnat``, ``ipf``, ``ipfstat`` and ``ipmon`` are a thin client that hands its words to that process. What they print,
 and how they end, is what the real ones do; see the facts and the samples that the tests compare with.
@@ -22,4 +22,5 @@ def tool_words(socket_path: str) -> dict[str, tuple[str, ...]]:
 
 def serve_words(socket_path: str, *options: str) -> tuple[str, ...]:
     """The words to run the sandbox process with. It prints ``ready`` on standard output when it is."""
-    return (sys.executable, "-m", "l4ipd.sandbox", "-s", socket_path, *options, "serve")
+    isolated = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "isolated.py")
+    return (sys.executable, "-I", isolated, "l4ipd.sandbox", "-s", socket_path, *options, "serve")

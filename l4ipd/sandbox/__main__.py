@@ -1,4 +1,4 @@
-"""``python3 -m l4ipd.sandbox [-s SOCKET] serve`` or ``… TOOL ARGUMENTS``. SOCKET defaults to $L4IP_SANDBOX."""
+"""``python3 -I -m l4ipd.sandbox [-s SOCKET] serve`` or ``… TOOL ARGUMENTS``. SOCKET defaults to $L4IP_SANDBOX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python3 -m l4ipd.sandbox serve``: the process that stands for the kernel."""
+"""``python3 -I -m l4ipd.sandbox serve``: the process that stands for the kernel."""
 
 from __future__ import annotations
 
