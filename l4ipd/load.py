@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import grp
-import os
-import stat
 from dataclasses import replace
 
-from l4ipd import probe
+from l4ipd import probe, regular
 from l4ipd.child import find_program
 from l4ipd.config import ConfigError, locate, parse
 from l4ipd.model import Config
@@ -25,13 +23,16 @@ def load(path: str, again: bool = False) -> Config:
     Read ``again`` is only what is a file: anything else might keep its reader waiting for ever.
     """
     try:
-        with open(path, "rb", opener=_at_once if again else None) as file:
-            if again and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise Refused(f"{path}: is no regular file, and cannot be read again")
-            text = file.read(SIZE_LIMIT + 1)
+        if again:
+            text = regular.read(path, SIZE_LIMIT)
+        else:
+            with open(path, "rb") as file:
+                text = file.read(SIZE_LIMIT + 1)
         if len(text) > SIZE_LIMIT:
             raise Refused(f"{path}: is larger than {SIZE_LIMIT >> 20} MB")
         config = parse(text, path)
+    except regular.Irregular as error:
+        raise Refused(f"{path}: {error.strerror}, and cannot be read again") from None
     except OSError as error:
         raise Refused(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
     except ConfigError as error:
@@ -40,11 +41,6 @@ def load(path: str, again: bool = False) -> Config:
     if problems:
         raise Refused("\n".join(problems))
     return config
-
-
-def _at_once(path: str, flags: int) -> int:
-    """Open a file, but do not wait for whoever might write it."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def surroundings(config: Config) -> list[tuple[tuple[str | int, ...], str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from l4ipd import probe
 from l4ipd.config_warnings import warnings
@@ -12,10 +12,19 @@ from l4ipd.daemon import Daemon, Event
 from l4ipd.exposure import exposures
 from l4ipd.internal_errors import INTERNAL
 from l4ipd.load import Refused, load, missing_tools
+from l4ipd.loop import Timer
 from l4ipd.model import Config
 
+PATIENCE, STUCK = 30.0, 4                           # seconds for one reading, and readings that may never end
 Done = Callable[[bool, list[str]], object]          # whether it was reloaded, and what changed or what is wrong
 log = logging.getLogger("l4ipd")
+
+
+class Loaded(NamedTuple):
+    """A configuration that is good, and what others than root may change of it."""
+
+    config: Config
+    exposed: list[str]
 
 
 class Room(Protocol):
@@ -29,16 +38,20 @@ class Reloader:
     """SIGHUP and `l4ipctl reload`. The file is read by a thread, so that the loop goes on meanwhile.
 
     A bad configuration changes nothing. Requests that come while a file is being read are served together by one more
-    reading, since the file may have changed. ``adapt`` puts the sandbox's tools in, where that is used. The
-    configuration must fit into the ``room`` that is there for it, too. What was ``told`` of, a warning, is not told of
-    again.
+    reading, since the file may have changed. A reading that does not end, since a file lies on a server that does not
+    answer, is given up: its thread may wait, and what it finds in the end does not count.
+
+    ``adapt`` puts the sandbox's tools in, where that is used. The configuration must fit into the ``room`` that is
+    there for it, too. What was ``told`` of, a warning, is not told of again.
     """
 
     def __init__(self, daemon: Daemon, path: str, adapt: Callable[[Config], Config] = lambda config: config,
                  room: Room | None = None, told: Iterable[str] = ()) -> None:
         self.daemon, self.path, self.adapt, self.room = daemon, path, adapt, room
-        self._exposed: list[str] = []               # found with what is being read
         self._told = set(told)
+        self._reading = self._readings = 0          # the number of the reading under way, 0: none; and of the last one
+        self._stuck = 0                             # threads whose reading was given up
+        self._patience = Timer(self._give_up)
         self._asked: list[Done] = []
         self._served: list[Done] = []
 
@@ -49,28 +62,49 @@ class Reloader:
 
     def _read(self) -> None:
         self._served, self._asked = self._asked, []
+        if self._stuck >= STUCK:
+            self._take([f"{self.path}: {self._stuck} readings of it have not ended yet: see why the files that it "
+                        "names cannot be read"])
+            return
+        self._readings += 1
+        self._reading = number = self._readings
+        loop = self.daemon.loop
         try:
-            self.daemon.loop.aside(self._load, self._take)
+            loop.aside(self._load, lambda result: self._arrived(number, result))
+            loop.set(self._patience, loop.now + PATIENCE)
         except RuntimeError as error:               # no thread to be had
             self._take([f"{self.path}: cannot be read: {error}"])
 
-    def _load(self) -> Config | list[str]:
+    def _arrived(self, number: int, result: Loaded | list[str]) -> None:
+        if number != self._reading:
+            self._stuck -= 1                        # given up, long ago
+            return
+        self.daemon.loop.clear(self._patience)
+        self._take(result)
+
+    def _give_up(self) -> None:
+        self._stuck += 1
+        self._take([f"{self.path}: was not read within {PATIENCE:.0f} s: does a file that it names lie on a server "
+                    "that does not answer?"])
+
+    def _load(self) -> Loaded | list[str]:
         """In the thread: the configuration, or what is wrong."""
         try:
             config = self.adapt(load(self.path, again=True))
-            self._exposed = exposures(config, self.path)
+            exposed = exposures(config, self.path)
             reason = self.room.refuses(config) if self.room is not None else ""
         except Refused as refusal:
             return str(refusal).splitlines()
         except Exception:
             self.daemon.loop.errors.note("a reload of the configuration")
             return [f"{self.path}: {INTERNAL}"]
-        return [f"{self.path}: {reason}"] if reason else config
+        return [f"{self.path}: {reason}"] if reason else Loaded(config, exposed)
 
-    def _take(self, result: Config | list[str]) -> None:
+    def _take(self, result: Loaded | list[str]) -> None:
+        self._reading = 0
         good = not isinstance(result, list)
         try:
-            lines = self._refuse(result) if isinstance(result, list) else self._commit(result)
+            lines = self._refuse(result) if isinstance(result, list) else self._commit(*result)
         except Exception:
             self.daemon.loop.errors.note("a reload of the configuration, of which a part may be in force")
             good, lines = False, [f"{self.path}: {INTERNAL}; a part of it may be in force"]
@@ -87,14 +121,14 @@ class Reloader:
                                + lines[0], logging.ERROR))
         return lines
 
-    def _commit(self, config: Config) -> list[str]:
+    def _commit(self, config: Config, exposed: list[str]) -> list[str]:
         probe.use_prepared()
         if self.room is not None:
             self.daemon.rounds.limit = self.room.probes(config)
         before = self.daemon.config
         later = [key for key in ("pidfile", "log") if getattr(before, key) != getattr(config, key)]
         lines = [self.daemon.reload(config), *(f"{key}: the change takes effect at the next start" for key in later)]
-        doubts = [*warnings(config), *self._exposed]
+        doubts = [*warnings(config), *exposed]
         lines += [*missing_tools(config), *(words for words in doubts if words not in self._told)]
         self._told = set(doubts)
         for line in lines[1:]:

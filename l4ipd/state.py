@@ -15,18 +15,16 @@ ipf rules for sensing resets, since the configuration of the next run may not ha
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import math
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from l4ipd import directories
+from l4ipd import directories, regular
 from l4ipd.loop import Loop, Timer
 
 VERSION = 1
@@ -60,10 +58,7 @@ class Saved:
 def load(path: str, now: float | None = None) -> Saved:
     """Read the file; without one, or with one that is of no use, nothing is saved, and the log says why."""
     try:
-        with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError(errno.EINVAL, "is no regular file")
-            text = file.read(SIZE_LIMIT + 1)
+        text = regular.read(path, SIZE_LIMIT)
         return decode(text, time.time() if now is None else now, path)
     except FileNotFoundError:
         return Saved()

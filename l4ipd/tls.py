@@ -18,10 +18,12 @@ import re
 import ssl
 from dataclasses import dataclass
 
+from l4ipd import regular
 from l4ipd.checks import Tls
 from l4ipd.expects import printable, quoted
 from l4ipd.verdict import Verdict
 
+SIZE_LIMIT = 16 << 20                               # bytes of a file of CA certificates
 HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 RECORDS = (0x15, 0x16)                              # what a TLS server's first byte can be: alert, handshake
 CHANGE, HANDSHAKE, SEALED = 0x14, 0x16, 0x17        # kinds of record (RFC 8446, 5.1)
@@ -118,10 +120,12 @@ def _build(verify: str | None, named: bool) -> ssl.SSLContext:
     if not verify:
         _load_system(context)
         return context
-    try:
-        context.load_verify_locations(verify)
-    except ssl.SSLError as error:
+    try:                                            # what else is in it, between certificates, need not be ASCII
+        context.load_verify_locations(cadata=regular.read(verify, SIZE_LIMIT).decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError) as error:     # ValueError: it is empty
         raise TlsError(f"{verify}: is no file of CA certificates in PEM form") from error
+    except regular.Irregular as error:
+        raise TlsError(f"{verify}: {error.strerror}") from error
     except OSError as error:
         raise TlsError(f"{verify}: cannot be read: {(error.strerror or str(error)).lower()}") from error
     return context

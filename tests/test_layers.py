@@ -23,7 +23,7 @@ LAYERS = {
     3: {"listener", "targets", "reaction", "resetrules",
         "probe", "sockets", "stream", "tls", "udp", "ping", "command", "reconcile", "nat", "filters", "sources",
         "hearing", "resets", "kernel", "sessions", "control", "httpd", "state", "lateness",
-        "services", "routes", "sight", "unprobed"},
+        "services", "routes", "sight", "unprobed", "regular"},
     4: {"refusals",
         "monitor", "rounds", "news", "orphans", "daemon", "status", "trouble", "survey", "history", "metrics", "page",
         "web", "commands", "checking", "disabling", "notify", "desk"},

@@ -180,10 +180,14 @@ def test_a_ca_file_that_changes(authority: Authority, stranger: Authority, tmp_p
 
 
 @pytest.mark.parametrize(("content", "words"), [(None, "cannot be read: no such file"), (b"", "is no file of CA"),
-                                                (b"rubbish", "is no file of CA")])
+                                                (b"rubbish", "is no file of CA"),
+                                                (b"\xe9\0\xff" * 99, "is no file of CA"),
+                                                (b"a pipe", "is no regular file")])
 def test_bad_ca_files(tmp_path: Path, content: bytes | None, words: str) -> None:
     path = tmp_path / "ca.pem"
-    if content is not None:
+    if content == b"a pipe":
+        os.mkfifo(path)
+    elif content is not None:
         path.write_bytes(content)
     check = Check("https", verify=str(path))
     with pytest.raises(ValueError, match=f"^verify: {path}: {words}"):
@@ -191,6 +195,13 @@ def test_bad_ca_files(tmp_path: Path, content: bytes | None, words: str) -> None
     with Member(answers(OK)) as member:             # nobody has prepared it: not the member's fault
         verdict = probe(check, member.port)
         assert verdict.code == "LOCAL" and words in verdict.text
+
+
+def test_what_else_is_in_a_ca_file_does_not_matter(authority: Authority, stranger: Authority, tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    path.write_bytes(b"caf\xc3\xa9\n" + stranger.path.read_bytes() + b"\xe9 \0\n" * 99 + authority.path.read_bytes())
+    with Member(answers(OK), authority.server("x")) as member:
+        assert probe(Check("https", verify=str(path)), member.port) == ("L7OK", "200")
 
 
 def test_bad_names() -> None:
