@@ -82,6 +82,15 @@ def test_every_endpoint_on_the_port_goes_down(bench: Bench) -> None:
     assert refused(one, two) == [True, True] and bench.count.used == 1
 
 
+def test_an_ipmon_without_v_is_told_of_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    words = "ipmon runs without -v, so that refused connections cannot be told from those that were reset"
+    bench.add()
+    bench.begin().take(line() + line(flags="-AR 7 1 0"))
+    assert words not in caplog.text
+    bench.take(line(flags="-AR") * 3)
+    assert caplog.text.count(words) == 1
+
+
 def test_ipv6_in_any_spelling(bench: Bench) -> None:
     monitor = bench.add(address="2001:db8::1:0:0:7")
     bench.begin().take(line("2001:DB8:0:0:1::7", to="2001:db8::99"))
@@ -127,6 +136,12 @@ def test_a_member_on_this_very_machine_has_clients_with_our_address(bench: Bench
     monitor = bench.add(address=ours)
     bench.begin().take(line(ours, to=ours))
     assert refused(monitor) == [True]
+
+
+def test_what_makes_no_sense_is_counted(bench: Bench) -> None:
+    bench.add()
+    bench.begin().take(line().replace(b",8080 ", b",99999 ") + line())
+    assert (bench.count.seen, bench.count.used, bench.count.ignored) == (2, 1, {"unreadable": 1})
 
 
 def test_the_summary(bench: Bench) -> None:
