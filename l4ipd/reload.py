@@ -87,6 +87,12 @@ class Reloader:
         self._take([f"{self.path}: was not read within {PATIENCE:.0f} s: does a file that it names lie on a server "
                     "that does not answer?"])
 
+    def raised(self) -> None:
+        """To give a reading up has raised: who waits for it is served by another."""
+        if not self._reading:
+            self._asked, self._served = self._served + self._asked, []
+            self._read()
+
     def _load(self) -> Loaded | list[str]:
         """In the thread: the configuration, or what is wrong."""
         try:
