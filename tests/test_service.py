@@ -90,7 +90,10 @@ class Service:
         self.config, self.pidfile = directory / "l4ip.conf", directory / "l4ip.pid"
         self.program, self.script, self.settings = directory / "l4ipd", directory / "l4ip", directory / "rc.conf"
         self.diary = directory / "diary"
-        self.program.write_text(HEADS[head] + DAEMON)
+        self.program.write_text(HEADS.get(head, "") + DAEMON)
+        if head == "isolated":                      # as it is installed, but for what it runs in the end
+            shutil.copy(ROOT / "bin/l4ipd", self.program)
+            (directory / "l4ip-python").write_text(f"#!{sys.executable}\nimport sys\ndel sys.argv[0]\n" + DAEMON)
         self.program.chmod(0o755)
         self.script.write_text(SCRIPT.read_text().replace("/etc/rc.subr", str(ROOT / "tests/rc.subr")))
         self.config.write_text(f"pidfile: {self.pidfile}\n")
@@ -143,8 +146,8 @@ def alive(pid: int) -> bool:
     return done.stdout.strip() != "" and not done.stdout.startswith("Z")
 
 
-@pytest.mark.parametrize("service", [(shell, head) for shell in SHELLS for head in HEADS], indirect=True,
-                         ids=[f"{shell[0]}-{head}" for shell in SHELLS for head in HEADS])
+@pytest.mark.parametrize("service", [(shell, head) for shell in SHELLS for head in (*HEADS, "isolated")], indirect=True,
+                         ids=[f"{shell[0]}-{head}" for shell in SHELLS for head in (*HEADS, "isolated")])
 def test_life(service: Service) -> None:
     assert service("status") == (1, "l4ip is not running.\n", "")
     pid = service.start()
@@ -187,7 +190,10 @@ def test_a_configuration_that_is_not_there(service: Service) -> None:
     assert f"{service.config} is not readable." in complaint
 
 
+@pytest.mark.parametrize("service", [(SHELLS[0], "path"), (SHELLS[0], "isolated")], indirect=True,
+                         ids=["path", "isolated"])
 def test_a_pid_file_that_names_another_process(service: Service) -> None:
+    """Of the same interpreter."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
         service.pidfile.write_text(f"{other.pid}\n")
         assert service("status")[0] == 1
@@ -331,7 +337,8 @@ def test_is_executable() -> None:
     assert stat.S_IMODE(SCRIPT.stat().st_mode) & 0o111 == 0o111
 
 
-@pytest.mark.parametrize("file", ["rc.d/l4ip", "etc/notify-mail.sample", "etc/notify-carp.sample", ".ci/run"])
+@pytest.mark.parametrize("file", ["rc.d/l4ip", "bin/l4ipd", "bin/l4ipctl", "etc/notify-mail.sample",
+                                  "etc/notify-carp.sample", ".ci/run"])
 def test_shellcheck(file: str) -> None:
     shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if shellcheck is None:
