@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from l4ipd import ipfilter, matching, status
+from l4ipd import matching, status
 from l4ipd.checking import Checking
 from l4ipd.control import Answer, Refusal, Request, Session, end
 from l4ipd.daemon import Daemon, Event
@@ -68,7 +68,7 @@ class Commands:
             why = "" if state == "ok" else printable(self._why(line, wanted))
             yield {"rule": line, "state": state, "endpoint": owner.endpoint.name if owner else None,
                    "connections": seen.ours.get(line), "why": why}
-        foreign = clashes(seen, [rule for line in want if (rule := ipfilter.parse(line))])
+        foreign = clashes(seen, want)
         for line, rule, how in foreign:
             yield {"rule": printable(line), "state": "foreign", "endpoint": None, "connections": None,
                    "why": f"not ours, and {how}: it meets {rule.line()}"}
@@ -79,7 +79,8 @@ class Commands:
     def _why(self, line: str, wanted: bool) -> str:
         rules = self.daemon.rules
         if line in rules.held:
-            return f"ipnat does not {'load' if wanted else 'remove'} it: {rules.held[line].words}"
+            held = rules.held[line]
+            return held.words if held.paused else f"ipnat does not {'load' if wanted else 'remove'} it: {held.words}"
         if rules.problem or rules.complaint:
             return rules.problem or rules.complaint
         if not wanted and rules.removal(line) is None:

@@ -18,7 +18,7 @@ from l4ipd.events import Event as Event
 from l4ipd.loop import Loop
 from l4ipd.model import Config, Ipfilter, changes
 from l4ipd.monitor import Monitor
-from l4ipd.nat import Dialect, NatTable, find_dialect, is_unknown
+from l4ipd.nat import Dialect, NatTable, find_dialect, is_unknown, whose
 from l4ipd.news import News, Past
 from l4ipd.orphans import Orphans
 from l4ipd.probe import Prober
@@ -65,10 +65,10 @@ class Daemon:
         self.news = News(self.tell, members=self._members, tally=self.tally, kept=self._is_kept)
         loop.hook(self._turn)
         self._first_config = config
-        self.nat = NatTable(config.ipfilter, self.dialect, self._known)
+        self.nat = NatTable(config.ipfilter, self.dialect, self._known, self._want)
         self.orphans = Orphans(loop)
         self.rules = Reconciler(loop, self.nat.table, config.ipfilter.timeout, config.ipfilter.resync,
-                                removal=self._removal, listed=self._listed, repaired=self._repaired)
+                                removal=self._removal, listed=self._listed, repaired=self._repaired, whose=self._whose)
         self.sensing = Sensing(loop, lambda kind, text, level: self.tell(Event(kind, "", text, level)))
         self.rounds.refused = self.sensing.probe_refused
 
@@ -166,11 +166,11 @@ class Daemon:
         self._regroup()
         self._take_over(owner)
         if config.ipfilter != before.ipfilter and before.clusters:
-            if before.ipfilter.tag and before.ipfilter.tag != config.ipfilter.tag:
-                self._old_tags.add(before.ipfilter.tag)
+            if before.ipfilter.tag and not self.rules.belief.ever:
+                self._old_tags.add(before.ipfilter.tag)         # what bears it has not been seen yet
             if (config.ipfilter.ipnat, config.ipfilter.ipf) != (before.ipfilter.ipnat, before.ipfilter.ipf):
                 self.dialect = replace(self.dialect, sure=False)
-            self.nat = NatTable(config.ipfilter, self.dialect, self._known, self._old_tags)
+            self.nat = NatTable(config.ipfilter, self.dialect, self._known, self._want, self._old_tags)
             self._use_table()
         self.rounds.bunch(sum(1 / monitor.endpoint.checks[0].interval for monitor in self.monitors.values()))
         self.sensing.apply(config.resets, config.ipfilter, self.monitors.values(),
@@ -316,13 +316,23 @@ class Daemon:
         return not plan.serving([other.endpoint for other in others], up, (), keep=False)
 
     def _known(self, line: str) -> str | None:
+        """Our copy of a rule that is ours, or may be: whatever its tag says."""
         monitor = self.owner.get(line)
         if monitor is not None:
             return next(own for own in self.lines(monitor) if own == line)
-        return line if line in self.saved.rules else None
+        if self.rules.knows(line):
+            return line
+        return line if line in self.saved.rules and not self.rules.belief.ever else None
+
+    def _want(self) -> Iterable[str]:
+        return self.rules.want
+
+    def _whose(self, line: str) -> str:
+        return "" if line in self.owner else whose(line, self.config.ipfilter.tag)
 
     def _listed(self) -> None:
         """The kernel's table has been read."""
+        self._old_tags.clear()                      # what bore one is known by now
         mistaken = self.dialect.purge and is_unknown(self.rules.complaint)     # it lied, or is another one now
         if (mistaken or not self.dialect.sure) and not self._asking:
             self._ask()
@@ -330,7 +340,7 @@ class Daemon:
             self._adopted = True
             self._adopt()
             self.news.begin()
-        self.nat.listed(self.rules.have, self.rules.want)
+        self.nat.listed()
         self.orphans.keep_only(self.rules.have, self.owner)
 
     def _no_table(self) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from l4ipd import ipfilter, logrules
+from l4ipd.listing import Table
 from l4ipd.model import Ipfilter
-from l4ipd.reconcile import Table
 
 
 class FilterTable:
@@ -30,7 +30,8 @@ class FilterTable:
         kind = "-iR" if self.action == "log" else "-aihR"
         ipf, removing = (*self.settings.ipf, *family), (*self.settings.ipf, *family, "-r", "-f", "-")
         return Table("ipf", "ipfilter.ipf and ipfilter.ipfstat", (*self.settings.ipfstat, *family, kind),
-                     (*ipf, "-f", "-"), removing, removing, self._read, logrules.feed, bare=logrules.bare)
+                     (*ipf, "-f", "-"), removing, removing, self._read, logrules.feed, begin=self._begin,
+                     bare=logrules.bare)
 
     def speaks_as(self, other: FilterTable) -> bool:
         """Whether both run the same commands and take the same log rules for ours."""
@@ -40,6 +41,9 @@ class FilterTable:
     def listed(self) -> None:
         """A listing is complete."""
         self.hits, self._counted = self._counted, {}
+
+    def _begin(self) -> None:
+        self._counted = {}
 
     def _read(self, line: str) -> str | None:
         rule = logrules.parse(line)

@@ -80,10 +80,22 @@ def owned(tag: str | None, ours: str | None) -> bool:
     return tag == ours or bool(re.fullmatch(r"\.([2-9]|[1-9]\d)", tag[len(ours):]))
 
 
+def is_made_here(rule: Rdr) -> bool:
+    """Whether l4ipd makes rules of this form, whatever its configuration."""
+    options = [word for word in rule.options if not re.fullmatch(r"[\d/]+", word)]
+    return (not rule.source and rule.ports is not None and rule.ports[0] > 0 and rule.protocol in ("tcp", "udp")
+            and rule.vip.endswith(("/32", "/128")) and rule.target_port.isdigit() and rule.target_port != "0"
+            and not re.search(r"[,-]", rule.target) and options[:1] == ["round-robin"]
+            and {"round-robin", "age", "sticky"}.issuperset(options))
+
+
 # -- reading
 
-
-
+OCTET = r"(?:0|[1-9]\d?|1\d\d|2[0-4]\d|25[0-5])"
+QUAD = rf"{OCTET}(?:\.{OCTET}){{3}}"
+PLAIN = re.compile(rf"(?:\d+ )?rdr (\S+) ({QUAD}/32) port (\d{{1,5}}) -> ({QUAD})(?:/32)? port (\d{{1,5}}) (tcp|udp) "
+                   r"round-robin( sticky)?(?: tag ([^\s;#]+))?")
+ROUND_ROBIN, STICKY = ("round-robin",), ("round-robin", "sticky")
 Ports = Callable[[str], int | None]
 
 
@@ -102,6 +114,12 @@ def parse(line: str, port: Ports = number) -> Rdr | None:
 
     ``port`` turns the name or number of a port into a number.
     """
+    plain = PLAIN.fullmatch(line)
+    if plain is not None:                           # nearly all are, and there may be fifty thousand
+        interface, vip, vip_port, host, host_port, protocol, sticky, tag = plain.groups()
+        if (first := number(vip_port)) is not None and number(host_port) is not None:
+            return Rdr(interface, vip, (first, first), host, host_port, protocol, STICKY if sticky else ROUND_ROBIN,
+                       tag and tag[:TAG_LENGTH])
     words = line.partition("#")[0].replace(";", " ").split()
     if words and words[0].isdigit():
         words = words[1:]
@@ -201,7 +219,7 @@ def swallows(foreign: Rdr, ours: Rdr) -> str | None:
     if not (foreign.protocol == ours.protocol or foreign.protocol in SPOKEN_BY_ALL):
         return None
     if foreign.ports is not None and foreign.ports != (0, 0) and ours.ports is not None and not (
-            foreign.ports[0] <= ours.ports[0] <= foreign.ports[1]):
+            foreign.ports[0] <= ours.ports[1] and ours.ports[0] <= foreign.ports[1]):
         return None
     return "takes its turn among our members" if foreign.round_robin else "takes every connection for itself"
 
@@ -221,6 +239,11 @@ REMEDIES = (
     ("Permission denied", "only root may change rules: start l4ipd as root"),
     ("Operation not permitted", "only root may change rules: start l4ipd as root"),
 )
+
+
+def is_absent(said: str) -> bool:
+    """Whether a tool has complained that the rule to be removed is not there (FACTS.md 2b-2)."""
+    return "could not be found" in said or "No such process" in said
 
 
 def explain(status: int | None, stderr: str, timed_out: bool) -> str:

@@ -6,7 +6,7 @@ The reconciler has its own view of the table and its own pace. This is a look fr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from l4ipd import ipfilter
@@ -15,7 +15,7 @@ from l4ipd.internal_errors import InternalErrors
 from l4ipd.ipfilter import Rdr, explain
 from l4ipd.lines import Lines
 from l4ipd.loop import Loop
-from l4ipd.nat import NatTable
+from l4ipd.nat import Listed, NatTable, Sides
 
 PATIENCE = 5.0                                      # seconds: people are waiting
 
@@ -25,19 +25,24 @@ class Look:
     """A listing. ``problem`` says why there is none; what is here then is no truth."""
 
     ours: dict[str, int | None] = field(default_factory=dict)   # canonical line -> connections so far, if it says
-    foreign: list[tuple[str, Rdr]] = field(default_factory=list)    # as listed, and as read
+    foreign: list[tuple[str, Listed]] = field(default_factory=list)     # as listed, and as read
     problem: str = ""
 
 
 def look(loop: Loop, nat: NatTable, done: Callable[[Look], object]) -> None:
     """Read the table as it is now; ``done`` is called later, in any case."""
-    reader = _Reader(nat, loop.errors)
+    reader, iterator = _Reader(nat, loop.errors), nat.table.iterator
 
     def ended(end: Exit) -> None:
         if not reader.complete:
             words = end.error or ("its listing was cut short" if end.clean else
                                   explain(end.status, end.stderr.decode(errors="replace"), end.timed_out))
             reader.look.problem = f"ipnat -lhR: {words}"
+            if end.status is not None and end.status <= 0:
+                iterator.tear()
+        elif iterator.came_to_its_end(loop.now):    # it began in the middle, perhaps
+            look(loop, nat, done)
+            return
         done(reader.look)
 
     Child(loop, (*nat.settings.ipnat, "-lhR"), timeout=min(nat.settings.timeout, PATIENCE), done=ended,
@@ -63,28 +68,21 @@ class _Reader:
         if line == ipfilter.LISTING_END:
             self.complete = True
             return True
-        rule = ipfilter.parse(line)
-        if rule is not None:
-            self._sort(line, rule)
+        count = ipfilter.hits(line)
+        words = line if count is None else line.partition(" ")[2]
+        listed = self.nat.understand(words)
+        if listed is not None:
+            self._sort(listed, words, count)
         return False
 
-    def _sort(self, line: str, rule: Rdr) -> None:
-        count = ipfilter.hits(line)
-        if self._is_ours(rule):
-            self.look.ours[rule.line()] = count
+    def _sort(self, listed: Listed, words: str, count: int | None) -> None:
+        if self.nat.is_ours(listed):
+            self.look.ours[listed.line] = count
         else:
-            self.look.foreign.append((line if count is None else line.partition(" ")[2], rule))
-
-    def _is_ours(self, rule: Rdr) -> bool:
-        if self.nat.settings.tag is None:
-            return self.nat.known(rule.line()) is not None
-        return any(ipfilter.owned(rule.tag, tag) for tag in self.nat.tags)
+            self.look.foreign.append((words, listed))
 
 
-def clashes(look: Look, want: list[Rdr]) -> list[tuple[str, Rdr, str]]:
+def clashes(look: Look, want: Iterable[str]) -> list[tuple[str, Rdr, str]]:
     """The rules of others that get in the way of those we want: (as listed, one of ours, how)."""
-    by_vip: dict[str, dict[str, Rdr]] = {}
-    for rule in want:
-        by_vip.setdefault(rule.vip, {}).setdefault(ipfilter.side(rule.line()), rule)
-    return [(line, rule, how) for line, stranger in look.foreign for rule in by_vip.get(stranger.vip, {}).values()
-            if (how := ipfilter.swallows(stranger, rule))]
+    sides = Sides(want)
+    return [(line, ours, how) for line, listed in look.foreign for ours, how in sides.clashes(listed)]

@@ -14,6 +14,11 @@ class Lines:
         self._rest = b""
         self._skipping = False                      # inside a line that is too long
 
+    @property
+    def inside(self) -> bool:
+        """What has come so far does not end with a line's end."""
+        return bool(self._rest) or self._skipping
+
     def feed(self, chunk: bytes) -> list[bytes]:
         """The lines that are complete now."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")

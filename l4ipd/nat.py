@@ -6,13 +6,14 @@ import logging
 import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from l4ipd import ipfilter, services
 from l4ipd.child import Child, Exit
 from l4ipd.ipfilter import Rdr
+from l4ipd.listing import Iterator, Table
 from l4ipd.loop import Loop
 from l4ipd.model import Ipfilter
-from l4ipd.reconcile import Table
 
 log = logging.getLogger("l4ipd.rules")
 
@@ -50,27 +51,32 @@ def is_unknown(words: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
-    """A listed rdr rule with a tag that is not ours, or without one."""
+class Listed:
+    """An rdr rule that a listing had, as far as it is looked at again: of others there may be fifty thousand."""
 
     line: str                                       # canonical
+    tagged: bool                                    # with a tag of ours
+    vip: str
+    ports: tuple[int, int]                          # (0, 0): every port
 
 
 class NatTable:
-    """Reads listings.
+    """Reads listings. A line is parsed once, however often it is listed.
 
-    ``known(line)`` is the caller's copy of a canonical line that may be ours, or None: where there are no tags, that
-    makes it ours; and one copy of ten thousand lines is enough.
+    A rule with the tag of the settings is ours. So is one that ``known(line)`` knows: it gives the caller's copy of a
+    canonical line (one copy of ten thousand lines is enough), or None. ``want`` are the rules that may be met.
+    ``old_tags`` are ours, too, as long as they are in there.
     """
 
     def __init__(self, settings: Ipfilter, dialect: Dialect, known: Callable[[str], str | None],
-                 old_tags: Collection[str] = ()) -> None:
-        self.settings, self.known = settings, known
-        self.tags = {tag for tag in (settings.tag, *old_tags) if tag}
+                 want: Callable[[], Iterable[str]] = tuple, old_tags: Collection[str] = ()) -> None:
+        self.settings, self.known, self.want, self.old_tags = settings, known, want, old_tags
+        self.iterator = Iterator()
         self._dialect = dialect
-        self._seen: dict[str, str | Foreign | None] = {}        # lines of listings; canonical, or None: no rdr
-        self._count = 0                                         # of the lines of this listing
-        self._strangers: dict[str, None] = {}                   # those of them that are rdr rules, and not ours
+        self._seen: dict[str, Listed | None] = {}   # lines of listings; None: no rdr rule
+        self._count = 0                             # of the lines of this listing
+        self._met: dict[str, Listed] = {}           # those of them that are not ours, on addresses of ours
+        self._ours = Sides(())
         self._warned: set[tuple[str, str]] = set()
 
     def speak(self, dialect: Dialect) -> None:
@@ -84,51 +90,105 @@ class NatTable:
         purging = ("-p",) if dialect.purge else ()
         return Table("ipnat", "ipfilter.ipnat", (*ipnat, "-l"), (*ipnat, "-f", "-"), (*ipnat, "-r", "-f", "-"),
                      (*ipnat, "-r", *purging, "-f", "-"), self._read, _plain if dialect.modern else _without_family,
-                     ipfilter.LISTING_END)
+                     begin=self._begin, end=ipfilter.LISTING_END, other=_double,
+                     mark=f"the tag {self.settings.tag}" if self.settings.tag else "", iterator=self.iterator)
+
+    # -- what a line says
+
+    def understand(self, line: str) -> Listed | None:
+        """A listed rule, without a count of hits before it."""
+        if line in self._seen:
+            return self._seen[line]
+        rule = ipfilter.parse(line, services.port)
+        if rule is None:
+            listed = None
+        else:
+            canonical = rule.line()
+            listed = Listed(self.known(canonical) or canonical, ipfilter.owned(rule.tag, self.settings.tag), rule.vip,
+                            rule.ports or (0, 0))
+        self._seen[line] = listed
+        return listed
+
+    def is_ours(self, listed: Listed) -> bool:
+        return listed.tagged or self.known(listed.line) is not None or (
+            bool(self.old_tags) and any(ipfilter.owned(_tag(listed.line), tag) for tag in self.old_tags))
+
+    def _begin(self) -> None:
+        """A listing is about to be read."""
+        if len(self._seen) > 2 * self._count + 100:     # most of it is gone
+            self._seen = {}
+        self._count, self._met = 0, {}
+        self._ours = self._ours.of(self.want())
 
     def _read(self, line: str) -> str | None:
         self._count += 1
-        if line not in self._seen:
-            self._seen[line] = self._understand(line)
-        read = self._seen[line]
-        if isinstance(read, str) and (self.settings.tag is not None or self.known(read) is not None):
-            return read
-        if read is not None:
-            self._strangers[line] = None            # no list: listings that are cut short may come for hours
+        listed = self.understand(line)
+        if listed is None:
+            return None
+        if self.is_ours(listed):
+            return listed.line
+        if self._ours.near(listed.vip, listed.ports):
+            self._met[line] = listed
         return None
 
-    def _understand(self, line: str) -> str | Foreign | None:
-        rule = ipfilter.parse(line, services.port)
-        if rule is None:
-            return None
-        canonical = rule.line()
-        if self.settings.tag is not None and not any(ipfilter.owned(rule.tag, ours) for ours in self.tags):
-            return Foreign(canonical)
-        return self.known(canonical) or canonical
+    # -- who is in the way
 
-    def listed(self, ours: Iterable[str], want: Iterable[str]) -> None:
+    def listed(self) -> None:
         """A listing is complete: warn about rules of others that get in the way of those we want, once each."""
-        mine = set(ours)
-        foreign = [(line, rule) for line in self._strangers
-                   if (rule := ipfilter.parse(line, services.port)) is not None and rule.line() not in mine]
-        if len(self._seen) > 2 * self._count + 100:             # most of it is gone
-            self._seen = {}
-        self._count, self._strangers = 0, {}
-        if not foreign:
-            self._warned.clear()
-            return
-        by_vip: dict[str, dict[str, Rdr]] = {}
-        for wanted in want:
-            rule = ipfilter.parse(wanted)
-            if rule is not None:
-                by_vip.setdefault(rule.vip, {}).setdefault(ipfilter.side(wanted), rule)
-        clashes = {(line, rule.line()): how for line, stranger in foreign
-                   for rule in by_vip.get(stranger.vip, {}).values() if (how := ipfilter.swallows(stranger, rule))}
-        for (line, hurt), how in clashes.items():
-            if (line, ipfilter.side(hurt)) not in self._warned:
-                log.warning("a rule that is not ours %s: remove it, or give its port up: %s: it meets ours: %s",
-                            how, line, hurt)
-        self._warned = {(line, ipfilter.side(hurt)) for line, hurt in clashes}
+        warned: set[tuple[str, str]] = set()
+        for line, listed in self._met.items():
+            for ours, how in self._ours.clashes(listed):
+                key = line, ipfilter.side(ours.line())
+                if key not in self._warned:
+                    log.warning("a rule that is not ours %s: remove it, or give its port up: %s: it meets ours: %s",
+                                how, line, ours.line())
+                warned.add(key)
+        self._warned = warned
+
+
+class Sides:
+    """What rules match on, by address and port, one rule of each: whom a rule of somebody else meets."""
+
+    def __init__(self, want: Iterable[str]) -> None:
+        self.want = want
+        self._single: dict[str, dict[int, list[Rdr]]] = {}      # by address, and by port
+        self._ranges: dict[str, list[Rdr]] = {}                 # those with a range of ports, by address
+        for line in {ipfilter.side(line): line for line in want}.values():
+            rule = _wanted(line)
+            if rule is None or rule.ports is None:
+                continue
+            if rule.ports[0] == rule.ports[1]:
+                self._single.setdefault(rule.vip, {}).setdefault(rule.ports[0], []).append(rule)
+            else:
+                self._ranges.setdefault(rule.vip, []).append(rule)
+
+    def of(self, want: Iterable[str]) -> Sides:
+        """The same, for these lines: it is made anew if they are others."""
+        return self if want is self.want else Sides(want)
+
+    def near(self, vip: str, ports: tuple[int, int]) -> list[Rdr]:
+        """Those that may be met by a rule on this address and these ports."""
+        ranges, single = self._ranges.get(vip, []), self._single.get(vip)
+        if single is None:
+            return ranges
+        first, last = ports
+        if first == last != 0:
+            return [*single.get(first, ()), *ranges] if ranges else single.get(first, ranges)
+        return [*(rule for rules in single.values() for rule in rules), *ranges]
+
+    def clashes(self, listed: Listed) -> list[tuple[Rdr, str]]:
+        """Those that a rule which is not ours gets in the way of, and how."""
+        near = self.near(listed.vip, listed.ports)
+        rule = ipfilter.parse(listed.line) if near else None
+        return [(ours, how) for ours in near if (how := ipfilter.swallows(rule, ours))] if rule is not None else []
+
+
+def whose(line: str, tag: str | None) -> str:
+    """Whose a rule may be that is ours by its tag, but that no endpoint makes."""
+    rule = ipfilter.parse(line)
+    if rule is not None and not ipfilter.is_made_here(rule):
+        return f"l4ipd makes no such rule: whoever has loaded it should use another tag than {tag}"
+    return "it is of an earlier configuration" + (f", or of another l4ipd with the tag {tag}" if tag else "")
 
 
 def _plain(line: str) -> str:
@@ -138,3 +198,20 @@ def _plain(line: str) -> str:
 def _without_family(line: str) -> str:
     """IPFilter 4.1 tells the family from the address."""
     return line.replace(" inet6 ", " ", 1)
+
+
+def _double(line: str) -> str:
+    """``ext0,ext0`` is another rule than ``ext0``, and is listed like it (FACTS.md 2b-1)."""
+    words = line.split(" ")
+    return " ".join([words[0], f"{words[1]},{words[1]}", *words[2:]]) if "," not in words[1] else line
+
+
+def _tag(line: str) -> str | None:
+    """The tag in a canonical line."""
+    rest = line.rpartition(" tag ")[2]
+    return rest.partition(" ")[0] if rest != line else None
+
+
+@lru_cache(maxsize=8192)
+def _wanted(line: str) -> Rdr | None:
+    return ipfilter.parse(line)

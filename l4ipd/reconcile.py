@@ -2,70 +2,49 @@
 
 ::
 
-             touch / audit / retry                nothing to do
-   IDLE  ------------------------------> DECIDE -----------------> IDLE
-    ^                                     |  | stale: list
-    | failed: stale, and                  |  | removals that hurt nobody, then additions,
-    | wait 0.2 s * 2^n, at most 30 s      |  | then other removals; at last read back once
-    +------------------------------- RUNNING (exactly one child)
-                                          | clean exit: have := listing | have + added | have - removed
-                                          +--> DECIDE
+             touch / audit / a wait is over                nothing to do
+   IDLE  --------------------------------------> DECIDE -----------------> IDLE
+    ^                                             |  | stale: list
+    |                                             |  | removals that hurt nobody, then additions,
+    |                                             |  | then other removals; at last read back once
+    +---------------------------------------- RUNNING (exactly one child)
+                                                  | a listing that is believed: have := listing, and judge what was
+                                                  |     tried since the last one; what failed waits (backoff, held)
+                                                  | a change: clean, have := have + added | have - removed
+                                                  |           else stale
+                                                  +--> DECIDE
 
-Rules for whoever changes this file. Wish and belief are whole sets of canonical lines. Only a finished child assigns
-``have``. A clean exit (status 0, nothing on standard error) is believed until the table is read back; anything else
+Rules for whoever changes this file. Wish and belief are whole sets of canonical lines. Only a finished child changes
+the belief. A clean exit (status 0, nothing on standard error) is believed until the table is read back; anything else
 makes the belief stale: list again, and send what is still missing. That also heals the rule that ipnat loses after a
-failed one (FACTS.md 2b-6). After three failures in a row the batches shrink to one line: a line that is rejected then
-blocks only itself, is named, and is tried again later.
+failed one (FACTS.md 2b-6). What has succeeded and what has not, only the table says, never the exit of a tool.
+
+When a tool works again, the table is right within five seconds: no wait is longer than three, anything that succeeds
+ends the waits of the rest, and a run that hangs is not waited for once its tool answers (:mod:`l4ipd.runner`).
 """
 
 from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from l4ipd.child import Child, Exit
-from l4ipd.internal_errors import InternalErrors
+from l4ipd.backoff import Backoff
+from l4ipd.belief import Belief
+from l4ipd.child import Exit
+from l4ipd.held import Attempt, Held, HeldLines
 from l4ipd.ipfilter import explain, side
-from l4ipd.lines import Lines
+from l4ipd.listing import IN_USE, Listing, Table
 from l4ipd.loop import Loop, Timer
 from l4ipd.model import Words
+from l4ipd.rivals import LOST, OFTEN, WITHIN, Rivals
+from l4ipd.runner import Question, Runner, Spawn
 
-FIRST_WAIT, LONGEST_WAIT, HURRIED_WAIT = 0.2, 30.0, 1.0      # seconds between two tries
-PATIENCE = 3                                        # failures in a row until lines are sent one by one
-BATCH = 400                                         # most lines of one run: they fit into a pipe, so that a kill -9
-                                                    # can not leave ipnat with half a line
+AGAIN = 1.0                                         # seconds until a rule that is in use is tried again
+LIE = "it reported success, but the kernel's table says otherwise"
 log = logging.getLogger("l4ipd.rules")
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table of the kernel, and the commands that list and change it."""
-
-    name: str                                       # the tool, for messages
-    key: str                                        # where the configuration names the tool
-    listing: Words
-    adding: Words
-    removing: Words
-    purging: Words                                  # removes the rules' sessions too; the same as removing if it cannot
-    read: Callable[[str], str | None]               # a listed line -> its canonical line if the rule is ours
-    feed: Callable[[str], str]                      # a canonical line -> the words for this version
-    end: str | None = None                          # the line that ends a listing; None: its end does
-    bare: Callable[[str], str] = str                # a listed line -> the words that remove its rule
-
-    def reads_as(self, other: Table) -> bool:
-        """Whether a listing that was read for the other holds for this one, too."""
-        return (self.listing, self.read, self.end, self.bare) == (other.listing, other.read, other.end, other.bare)
-
-
-@dataclass
-class Held:
-    """A line that the tool does not take, or does not let go."""
-
-    words: str
-    delay: float
-    until: float
 
 
 class Reconciler:
@@ -73,37 +52,32 @@ class Reconciler:
 
     ``removal(line)`` says how a rule that is no longer wanted is to go: "purge", "drain", or None for not yet.
     ``listed()`` is called whenever the table has been read, before anything is decided from it; ``repaired(lines)``
-    when rules turn out to have been removed by somebody else.
+    when rules turn out to have been removed by somebody else. ``whose(line)`` tells of a rule of ours that we have not
+    loaded whose it may be (:class:`l4ipd.rivals.Rivals`).
     """
 
     def __init__(self, loop: Loop, table: Table, timeout: float, resync: float, *,
                  removal: Callable[[str], str | None], listed: Callable[[], object] = lambda: None,
-                 repaired: Callable[[list[str]], object] = lambda lines: None) -> None:
+                 repaired: Callable[[list[str]], object] = lambda lines: None,
+                 whose: Callable[[str], str] = lambda line: "", spawn: Spawn | None = None) -> None:
         self.loop, self.table, self.timeout, self.resync = loop, table, timeout, resync
         self.removal, self.listed, self.repaired = removal, listed, repaired
         self.want: dict[str, None] = {}             # in the order in which to load them
-        self.have: dict[str, str] = {}              # canonical line -> the words in which the kernel lists it
-        self.held: dict[str, Held] = {}
+        self.belief = Belief()
+        self.rivals = Rivals(whose)
         self.problem = ""                           # why the table cannot be read at present
         self.complaint = ""                         # what the last failed change said, until all is as wanted
-        self._complaints: set[str] = set()          # what was logged meanwhile
-        self.stale = True                           # have is not to be trusted
-        self.proven = False                         # have was read from the kernel after the last change
         self.pause = False                          # start nothing
         self.look_only = False                      # read the table, change nothing
-        self.runs = self.failed_runs = self.repairs = 0
+        self.failed_runs = self.repairs = 0
+        self._held = HeldLines(self._name)
+        self._listings, self._changes = Backoff(loop, self.touch), Backoff(loop, self.touch)
+        self._runner = Runner(loop, spawn, lambda: self.table.iterator.tear())
+        self._attempts: dict[str, Attempt] = {}     # since the table was read last
+        self._said: set[str] = set()                # what was logged since all was as wanted
         self._dirty = True
-        self._failures = 0
-        self._failed_at = 0.0
-        self._batch = BATCH
-        self._child: Child | None = None
-        self._touched: set[str] = set()             # what we added or removed since the last listing
-        self._suspects: dict[str, str] = {}         # lines of a failed run of one, and what was said
-        self._ever_listed = False
-        self._retry = Timer(lambda: None)           # ending the sleep is enough
-        self._retry_at = 0.0
-        self._audit = Timer(self.reread)
-        self._release = Timer(self.touch)
+        self._rests = False                         # all that can be done at present is done
+        self._wake, self._audit = Timer(self.touch), Timer(self.reread)
         loop.hook(self.decide)
 
     # -- from outside
@@ -113,219 +87,324 @@ class Reconciler:
         self._dirty = True
 
     def hurry(self) -> None:
-        """The wish is another now: after a failure it is tried again within a second, however long the wait had become.
-        """
+        """The wish is another now: after a failure it is tried again at once, however long the wait had become."""
         self.touch()
-        if self._retry.is_set:
-            soon = max(self.loop.now, self._failed_at + HURRIED_WAIT)
-            self._retry_at = min(soon, self._retry_at)
-            self.loop.set(self._retry, self._retry_at)
+        self._listings.news()
+        self._changes.news()
 
     def reread(self) -> None:
         """Read the table at the next occasion, whatever we believe."""
-        self.proven = False
+        self.belief.proven = False
         self.touch()
+
+    def knows(self, line: str) -> bool:
+        """Whether a rule is ours because we have loaded or adopted it, and it may be there still."""
+        return line in self.belief.have or line in self._attempts
+
+    @property
+    def have(self) -> Mapping[str, str]:
+        """What is in the table, as far as we know: canonical lines, and the words in which they are listed."""
+        return self.belief.have
+
+    @property
+    def stale(self) -> bool:
+        """``have`` is not to be trusted."""
+        return self.belief.stale
+
+    @property
+    def held(self) -> Mapping[str, Held]:
+        """Lines that the tool does not take at present, or does not let go."""
+        return self._held.lines
+
+    @property
+    def contested(self) -> bool:
+        """Somebody else changes what is ours, again and again."""
+        return self.rivals.contested(self.loop.now)
 
     @property
     def settled(self) -> bool:
         """The table was read after the last change, and is as wanted, but for what is held."""
-        return self._ever_listed and self.proven and not self.stale and not self._dirty and self._child is None
+        return self._rests and not self._dirty and not self._runner.busy
 
     @property
     def busy(self) -> bool:
-        return self._child is not None
+        return self._runner.busy
+
+    @property
+    def runs(self) -> int:
+        """How many runs of the tools there were."""
+        return self._runner.runs
 
     def use(self, table: Table, timeout: float, resync: float) -> None:
-        """Work with other commands from now on: the table has to be read again."""
+        """Work with other commands from now on: the table has to be read again, and may be another one."""
         if (table, timeout, resync) != (self.table, self.timeout, self.resync):
-            if not table.reads_as(self.table):
-                self.stale = True
+            if (table.listing, table.adding) != (self.table.listing, self.table.adding):
+                self.belief.forget_table()
+            elif not table.reads_as(self.table):
+                self.belief.stale = True
             self.table, self.timeout, self.resync = table, timeout, resync
-            self.loop.clear(self._retry)
-            self.held.clear()
+            self._listings.succeeded()
+            self._changes.succeeded()
+            self._held.clear()
+            self._runner.forget()
         self.touch()
 
     # -- deciding
 
     def decide(self) -> None:
         """The hook of the loop: start the next child if there is one to start."""
-        if not self._dirty or self.pause or self._child is not None or self._retry.is_set:
+        if not self._dirty or self.pause or self._runner.busy:
             return
-        self._dirty = False
+        self._dirty = self._rests = False
         if not self.loop.errors.shield(f"the rules of {self.table.name} are looked at again", self._decide):
             self._start_over()
 
     def _decide(self) -> None:
-        if self.stale:
-            self._list()
+        if self.belief.stale:
+            if not self._listings.waiting:
+                self._list()
             return
         if self.look_only:
             return
         command, lines = self._next()
         if lines:
-            self._change(command, lines[:self._batch])
-        elif not self.proven:
+            if not self._changes.waiting:
+                self._change(command, lines)
+        elif self.belief.proven:
+            self._rest()
+        elif self.table.iterator.quiet_until > self.loop.now:
+            self._sleep()
+        elif not self._listings.waiting:
             self._list()
-        else:
-            self._at_rest()
 
     def _next(self) -> tuple[str, list[str]]:
-        """The most urgent batch: (add | drain | purge, lines).
+        """The most urgent batch: (add | drain | purge | copy, lines).
 
         Clients of a dead member hurt most, so its rules go first, unless they are the last of their service and others
         are about to come: add before remove.
         """
-        missing = [line for line in self.want if line not in self.have and not self._is_held(line)]
+        now, have = self.loop.now, self.belief.have
+        missing = [line for line in self.want if line not in have and not self._held.waits(line, now)]
         going: dict[str, list[str]] = {"purge": [], "drain": []}
-        for line in self.have:
-            if line not in self.want and not self._is_held(line):
+        for line in have:
+            if line not in self.want and not self._held.waits(line, now) and not self.rivals.spared(line, now):
                 way = self.removal(line)
                 if way is not None:
                     going[way].append(line)
-        waiting = {side(line) for line in missing}
-        urgent = [line for line in going["purge"] if side(line) not in waiting]
-        if urgent:
-            return "purge", urgent
-        if missing:
-            return "add", missing
-        return ("purge", going["purge"]) if going["purge"] else ("drain", going["drain"])
+        waiting = {side(line) for line in missing} if going["purge"] else set()
+        for command, lines in (("purge", [line for line in going["purge"] if side(line) not in waiting]),
+                               ("add", missing), ("purge", going["purge"]), ("drain", going["drain"]),
+                               ("copy", [line for line in self.belief.copies if not self._held.waits(line, now)])):
+            if lines:
+                return command, self._held.choose(lines, now)
+        return "", []
 
-    def _is_held(self, line: str) -> bool:
-        return line in self.held and self.held[line].until > self.loop.now
-
-    def _at_rest(self) -> None:
-        if not self.held:
-            self._failures = 0
-            self._batch = BATCH
+    def _rest(self) -> None:
+        self._rests = True
+        if not self._held.lines:
+            self._held.clear()
+            self._changes.succeeded()
             self.complaint = ""
-            self._complaints.clear()
-        else:
-            self.loop.set(self._release, min(held.until for held in self.held.values()))
+            self._said.clear()
+        self._sleep()
         self.loop.set(self._audit, self.loop.now + self.resync)
+
+    def _sleep(self) -> None:
+        """Until something that waits for its time is due."""
+        now = self.loop.now
+        times = self._held.next(now), self.table.iterator.quiet_until, self.rivals.due
+        due = min((time for time in times if time > now), default=float("inf"))
+        if due < float("inf"):
+            self.loop.set(self._wake, due)
 
     # -- changing
 
     def _change(self, command: str, lines: list[str]) -> None:
-        words = {"add": self.table.adding, "drain": self.table.removing, "purge": self.table.purging}[command]
-        text = [self.table.feed(line) if command == "add" else self.have[line] for line in lines]
+        words = {"add": self.table.adding, "purge": self.table.purging}.get(command, self.table.removing)
+        text = [self._text(command, line) for line in lines]
         log.debug("%s: %s: %s", self.table.name, command, "; ".join(text))
-        self._start(words, lambda end: self._changed(command, lines, end), "\n".join(text) + "\n")
-
-    def _changed(self, command: str, lines: list[str], end: Exit) -> None:
-        self.proven = False
-        if not end.clean:
-            self.stale = True
-            self._suspects = dict.fromkeys(lines, self._words(end)) if len(lines) == 1 else {}
-            self._failed()
-            if len(lines) == 1 and self._failures >= PATIENCE:
-                self.loop.clear(self._retry)        # it will be held: the others need not wait
-            if self._failures > 1:                  # one failure may be a rule that was there, or not there, already
-                self._complain(self._words(end))
-            return
         for line in lines:
-            if command == "add":
-                self.have[line] = self.table.feed(line)
+            self._attempts[line] = Attempt(command, "", len(lines) == 1, len(self.belief.copies.get(line, ())))
+        self._run("change", words, lambda end, broken_off: self._changed(command, lines, end, broken_off),
+                  ("\n".join(text) + "\n").encode())
+
+    def _text(self, command: str, line: str) -> str:
+        """What to feed. A listed form may stand for two rules: if it does not remove its own, its double is tried."""
+        if command == "add":
+            return self.table.feed(line)
+        held = self._held.lines.get(line)
+        words = self.belief.copies[line][0] if command == "copy" else self.belief.have[line]
+        doubled = held is not None and held.doubled
+        return self.table.other(words) if doubled != (command == "copy") else words
+
+    def _changed(self, command: str, lines: list[str], end: Exit, broken_off: bool) -> None:
+        self.belief.proven = False
+        stuck = self._in_use(lines, end)
+        if end.clean or stuck:
+            for line in lines:
+                if line not in stuck:
+                    self._done(command, line)
+            if stuck:
+                self._changes.succeeded()           # the tool works
+            elif self._changes.failures:
+                self.belief.stale = True            # what it says has to be confirmed
             else:
-                del self.have[line]
-        self._touched.update(lines)
-        self._batch = min(BATCH, self._batch * 2)
+                self._held.grow()
+            return
+        self.failed_runs += 1
+        words = self._words(end)
+        for line in lines:
+            self._attempts[line] = replace(self._attempts[line], words=words, broken_off=broken_off)
+        self.belief.stale = True
+
+    def _done(self, command: str, line: str) -> None:
+        if command == "add":
+            self.belief.added(line, self.table.feed(line))
+        elif command == "copy":
+            self.belief.copies.pop(line, None)      # the next listing will tell if there is one more
+        else:
+            self.belief.removed(line)
+
+    def _in_use(self, lines: list[str], end: Exit) -> list[str]:
+        """Lines that cannot be removed as long as the kernel remembers where a listing stood (FACTS.md 3-3).
+
+        Empty if it is not that, or not that alone. They are tried again, with no listing in between: it would take hold
+        of a rule itself.
+        """
+        said = [line for line in end.stderr.decode(errors="replace").splitlines() if line.strip()]
+        now = self.loop.clock()
+        if not said or not all(IN_USE in line for line in said) or not self.table.iterator.in_use(now):
+            return []
+        numbers = [int(found[1]) for line in said if (found := re.match(r"\d+:(\d+):", line))]
+        stuck = [lines[number - 1] for number in numbers if 0 < number <= len(lines)] or lines
+        for line in stuck:
+            self._held.pause(line, IN_USE, now + AGAIN)
+            self._attempts.pop(line, None)
+        return stuck
 
     # -- listing
 
     def _list(self) -> None:
-        listing = Listing(self.table, self.have, self.loop.errors)
-        self._start(self.table.listing, lambda end: self._was_listed(listing, end), output=listing.feed)
+        listing = Listing(self.table, self.belief.have, self.loop.errors)
+        self._run("list", self.table.listing, lambda end, broken_off: self._was_listed(listing, end, broken_off),
+                  output=listing.feed)
 
-    def _was_listed(self, listing: Listing, end: Exit) -> None:
-        if not listing.complete and (self.table.end is not None or end.status != 0 or end.timed_out):
-            self.stale = True
-            self._failed()
-            words = "its listing was cut short" if end.clean else self._words(end)
-            if words != self.problem:
-                log.error("%s: %s; trying again", self.table.name, words)
-                self.problem = words
+    def _was_listed(self, listing: Listing, end: Exit, broken_off: bool) -> None:
+        if not listing.ended(end):
+            self._unreadable("its listing was cut short" if end.clean else self._words(end))
+            if broken_off:
+                self._listings.skip()
             return
+        if self._listings.failures:
+            self._changes.news()
+        self._listings.succeeded()
         if self.problem:
             log.info("%s works again", self.table.name)
             self.problem = ""
-        was_trusted = self._ever_listed
-        before, self.have = self.have, listing.rules
-        self.stale, self.proven, self._ever_listed = False, True, True
+        leaving = {line for line, attempt in self._attempts.items() if attempt.command != "add"}
+        torn = self.table.iterator.came_to_its_end(self.loop.now)
+        if torn or not listing.table.reads_as(self.table) or self.belief.doubts(listing, leaving):
+            self.belief.stale = True                # and read again
+        else:
+            self._believe(listing)
+
+    def _unreadable(self, words: str) -> None:
+        self.belief.stale = True
+        self.failed_runs += 1
+        self._listings.failed()
+        if words != self.problem:
+            log.error("%s: %s; trying again", self.table.name, words)
+            self.problem = words
+
+    def _believe(self, listing: Listing) -> None:
+        first, before = not self.belief.ever, self.belief.have
+        attempts, self._attempts = self._attempts, {}
+        self.belief.take(listing)
         self.listed()
-        if was_trusted:
-            self._compare(before)
-        self._touched.clear()
-        self._judge_suspects()
+        have = self.belief.have
+        self.rivals.appeared([line for line in have if line not in before and line not in attempts], have,
+                             self.loop.now, self._while, self.table.mark)
+        if not first:
+            self._lost([line for line in before if line not in have and line in self.want and line not in attempts])
+        self._judge(attempts)
 
-    def _compare(self, before: Collection[str]) -> None:
-        """What should be there and is not: lost to somebody else, or never loaded although the tool said so."""
-        gone = [line for line in before if line not in self.have and line in self.want]
-        lost = [line for line in gone if line not in self._touched]
-        if lost:
-            self.repairs += len(lost)
-            log.warning("%s of ours had been removed by somebody else and will be put back: %s",
-                        f"{len(lost)} rules" if len(lost) > 1 else "a rule", lost[0])
-            self.repaired(lost)
-        lies = [line for line in self._touched if (line in before) != (line in self.have)]
+    @property
+    def _while(self) -> float:
+        """The seconds within which the same loss again and again is no chance."""
+        return max(WITHIN, (OFTEN + 1) * self.resync)
+
+    def _lost(self, lines: list[str]) -> None:
+        """What should be there and is not, although we have not touched it."""
+        if lines:
+            self.repairs += len(lines)
+            late = self.rivals.removed(lines, self.loop.now, self._while, self.table.mark)
+            for line, until in late.items():
+                self._held.pause(line, LOST, until)
+            self.repaired(lines)
+
+    def _judge(self, attempts: Mapping[str, Attempt]) -> None:
+        """What has become of all that was tried since the table was read last?"""
+        now = self.loop.now
+        done = [line for line, attempt in attempts.items() if self._is_done(line, attempt)]
+        undone = {line: attempt if attempt.words else replace(attempt, words=LIE) for line, attempt in attempts.items()
+                  if not (self._is_done(line, attempt) or attempt.broken_off)}
+        if done:
+            self._changes.succeeded()
+            self._held.succeeded(done, now)
+            for line in done:
+                if not attempts[line].words:
+                    change = self.rivals.put_back if attempts[line].command == "add" else self.rivals.taken_out
+                    change(line, now, self._while)
+        elif undone:
+            self._changes.failed()
+            if self._held.failed(undone, now):
+                self._changes.skip()
+        lies = [line for line, attempt in undone.items() if attempt.words == LIE]
+        self.failed_runs += bool(lies)
         if lies:
-            self._suspects = dict.fromkeys(lies, "it reported success, but the kernel's table says otherwise")
-            self._failed()
             self._complain(f"reported success, but the kernel's table says otherwise: {lies[0]}")
+        elif undone and self._changes.failures > 1:     # one failure may be chance
+            self._complain(next(iter(undone.values())).words)
+        self._held.settle(self._is_right)
+        self.rivals.settle(self._is_right)
 
-    def _judge_suspects(self) -> None:
-        """Hold lines that failed alone, again and again, and are still not as they should be."""
-        for line, words in self._suspects.items():
-            if self._failures >= PATIENCE and (line in self.want) != (line in self.have):
-                self._hold(line, words)
-        self._suspects = {}
-        for line in [line for line in self.held if (line in self.want) == (line in self.have)]:
-            del self.held[line]
+    def _is_right(self, line: str) -> bool:
+        return (line in self.want) == (line in self.belief.have) and line not in self.belief.copies
 
-    def _hold(self, line: str, words: str) -> None:
-        known = self.held.get(line)
-        delay = min(LONGEST_WAIT, known.delay * 2) if known else 1.0
-        if known is None or known.words != words:
-            log.error("%s does not %s this rule, which will be tried again: %s: %s", self.table.name,
-                      "load" if line in self.want else "remove", line, words)
-        self.held[line] = Held(words, delay, self.loop.now + delay)
-        self._batch = 1
-        self._failures = PATIENCE
-        self.loop.clear(self._retry)
+    def _is_done(self, line: str, attempt: Attempt) -> bool:
+        if attempt.command == "add":
+            return line in self.belief.have
+        gone = line not in self.belief.have and attempt.command != "copy"
+        return gone or len(self.belief.copies.get(line, ())) < attempt.copies
 
     # -- running
 
-    def _start(self, words: Words, done: Callable[[Exit], object], text: str = "",
-               output: Callable[[bytes], bool] | None = None) -> None:
-        def ended(end: Exit) -> None:
-            self._child = None
+    def _run(self, kind: str, words: Words, done: Callable[[Exit, bool], object], stdin: bytes = b"",
+             output: Callable[[bytes], bool] | None = None) -> None:
+        listing, last = self.table.listing, (self.table.end or "").encode()
+        question = Question(listing, last) if kind == "list" else Question(self.table.adding)
+
+        def ended(end: Exit, broken_off: bool) -> None:
             self._dirty = True
-            if not self.loop.errors.shield(f"a run of {self.table.name} is done again", done, end):
+            if not self.loop.errors.shield(f"a run of {self.table.name} is done again", done, end, broken_off):
                 self._start_over()
 
-        self.runs += 1
-        self._child = Child(self.loop, words, stdin=text.encode(), timeout=self.timeout, done=ended, output=output)
+        self._runner.start(kind, words, question, self.timeout, ended, stdin=stdin, output=output)
 
     def _start_over(self) -> None:
         """After an exception that nobody expected: nothing is believed, and there is no hurry."""
-        self.stale = self._dirty = True
-        self._failed()
+        self.belief.stale = self._dirty = True
+        self._listings.failed()
 
-    def _failed(self) -> None:
-        """Count it, and wait before the next run."""
-        self.failed_runs += 1
-        self._failures += 1
-        if self._failures >= PATIENCE:
-            self._batch = 1
-        delay = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(self._failures - 1, 10))
-        self._failed_at = self.loop.clock()
-        self._retry_at = self._failed_at + delay
-        self.loop.set(self._retry, self._retry_at)
+    def _name(self, line: str, words: str) -> None:
+        log.error("%s does not %s this rule, which will be tried again: %s: %s", self.table.name,
+                  "load" if line in self.want else "remove", line, words)
 
     def _complain(self, words: str) -> None:
         """Say once what goes wrong with changes."""
-        if words not in self._complaints:
+        if words not in self._said:
             log.error("%s: %s; trying again", self.table.name, words)
-            self._complaints.add(words)
+            self._said.add(words)
         self.complaint = words
 
     def _words(self, end: Exit) -> str:
@@ -333,31 +412,3 @@ class Reconciler:
             named = end.errno not in (errno.ENOENT, errno.EACCES, errno.ENOEXEC)
             return end.error if named else f"{end.error}: name it in the configuration, {self.table.key}"
         return explain(end.status, end.stderr.decode(errors="replace"), end.timed_out)
-
-
-class Listing:
-    """Reads a listing as it streams, and stops where the rules end: the sessions behind them may be a million."""
-
-    def __init__(self, table: Table, before: Mapping[str, str], errors: InternalErrors) -> None:
-        self.table, self.before = table, before
-        self.rules: dict[str, str] = {}
-        self.complete = False
-        self._errors = errors
-        self._lines = Lines()
-
-    def feed(self, chunk: bytes) -> bool:
-        """Take a piece; True when everything that matters was seen."""
-        return self._errors.each(f"a line of the listing of {self.table.name} is left out", self._take,
-                                 self._lines.feed(chunk))
-
-    def _take(self, raw: bytes) -> bool:
-        """True at the end of the rules."""
-        line = raw.decode(errors="replace").strip("\r")
-        if line == self.table.end:
-            self.complete = True
-            return True
-        canonical = None if line.startswith("\t") else self.table.read(line)
-        if canonical is not None:
-            words, known = self.table.bare(line), self.before.get(canonical)
-            self.rules[canonical] = known if known == words else words      # not another copy of the same
-        return False

@@ -77,10 +77,13 @@ def _of_table(rules: Reconciler) -> Iterator[str]:
         yield f"{name}: {rules.complaint}"
     for line in _refused(rules):
         yield f"{name}: {line}"
+    if rules.contested:
+        yield f"{name}: rules are removed, or come back, again and again: another l4ipd with our tag? see the log"
 
 
 def _refused(rules: Reconciler) -> list[str]:
-    refused = [f"does not {'load' if line in rules.want else 'remove'} this rule: {line}: {held.words}"
+    refused = [f"{held.words}: {line}" if held.paused else
+               f"does not {'load' if line in rules.want else 'remove'} this rule: {line}: {held.words}"
                for line, held in list(rules.held.items())[:NAMED]]
     more = len(rules.held) - len(refused)
     return [*refused, f"and {more} rules more"] if more > 0 else refused

@@ -39,8 +39,8 @@ def balancer(*clusters: Cluster) -> Iterator[Daemon]:
 def settle(daemon: Daemon) -> None:
     """Plan the rules, and let the kernel have them."""
     daemon._replan()
-    daemon.rules.have = {line: line for line in daemon.rules.want}
-    daemon.rules.stale = False
+    daemon.rules.belief.have = {line: line for line in daemon.rules.want}
+    daemon.rules.belief.stale = False
 
 
 def feed(daemon: Daemon, name: str, *verdicts: Verdict) -> None:

@@ -27,12 +27,12 @@ from l4ipd.filters import FilterTable
 from l4ipd.internal_errors import InternalErrors
 from l4ipd.kernel import _Reader
 from l4ipd.listener import Listener
+from l4ipd.listing import Listing
 from l4ipd.loop import Loop
 from l4ipd.model import Check, Cluster, Endpoint, Ipfilter, Member, Service
 from l4ipd.nat import Dialect, NatTable
 from l4ipd.ping import HEADER, Ping, Pinger
 from l4ipd.reaction import Reaction
-from l4ipd.reconcile import Listing
 from l4ipd.sessions import Tally
 from l4ipd.sources import Ipmon
 from l4ipd.targets import Targets
@@ -150,11 +150,12 @@ RULES = [
 @pytest.mark.parametrize("rule", RULES, ids=range(len(RULES)))
 def test_listings_of_ipnat(loop: Loop, rule: bytes) -> None:
     for tag in ("l4ip", None):
-        nat = NatTable(Ipfilter(tag=tag), Dialect(), lambda line: None)
+        want = [RULES[0].decode()]
+        nat = NatTable(Ipfilter(tag=tag), Dialect(), lambda line: None, lambda want=want: want)     # type: ignore[misc]
         listing, look = Listing(nat.table, {}, loop.errors), _Reader(nat, loop.errors)
         for line in all_variants(rule) if tag else long_variants(rule):
             assert not listing.feed(line + b"\n") and not look.feed(line + b"\n")
-        nat.listed(listing.rules, [RULES[0].decode()])
+        nat.listed()
         assert listing.feed(b"\r\nList of active sessions:\n") and look.feed(b"List of active sessions:\n")
         assert listing.complete and look.complete
 

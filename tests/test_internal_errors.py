@@ -18,7 +18,8 @@ from members import Member, answers, endpoint
 from test_control import Toy
 from test_httpd import Site, status
 
-from l4ipd import control, httpd, kernel, reconcile, sources, targets
+from l4ipd import backoff, control, httpd, kernel, sources, targets
+from l4ipd.belief import Belief
 from l4ipd.checks import recipe
 from l4ipd.child import Child, Exit
 from l4ipd.command import Command
@@ -26,6 +27,7 @@ from l4ipd.control import Control, Session
 from l4ipd.httpd import Client, Server
 from l4ipd.internal_errors import INTERNAL, InternalErrors
 from l4ipd.lines import Lines
+from l4ipd.listing import Listing
 from l4ipd.loop import READ, Loop
 from l4ipd.model import Check, Ipfilter, Resets
 from l4ipd.monitor import Monitor
@@ -34,6 +36,7 @@ from l4ipd.ping import Pinger
 from l4ipd.probe import Prober
 from l4ipd.reaction import Reaction
 from l4ipd.reconcile import Reconciler
+from l4ipd.runner import Runner
 from l4ipd.stream import Stream
 from l4ipd.udp import Datagram
 from l4ipd.verdict import Verdict
@@ -309,7 +312,7 @@ class Steering:
     """A reconciler, and an ipnat that never forgets a rule."""
 
     def __init__(self, loop: Loop, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(reconcile, "FIRST_WAIT", 0.02)
+        monkeypatch.setattr(backoff, "FIRST", 0.02)
         tool = directory / "ipnat"
         tool.write_text(f"#!/bin/sh\n{IPNAT}")
         tool.chmod(0o755)
@@ -331,8 +334,9 @@ def steering(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ste
 
 
 @pytest.mark.parametrize("where, name", [
-    (reconcile.Listing, "feed"), (Reconciler, "_was_listed"), (Reconciler, "_changed"), (Reconciler, "_next"),
-    (Reconciler, "_list"), (Reconciler, "_compare"), (Reconciler, "_start"), (Lines, "feed"),
+    (Listing, "feed"), (Reconciler, "_was_listed"), (Reconciler, "_changed"), (Reconciler, "_next"),
+    (Reconciler, "_list"), (Reconciler, "_believe"), (Reconciler, "_judge"), (Reconciler, "_run"), (Runner, "start"),
+    (Belief, "take"), (Lines, "feed"),
 ], ids=lambda value: getattr(value, "__name__", value))
 def test_the_rules_are_right_in_the_end(steering: Steering, monkeypatch: pytest.MonkeyPatch, where: Any, name: str
                                         ) -> None:
@@ -352,14 +356,14 @@ def test_a_line_of_a_listing_that_cannot_be_borne_is_left_out(steering: Steering
                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     steering.want(*RULES)
     steering.settle(*RULES)
-    understand = NatTable._understand
+    understand = NatTable.understand
 
     def picky(self: NatTable, line: str) -> object:
         if "10.0.0.3" in line:
             raise Bug
         return understand(self, line)
 
-    monkeypatch.setattr(NatTable, "_understand", picky)
+    monkeypatch.setattr(NatTable, "understand", picky)
     steering.nat._seen.clear()
     steering.want(RULES[0], RULES[2])
     steering.it.reread()

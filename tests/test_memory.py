@@ -184,7 +184,7 @@ def test_listings_of_2000_rules(loop: Loop, tmp_path: Path) -> None:
     tool.chmod(0o755)
     nat = NatTable(Ipfilter(ipnat=(str(tool),)), Dialect(), lambda line: None)
     rules = Reconciler(loop, nat.table, PATIENCE, 3600, removal=lambda line: None,
-                       listed=lambda: nat.listed(rules.have, rules.want))
+                       listed=nat.listed)
     until(loop, lambda: rules.settled)
     rules.want = dict.fromkeys(rules.have)
     with nothing_to_collect(loop):

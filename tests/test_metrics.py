@@ -55,7 +55,7 @@ def test_endpoints() -> None:
         feed(daemon, "www/http/heavy", GOOD)
         daemon.monitors["www/http/off"].disabled = True
         settle(daemon)
-        del daemon.rules.have[daemon.lines(daemon.monitors["www/http/heavy"])[0]]
+        del daemon.rules.belief.have[daemon.lines(daemon.monitors["www/http/heavy"])[0]]
         families = scrape(daemon)
         for name, sample, expected in [
                 ("web1", "l4ip_endpoint_up", 1), ("web2", "l4ip_endpoint_up", 0), ("off", "l4ip_endpoint_disabled", 1),

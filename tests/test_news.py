@@ -240,7 +240,7 @@ def test_members_found_in_the_kernel_count_though_others_were_counted_in_the_sam
     it.verdict = GOOD
     assert str(daemon.tally("c/s")) == "0 of 2 up"
     it.member("m2").fire()
-    daemon.rules.have = {line: line for line in daemon.lines(it.member("m1"))}
+    daemon.rules.belief.have = {line: line for line in daemon.lines(it.member("m1"))}
     daemon._listed()
     assert it.texts == ["c/s/m2 10.0.0.3:80 unknown -> up: L4OK connected (1 of 1 passed, 0 ms); 2 of 2 up"]
 
@@ -302,7 +302,7 @@ def waiting(directory: Path, ups: str = "", downs: str = "", more: str = "", dis
 
 def read_table(world: Told, *names: str) -> None:
     """The rules of these are there."""
-    world.daemon.rules.have = {line: line for name in names for line in world.daemon.lines(world.member(name))}
+    world.daemon.rules.belief.have = {line: line for name in names for line in world.daemon.lines(world.member(name))}
     world.daemon._listed()
     world.daemon._turn()
 

@@ -95,7 +95,7 @@ def test_what_it_tells_of_each_endpoint() -> None:
                       "http port 80/tcp · http /healthz every 2 s 2 of 4 up", "mail 203.0.113.10",
                       "1 of 6 endpoints is down", "unknown web1"):
             assert words in text, words
-        daemon.rules.have = {}
+        daemon.rules.belief.have = {}
         assert "(1 of 3 failed) missing" in read(daemon).text
 
 

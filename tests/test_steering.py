@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from sandbox_tools import Sandbox, sandbox
 
-from l4ipd import ipfilter, reconcile
+from l4ipd import backoff, ipfilter
 from l4ipd.checks import Recipe
 from l4ipd.config import parse
 from l4ipd.daemon import Daemon
@@ -132,7 +132,7 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_random_lives(kernel: Sandbox, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconcile, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(backoff, "FIRST", 0.01)
     kernel.ipnat("-FC")
     for line in FOREIGN:
         kernel.add(line)

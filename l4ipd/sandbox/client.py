@@ -5,8 +5,8 @@ SOCKET ipnat -f -`` imports nothing that the bare interpreter has not already, e
 sandbox answers, each command behaves as the real one does without its device (FACTS.md 2b-2, ipnat-input-misc.txt).
 
 Frames, both ways: one letter, four bytes of length, the payload. To the process: ``a`` the tool, the working directory,
-TZ, the process id and the words, joined by NUL; ``i`` standard input, empty at its end. From it: ``o`` and ``e`` for
-standard output and error, ``i`` a wish for standard input, ``x`` the exit status.
+TZ, the process id and its parent's, and the words, joined by NUL; ``i`` standard input, empty at its end. From it:
+``o`` and ``e`` for standard output and error, ``i`` a wish for standard input, ``x`` the exit status.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main(words: list[str]) -> int:
         if tool == "ipmon":
             _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)
         send(server, b"a", b"\0".join([tool.encode(), os.getcwd().encode("utf-8", "surrogateescape"),
-                                       os.environ.get(b"TZ", b""), b"%d" % os.getpid(),
+                                       os.environ.get(b"TZ", b""), b"%d %d" % (os.getpid(), os.getppid()),
                                        *(word.encode("utf-8", "surrogateescape") for word in arguments)]))
         return converse(server, tool)
     except BrokenPipeError:

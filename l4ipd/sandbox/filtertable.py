@@ -57,6 +57,9 @@ class FilterTable:
         self._keeping[which] += rule.keep_state
         return True
 
+    def find(self, rule: FilterRule, which: int) -> Loaded | None:
+        return self._keys[which].get(rule.key())
+
     def remove(self, rule: FilterRule, which: int) -> bool:
         loaded = self._keys[which].pop(rule.key(), None)
         if loaded is None:
@@ -73,11 +76,11 @@ class FilterTable:
         self._keeping[which] = sum(loaded.rule.keep_state for loaded in kept)
         return before - len(kept)
 
-    def listed(self, which: int, direction: str, counting: bool, inet6: bool) -> list[Loaded]:
-        """One list as ipfstat shows it: rules without a group first."""
+    def listed(self, which: int, direction: str, counting: bool) -> list[Loaded]:
+        """One list as the kernel gives it to ipfstat, which shows one family of it: rules without a group first."""
         lists = self._lists[which]
         names = sorted(name for name in lists if (name[0], name[2]) == (direction, counting))
-        return [loaded for name in names for loaded in lists[name] if loaded.rule.family in (0, 6 if inet6 else 4)]
+        return [loaded for name in names for loaded in lists[name]]
 
     # -- packets
 

@@ -24,6 +24,7 @@ STAT_USAGE = ("Usage: ipfstat [-6aAdfghIilnoRsv]\n       ipfstat [-M corefile] [
               "       ipfstat -t [-6C] [-D destination address] [-P protocol] [-S source address] [-T refresh time]\n")
 EXISTS = "32:{}:ioctl(add/insert rule) rule already exists\n"
 ABSENT = "29:{}:ioctl(delete rule) rule not found for removing\n"
+IN_USE = "31:{}:ioctl(delete rule) rule in use\n"
 OLD_EXISTS = "{}:ioctl(add/insert rule): File exists\n"
 NO_DEVICE = "open device: No such file or directory\nUser/kernel version check failed\n"
 TOGGLES = "dInrRvz"                     # each time it is given it is the other way round
@@ -122,6 +123,9 @@ def _apply(kernel: Kernel | None, rule: FilterRule, on: set[str], old: bool, par
     if "z" in on:
         return ""
     if "r" in on:
+        loaded = table.find(rule, which)
+        if loaded is not None and kernel.iterators.in_use(loaded):
+            return IN_USE.format(rule.line)
         return "" if table.remove(rule, which) or old else ABSENT.format(rule.line)
     if table.add(rule, which):
         return ""
@@ -145,8 +149,8 @@ def _version(kernel: Kernel | None, old: bool) -> str:
 # -- ipfstat
 
 
-def ipfstat(kernel: Kernel, arguments: Sequence[str]) -> Run:
-    """Run ipfstat."""
+def ipfstat(kernel: Kernel, arguments: Sequence[str], spawner: str = "") -> Run:
+    """Run ipfstat. ``spawner`` is whose child it is."""
     try:
         given, _ = getopt("ipfstat", arguments, STAT_LETTERS)
     except BadOption as error:
@@ -158,17 +162,20 @@ def ipfstat(kernel: Kernel, arguments: Sequence[str]) -> Run:
         return 0
     for letter, direction in (("o", "out"), ("i", "in")):
         if letter in on:
-            yield from _list(kernel, direction, on)
+            yield from _list(kernel, direction, on, spawner)
     return 0
 
 
-def _list(kernel: Kernel, direction: str, on: set[str]) -> Iterator[Output]:
+def _list(kernel: Kernel, direction: str, on: set[str], spawner: str) -> Iterator[Output]:
     table, counting = kernel.filter, "a" in on
     which = 1 - table.active if "I" in on else table.active
-    rules = table.listed(which, direction, counting, inet6="6" in on)
-    for number, loaded in enumerate(rules, 1):
-        yield STDOUT, _line(loaded, number, on, kernel.old)
-    if not rules:
+    rules = table.listed(which, direction, counting)
+    number = 0
+    for loaded in kernel.iterators.walk(f"{direction} {counting}", spawner, rules, hold=not kernel.old):
+        if loaded.rule.family in (0, 6 if "6" in on else 4):
+            number += 1
+            yield STDOUT, _line(loaded, number, on, kernel.old)
+    if not number:
         inactive = "inactive " if "I" in on else ""
         yield STDERR, f"# empty list for {inactive}{'ipacct' if counting else 'ipfilter'}({direction})\n"
 

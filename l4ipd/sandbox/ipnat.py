@@ -32,8 +32,9 @@ STATISTICS = ("log successes", "log failures", "added in", "added out", "active"
               "map rules", "rdr rules", "wilds")
 
 
-def ipnat(kernel: Kernel | None, arguments: Sequence[str], directory: str, old: bool = False) -> Run:
-    """Run the command. ``kernel`` None: there is no device, and only ``-n`` works."""
+def ipnat(kernel: Kernel | None, arguments: Sequence[str], directory: str, old: bool = False,
+          spawner: str = "") -> Run:
+    """Run the command. ``kernel`` None: there is no device, and only ``-n`` works. ``spawner`` is whose child it is."""
     old = kernel.old if kernel is not None else old
     try:
         given, _ = getopt("ipnat", arguments, OLD_LETTERS if old else LETTERS)
@@ -58,7 +59,7 @@ def ipnat(kernel: Kernel | None, arguments: Sequence[str], directory: str, old: 
     if "s" in options:
         yield STDOUT, _statistics(kernel.nat if kernel else NatTable())
     if "l" in options:
-        yield from _list(kernel, options, old)
+        yield from _list(kernel, options, old, spawner)
     return 0
 
 
@@ -139,10 +140,10 @@ def _said(said: list[str]) -> Iterator[Output]:
 # -- listing
 
 
-def _list(kernel: Kernel | None, options: dict[str, str], old: bool) -> Iterator[Output]:
+def _list(kernel: Kernel | None, options: dict[str, str], old: bool, spawner: str) -> Iterator[Output]:
     yield STDOUT, "List of active MAP/Redirect filters:\n"
     if kernel is not None:
-        for entry in list(kernel.nat.rules.values()):
+        for entry in kernel.iterators.walk("nat", spawner, list(kernel.nat.rules.values())):
             yield STDOUT, _rule_line(entry, options, old)
     yield STDOUT, "\nList of active sessions:\n"
     if kernel is None:

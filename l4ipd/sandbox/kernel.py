@@ -15,6 +15,7 @@ from l4ipd.sandbox import words
 from l4ipd.sandbox.engine import Flow, NatTable, Session
 from l4ipd.sandbox.filterrule import FilterRule, Packet
 from l4ipd.sandbox.filtertable import FilterTable, Logged
+from l4ipd.sandbox.iterators import Iterators
 from l4ipd.sandbox.logdev import LogDevice, Record
 
 REFUSED, RESET, UNREACHABLE = "refused", "reset", "unreachable"
@@ -25,16 +26,20 @@ _NOBODY = Logged(FilterRule(), "", "", 0)       # of a record that nobody has lo
 
 
 class Kernel:
-    """``old``: play version 4.1. ``changed`` is called when rules have come or gone, before the tool is answered."""
+    """``old``: play version 4.1. ``changed`` is called when rules have come or gone, before the tool is answered.
+
+    ``iterator_life``: how long what a listing leaves behind is remembered, in seconds.
+    """
 
     def __init__(self, old: bool = False, clock: Callable[[], float] = time.monotonic,
-                 changed: Callable[[], object] = lambda: None) -> None:
+                 changed: Callable[[], object] = lambda: None, iterator_life: float = 0.0) -> None:
         self.old = old
         self.enabled = True
         self.log_flags: list[str] = []
         self.nat = NatTable(clock)
         self.filter = FilterTable()
         self.log = LogDevice()
+        self.iterators = Iterators(clock, iterator_life)
         self.changed = changed
         self._states: dict[Session, Logged] = {}        # connections for which a filter rule keeps state
 

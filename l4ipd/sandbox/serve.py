@@ -19,10 +19,10 @@ from l4ipd.sandbox.server import Call, Server
 WARNING = "sandbox: this is no production balancer: it relays connections in user space, to try things out\n"
 
 
-def serve(path: str, old: bool, until_eof: bool) -> int:
+def serve(path: str, old: bool, until_eof: bool, iterator_life: float) -> int:
     """Run until TERM or INT, or until standard input ends; returns the exit status."""
     loop = Loop()
-    kernel = Kernel(old)
+    kernel = Kernel(old, iterator_life=iterator_life)
     _raise_limit()
     try:
         server = Server(loop, path, lambda call: start(kernel, call), kernel.log.wait)
@@ -49,11 +49,11 @@ def serve(path: str, old: bool, until_eof: bool) -> int:
 
 def start(kernel: Kernel, call: Call) -> Run:
     if call.tool == "ipnat":
-        return ipnat(kernel, call.arguments, call.directory)
+        return ipnat(kernel, call.arguments, call.directory, spawner=call.spawner)
     if call.tool == "ipf":
         return ipf(kernel, call.arguments, call.directory)
     if call.tool == "ipfstat":
-        return ipfstat(kernel, call.arguments)
+        return ipfstat(kernel, call.arguments, call.spawner)
     if call.tool == "ipmon":
         return ipmon(kernel, call.arguments, call.directory, call.zone, call.pid)
     return _unknown(call.tool)

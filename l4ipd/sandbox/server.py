@@ -27,12 +27,13 @@ LONGEST = 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a tool was started with: its name, working directory, TZ, process id and arguments."""
+    """What a tool was started with: its name, working directory, TZ, process id, whose child it is, and arguments."""
 
     tool: str
     directory: str
     zone: str
     pid: str
+    spawner: str
     arguments: Sequence[str]
 
 
@@ -151,8 +152,9 @@ class _Tool:
 
     def _frame(self, kind: bytes, payload: bytes) -> None:
         if kind == b"a" and self.run is None:
-            tool, directory, zone, pid, *arguments = (os.fsdecode(word) for word in payload.split(b"\0"))
-            self.run = self.start(Call(tool, directory, zone, pid, arguments))
+            tool, directory, zone, process, *arguments = (os.fsdecode(word) for word in payload.split(b"\0"))
+            pid, _, spawner = process.partition(" ")
+            self.run = self.start(Call(tool, directory, zone, pid, spawner, arguments))
         elif kind == b"i" and self._input is not None:
             self._input += payload
             if not payload:

@@ -1,0 +1,55 @@
+"""What we take a table of the kernel to be: after a listing, what it said; after a change, what that should have done.
+
+Only a finished child changes it. A listing that misses rules of ours is doubted once: it may have begun in the middle
+(FACTS.md 3-3). It is believed when the next one misses the same, and when nothing of ours is left, as after a flush.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from l4ipd.listing import Listing
+
+PATIENCE = 3                                        # listings in a row, each different, until the last is believed
+
+
+class Belief:
+    """The rules of ours that are there."""
+
+    def __init__(self) -> None:
+        self.have: dict[str, str] = {}              # canonical line -> the words in which the kernel lists it
+        self.copies: dict[str, list[str]] = {}      # the words of more rules that are equal to one of these
+        self.stale = True                           # none of it is to be trusted
+        self.proven = False                         # it was read from the kernel after the last change
+        self.ever = False                           # it was read from this table at all
+        self._missing: frozenset[str] = frozenset() # what the listing that is doubted has not
+        self._doubts = 0
+
+    def forget_table(self) -> None:
+        """From now on it is another table, or may be one. What was ours stays known as ours until that is read."""
+        self.stale, self.proven, self.ever = True, False, False
+
+    def doubts(self, listing: Listing, leaving: Container[str]) -> bool:
+        """Whether a listing has to be confirmed by another. ``leaving`` are rules that we have tried to remove."""
+        missing = frozenset(line for line in self.have if line not in listing.rules and line not in leaving)
+        if not self.ever or not missing or not listing.rules or missing == self._missing or self._doubts >= PATIENCE:
+            self._missing, self._doubts = frozenset(), 0
+            return False
+        self._missing, self._doubts = missing, self._doubts + 1
+        return True
+
+    def take(self, listing: Listing) -> None:
+        """This is how it is."""
+        self.have, self.copies = listing.rules, listing.copies
+        self.stale, self.proven, self.ever = False, True, True
+
+    def added(self, line: str, words: str) -> None:
+        self.have[line] = words
+
+    def removed(self, line: str) -> None:
+        """One rule is gone; of several that are equal, another takes its place."""
+        others = self.copies.get(line)
+        if others:
+            self.have[line] = others.pop()
+        else:
+            self.have.pop(line, None)

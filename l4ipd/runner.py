@@ -1,0 +1,136 @@
+"""Runs the tools of one table, one run at a time, and does not wait for one that hangs when its tool works again.
+
+A run may take all of its time. When it takes far more than those before it, another is begun beside it, now and then,
+that changes nothing and has little time. If that comes to its end, the first is broken off. The next one then gets all
+of its time: it may be that the tool is only slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from l4ipd.child import Child, Exit
+from l4ipd.loop import Loop, Timer
+from l4ipd.model import Words
+
+LATER, SOONER = 2.0, 1.0                            # seconds until a run seems to hang, at first, and after one did
+RATE = 100.0                                        # lines that a slow machine changes in a second
+PATIENCE = 1.5                                      # seconds for an answer to the question whether a tool works
+AGAIN = 1.0                                         # seconds until it is asked again
+Spawn = Callable[..., Child]
+Done = Callable[[Exit, bool], object]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A run that changes nothing. ``last`` is the line that ends its output; without one, a clean exit is an answer."""
+
+    words: Words
+    last: bytes = b""
+
+
+@dataclass
+class _Habit:
+    """How runs of one kind have gone of late."""
+
+    took: float = 0.0                               # the longest of the last, in seconds
+    hung: bool = False                              # the last one did
+    patient: bool = False                           # the last one was broken off
+
+
+class Runner:
+    """``torn()`` is called when a question had to be broken off."""
+
+    def __init__(self, loop: Loop, spawn: Spawn | None, torn: Callable[[], object]) -> None:
+        self.loop = loop
+        self.spawn: Spawn = spawn or Child
+        self.runs = 0
+        self._child: Child | None = None
+        self._broken_off = False                    # the run that is under way
+        self._habits = {"list": _Habit(), "change": _Habit()}
+        self._feeler = _Feeler(loop, self.spawn, self._break_off, torn)
+
+    @property
+    def busy(self) -> bool:
+        return self._child is not None
+
+    def forget(self) -> None:
+        """The tools are others now."""
+        self._habits = {kind: _Habit() for kind in self._habits}
+
+    def start(self, kind: str, words: Words, question: Question, timeout: float, done: Done, *, stdin: bytes = b"",
+              output: Callable[[bytes], bool] | None = None) -> None:
+        """Begin a run, a "list" or a "change". ``done(end, broken_off)`` is called when it is over."""
+        self.runs += 1
+        self._broken_off = False
+        began, habit = self.loop.clock(), self._habits[kind]
+        self._child = self.spawn(self.loop, words, stdin=stdin, timeout=timeout, output=output,
+                                 done=lambda end: self._ended(habit, began, end, done))
+        works = self._habits["list"].took > 0
+        if not habit.patient and (habit.hung or works):
+            first = SOONER if habit.hung else LATER + stdin.count(b"\n") / RATE
+            self._feeler.watch(question, max(first, 2 * habit.took))
+
+    def _ended(self, habit: _Habit, began: float, end: Exit, done: Done) -> None:
+        self._child, broken_off = None, self._broken_off
+        try:
+            self._feeler.stop()
+            habit.patient, habit.hung = broken_off, end.timed_out and not broken_off
+            if end.status is not None and not (end.timed_out or broken_off):
+                habit.took = max(habit.took / 2, self.loop.clock() - began)
+        finally:                                    # whoever waits for it has to hear of it
+            done(replace(end, timed_out=end.timed_out or broken_off), broken_off)
+
+    def _break_off(self) -> None:
+        if self._child is not None:
+            self._broken_off = True
+            self._child.kill()
+
+
+class _Feeler:
+    """Asks a question again and again, until it is answered; ``found()`` is called then."""
+
+    def __init__(self, loop: Loop, spawn: Spawn, found: Callable[[], object], torn: Callable[[], object]) -> None:
+        self.loop, self.spawn, self.found, self.torn = loop, spawn, found, torn
+        self._question: Question | None = None
+        self._seen = b""
+        self._timer = Timer(self._ask)
+        self._child: Child | None = None
+
+    def watch(self, question: Question, after: float) -> None:
+        self._question = question
+        if self._child is None:
+            self.loop.set(self._timer, self.loop.clock() + after)
+
+    def stop(self) -> None:
+        self._question = None
+        self.loop.clear(self._timer)
+        if self._child is not None:
+            self._child.kill()
+
+    def raised(self) -> None:
+        """To ask has raised: then nobody does, and the run has all of its time."""
+        self.stop()
+
+    def _ask(self) -> None:
+        question, self._seen = self._question, b""
+        if question is not None:
+            self._child = self.spawn(self.loop, question.words, timeout=PATIENCE, output=self._read,
+                                     done=lambda end: self._answered(question, end))
+
+    def _read(self, chunk: bytes) -> bool:
+        """Only to see the end."""
+        last = self._question.last if self._question is not None else b""
+        self._seen = self._seen[-len(last):] + chunk if last else b""
+        return bool(last) and last in self._seen
+
+    def _answered(self, question: Question, end: Exit) -> None:
+        self._child = None
+        if not end.timed_out and (question.last in self._seen if question.last else end.status == 0):
+            if self._question is not None:
+                self.found()
+            return
+        self.torn()
+        if self._question is not None:
+            self.loop.set(self._timer, self.loop.clock() + AGAIN)
