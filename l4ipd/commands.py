@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from l4ipd import matching, status
 from l4ipd.checking import Checking
 from l4ipd.control import Answer, Refusal, Request, Session, end
-from l4ipd.daemon import Daemon, Event
+from l4ipd.daemon import Daemon
 from l4ipd.disabling import GLANCE, SETTLE, Disabling, unsaved_words
+from l4ipd.events import Event
 from l4ipd.kernel import Look, clashes, look
 from l4ipd.monitor import Monitor
 from l4ipd.state import Store
@@ -37,7 +38,7 @@ class Commands:
     def show(self, session: Session, request: Request) -> None:
         """One line an endpoint; exit 1 if some are not up."""
         chosen = self._chosen(request, "*")
-        look(self.loop, self.daemon.nat, session.later(lambda seen: session.answer(self._rows(chosen, seen))))
+        look(self.loop, self.daemon.steering.nat, session.later(lambda seen: session.answer(self._rows(chosen, seen))))
 
     def _rows(self, chosen: Sequence[Monitor], seen: Look) -> Iterator[Answer]:
         kernel = None if seen.problem else seen.ours
@@ -51,10 +52,10 @@ class Commands:
 
     def rules(self, session: Session, request: Request) -> None:
         """One line a rule that is wanted, in the kernel, or in the way; exit 1 if some differ."""
-        look(self.loop, self.daemon.nat, session.later(lambda seen: session.answer(self._compare(seen))))
+        look(self.loop, self.daemon.steering.nat, session.later(lambda seen: session.answer(self._compare(seen))))
 
     def _compare(self, seen: Look) -> Iterator[Answer]:
-        rules = self.daemon.rules
+        rules = self.daemon.steering.rules
         if seen.problem:
             yield end(1, error=[printable(seen.problem)])
             return
@@ -63,7 +64,7 @@ class Commands:
         for line in [*want, *(line for line in seen.ours if line not in rules.want)]:
             wanted, there = line in rules.want, line in seen.ours
             state = "ok" if wanted and there else "missing" if wanted else "leaving"
-            owner = self.daemon.owner.get(line)
+            owner = self.daemon.steering.owner.get(line)
             differ += state != "ok"
             why = "" if state == "ok" else printable(self._why(line, wanted))
             yield {"rule": line, "state": state, "endpoint": owner.endpoint.name if owner else None,
@@ -77,7 +78,7 @@ class Commands:
                   f"{words}" + (f"; {len(foreign)} rules of others are in the way" if foreign else "")])
 
     def _why(self, line: str, wanted: bool) -> str:
-        rules = self.daemon.rules
+        rules = self.daemon.steering.rules
         if line in rules.held:
             held = rules.held[line]
             return held.words if held.paused else f"ipnat does not {'load' if wanted else 'remove'} it: {held.words}"
@@ -94,8 +95,8 @@ class Commands:
                           "text": printable(event.text)})
 
         session.lasting = True
-        session.left = lambda: self.daemon.listeners.remove(tell)
-        self.daemon.listeners.append(tell)
+        session.left = lambda: self.daemon.events.leave(tell)
+        self.daemon.events.listen(tell)
         session.greet()
 
     # -- changing
@@ -109,7 +110,7 @@ class Commands:
         chosen = self._chosen(request)
         fresh = [monitor for monitor in chosen if monitor.disabled]
         names = {monitor.endpoint.name for monitor in fresh}
-        self.daemon.enable(fresh)
+        self.daemon.fleet.enable(fresh)
 
         def lines() -> Iterator[Answer]:
             for monitor in chosen:
@@ -133,7 +134,7 @@ class Commands:
 
     def check(self, session: Session, request: Request) -> None:
         """Probe now; the verdicts, as they come."""
-        Checking(self.daemon.rounds, session, self._chosen(request))
+        Checking(self.daemon.fleet.rounds, session, self._chosen(request))
 
     def reload(self, session: Session, request: Request) -> None:
         """Like SIGHUP, and says what has changed, or every error."""
@@ -155,7 +156,7 @@ class Commands:
         if not isinstance(patterns, list) or not patterns or not all(isinstance(each, str) for each in patterns):
             raise Refusal("which endpoints? a pattern is needed")
         try:
-            names = matching.choose(patterns, list(self.daemon.monitors))
+            names = matching.choose(patterns, list(self.daemon.fleet.monitors))
         except matching.Unclear as problem:
             raise Refusal(*map(printable, str(problem).splitlines())) from None
-        return [self.daemon.monitors[name] for name in names]
+        return [self.daemon.fleet.monitors[name] for name in names]

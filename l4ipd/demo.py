@@ -22,7 +22,8 @@ import time
 from l4ipd import isolated
 from l4ipd.child import Child, Exit
 from l4ipd.config import parse
-from l4ipd.daemon import Daemon, Event
+from l4ipd.daemon import Daemon
+from l4ipd.events import Event
 from l4ipd.loop import Loop
 
 HOST, PORT = "127.0.0.1", 8080
@@ -73,7 +74,7 @@ class Tour:
         self.servers: dict[str, Child] = {}
         self.victims = list(SERVERS)
         self.ours: str | None = None                # the server that the tour itself has stopped
-        daemon.listeners.append(self._heard)
+        daemon.events.listen(self._heard)
         for name in SERVERS:
             self._start(name)
         _await_servers()                            # before the first probe, so that the tour begins with all of them
@@ -96,7 +97,7 @@ class Tour:
             self.loop.set(self.next, self.loop.now + 5 * QUIET)
 
     def _heard(self, event: Event) -> None:
-        up = sum(monitor.up for monitor in self.daemon.monitors.values())
+        up = sum(monitor.up for monitor in self.daemon.fleet.monitors.values())
         if event.kind in ("up", "down") and up in (len(SERVERS) - 1, len(SERVERS)):
             self.loop.later(1.0, self._ask)
         if not self.told and up == len(SERVERS):

@@ -11,7 +11,8 @@ import time
 
 from l4ipd.commands import Commands, Reload
 from l4ipd.control import CLIENTS, Control, Unusable
-from l4ipd.daemon import Daemon, Event
+from l4ipd.daemon import Daemon
+from l4ipd.events import Event
 from l4ipd.loop import Loop
 from l4ipd.model import Config
 from l4ipd.model import Control as ControlSettings
@@ -22,7 +23,7 @@ log = logging.getLogger("l4ipd.control")
 
 
 class Desk:
-    """To be made before the daemon is started: it tells the daemon what an earlier run left behind.
+    """To be made before the daemon is started, which has to be told what an earlier run left behind: ``saved``.
 
     Raises :class:`Unusable` if there can be no control socket; at a reload that is logged, and the old one stays.
     """
@@ -34,8 +35,9 @@ class Desk:
         self.commands = Commands(daemon, reload, self.store).by_name()
         self.control: Control | None = None
         self._wanted: ControlSettings | None = None
-        daemon.saved = load(config.state)
-        daemon.listeners += [self.notifier.heard, self._heard]
+        self.saved = load(config.state)             # what an earlier run left behind
+        daemon.events.listen(self.notifier.heard)
+        daemon.events.listen(self._heard)
         self._open(config.control)
 
     def close(self) -> None:
@@ -73,12 +75,13 @@ class Desk:
 
     def _snapshot(self) -> Saved:
         daemon = self.daemon
-        if not daemon.monitors:                     # not started yet
-            return daemon.saved
+        if not daemon.fleet.monitors:                     # not started yet
+            return self.saved
         began = time.time() - self.loop.now
-        states = {name: (past.up, round(began + past.since, 1)) for name, past in daemon.news.past.items()}
-        states |= {name: (monitor.up, round(began + monitor.since, 1)) for name, monitor in daemon.monitors.items()
-                   if monitor.seen != "unknown"}
+        states = {name: (past.up, round(began + past.since, 1)) for name, past in daemon.fleet.news.past.items()}
+        states |= {name: (monitor.up, round(began + monitor.since, 1))
+                   for name, monitor in daemon.fleet.monitors.items() if monitor.seen != "unknown"}
         tagless = daemon.config.ipfilter.tag is None
-        return Saved(daemon.disabled, states, frozenset([*daemon.rules.want, *daemon.rules.have] if tagless else ()),
+        rules = daemon.steering.rules
+        return Saved(daemon.fleet.disabled, states, frozenset([*rules.want, *rules.have] if tagless else ()),
                      *daemon.sensing.rules.traces())

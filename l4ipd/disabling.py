@@ -34,11 +34,11 @@ class Disabling:
         self._before = {monitor.endpoint.name for monitor in chosen if monitor.disabled}
         self._late = {name for name in self._before if now and name not in loaded}
         self._drained = not now and any(monitor.endpoint.name in loaded for monitor in chosen)
-        had = [group for group in {monitor.endpoint.group: None for monitor in chosen} if daemon.serving(group)]
+        had = [group for group in {monitor.endpoint.group: None for monitor in chosen} if daemon.fleet.serving(group)]
         changing = [monitor for monitor in chosen
                     if not monitor.disabled or now and monitor.endpoint.name in loaded]
-        daemon.disable(changing, now)
-        self._warnings = [f"{group}: no member is left" for group in had if not daemon.serving(group)]
+        daemon.fleet.disable(changing, now)
+        self._warnings = [f"{group}: no member is left" for group in had if not daemon.fleet.serving(group)]
         if now and not self._can_cut:
             self._warnings.append(CANNOT_CUT)
         for line in self._warnings:
@@ -53,23 +53,23 @@ class Disabling:
 
     @property
     def _can_cut(self) -> bool:
-        table = self.daemon.rules.table
+        table = self.daemon.steering.rules.table
         return table.purging != table.removing
 
     def _with_rules(self) -> set[str]:
         """The endpoints that have a rule in the kernel, as far as we know."""
-        owner = self.daemon.owner
-        return {owner[line].endpoint.name for line in self.daemon.rules.have if line in owner}
+        owner = self.daemon.steering.owner
+        return {owner[line].endpoint.name for line in self.daemon.steering.rules.have if line in owner}
 
     def _glance(self) -> None:
         """Go on as soon as no rule of theirs is in the kernel any more and the state is written, or the time is up."""
         daemon = self.daemon
-        gone = not daemon.rules.stale and self._with_rules().isdisjoint(
+        gone = not daemon.steering.rules.stale and self._with_rules().isdisjoint(
             monitor.endpoint.name for monitor in self.chosen)
         if self.session.over:
             return
         if daemon.loop.now <= self._until and not (         # what runs at present might be adding one
-                gone and not daemon.rules.busy and self.store.tried >= self._asked):
+                gone and not daemon.steering.rules.busy and self.store.tried >= self._asked):
             daemon.loop.later(GLANCE, self._glance)
         elif gone and self.now and self._can_cut:
             settings = daemon.config.ipfilter
@@ -100,7 +100,7 @@ class Disabling:
                    "changed": not already, "text": f"{name} {'was disabled already' if already else 'disabled'}"}
         warnings = self._warnings
         if not gone:
-            why = self.daemon.rules.problem or self.daemon.rules.complaint or "see l4ipctl rules"
+            why = self.daemon.steering.rules.problem or self.daemon.steering.rules.complaint or "see l4ipctl rules"
             warnings.append(f"their rules may still be in the kernel: {printable(why)}")
         unsaved = unsaved_words(self.store, self._asked)
         yield end(1 if not gone or unsaved else 0, warnings=[*warnings, *unsaved],

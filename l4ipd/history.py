@@ -7,7 +7,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from l4ipd.daemon import Event
+    from l4ipd.events import Event
 
 KEPT = 100
 

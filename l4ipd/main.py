@@ -241,7 +241,7 @@ def run(options: argparse.Namespace, config: Config, room: Room, rehearsal: Rehe
         stack.callback(end_all)
         budget = room.budget
         daemon = Daemon(loop, config, budget.probes, Prober(loop, budget.commands, budget.spare))
-        daemon.rounds.verbose = options.verbose
+        daemon.fleet.rounds.verbose = options.verbose
         doubts = [*warnings(config), *(exposures(config, options.config) if guide is None else ())]
         adapt = rehearsal.adapt if rehearsal is not None else _as_it_is
         reloader = Reloader(daemon, options.config, adapt, room, doubts)
@@ -257,7 +257,7 @@ def run(options: argparse.Namespace, config: Config, room: Room, rehearsal: Rehe
         stack.callback(site.stop)
 
         def begin() -> None:
-            daemon.start()
+            daemon.start(desk.saved)
             site.start()
             spare_the_collector()
             start.begun()
@@ -349,5 +349,5 @@ def show(daemon: Daemon) -> None:
         for line in status.summaries(daemon):
             log.info("%s", line)
 
-    look(daemon.loop, daemon.nat, seen)
+    look(daemon.loop, daemon.steering.nat, seen)
 

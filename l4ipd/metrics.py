@@ -59,13 +59,13 @@ def text(families: Iterable[Metric]) -> bytes:
 
 def whole(daemon: Daemon, history: History, lateness: Lateness) -> Iterator[Metric]:
     """What does not grow with the number of endpoints."""
-    rounds = daemon.rounds
+    rounds = daemon.fleet.rounds
     yield gauge("l4ip_build_info", "The version of l4ipd; the value is always 1.", ("version",), {(__version__,): 1})
     yield gauge("l4ip_fit", "Whether the daemon knows the kernel's rules and can change them, and sees its members, as "
                 "/healthz says.", (), {(): not trouble.unfit(daemon)})
     yield gauge("l4ip_blind", "Whether no member at all has a route, so that no probe counts.", (),
-                {(): daemon.sight.blind})
-    yield gauge("l4ip_endpoints", "Endpoints in the configuration.", (), {(): len(daemon.monitors)})
+                {(): daemon.fleet.sight.blind})
+    yield gauge("l4ip_endpoints", "Endpoints in the configuration.", (), {(): len(daemon.fleet.monitors)})
     yield counter("l4ip_probes", "Probes that are over, by the code of their verdict.", ("code",),
                   {(code,): count for code, count in rounds.codes.items()})
     yield probe_seconds(rounds.timings)
@@ -131,13 +131,14 @@ def probe_seconds(timings: dict[str, Timing]) -> Metric:
 
 def endpoints(daemon: Daemon, connections: Kernel) -> Iterator[bytes]:
     """The families of all endpoints. The parts of a family stand together, so each goes over all endpoints."""
-    monitors = list(daemon.monitors.values())
-    wanted, loaded = (Counter(daemon.owner[line].endpoint.name for line in lines if line in daemon.owner)
-                      for lines in (daemon.rules.want, daemon.rules.have))
+    monitors = list(daemon.fleet.monitors.values())
+    owner, rules = daemon.steering.owner, daemon.steering.rules
+    wanted, loaded = (Counter(owner[line].endpoint.name for line in lines if line in owner)
+                      for lines in (rules.want, rules.have))
     had: Counter[str] = Counter()
     for line, count in connections.items():
-        if count is not None and line in daemon.owner:
-            had[daemon.owner[line].endpoint.name] += count
+        if count is not None and line in daemon.steering.owner:
+            had[daemon.steering.owner[line].endpoint.name] += count
     now, clock = daemon.loop.now, time.time()
     yield b""
     yield from family(gauge, "l4ip_endpoint_up", "Whether the probes see the endpoint up.", monitors,

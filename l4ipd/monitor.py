@@ -52,7 +52,7 @@ class Monitor:
     There may be ten thousand, each looked at every second: small objects stay in the processor's caches.
     """
 
-    __slots__ = ("rounds", "endpoint", "lines", "health", "verdict", "since", "took", "tried", "disabled",
+    __slots__ = ("rounds", "endpoint", "health", "verdict", "since", "took", "tried", "disabled",
                  "unconfirmed", "queued", "stopped", "trouble", "passes", "failures", "changes", "refusals",
                  "hurried", "slot", "_check", "_top", "_fresh", "_probe", "_place", "_first", "_others", "_unrun",
                  "_due", "_hastened", "_pace", "_begun", "_prolonged", "_passing", "_before", "_past", "_usual")
@@ -60,7 +60,6 @@ class Monitor:
     def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.rounds, self.endpoint = rounds, endpoint
         self._first, self._others = recipes[0], tuple(recipes[1:])
-        self.lines: tuple[str, ...] = ()            # every rule that it has while it serves, for its owner to fill in
         self._check = check = endpoint.checks[0]    # the one that sets the pace
         self.health = health.fresh(check.rise)
         self._top = health.top(check.rise, check.fall)

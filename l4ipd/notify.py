@@ -36,7 +36,8 @@ from l4ipd.model import Words
 from l4ipd.table import printable
 
 if TYPE_CHECKING:
-    from l4ipd.daemon import Daemon, Event
+    from l4ipd.daemon import Daemon
+    from l4ipd.events import Event
 
 TIME_LIMIT = 30.0                                   # seconds
 QUEUE_LIMIT = 1000
@@ -141,12 +142,12 @@ def describe(daemon: Daemon, event: Event) -> dict[str, str]:
     facts |= {"L4IP_EVENT": event.kind, "L4IP_NAME": event.name, "L4IP_TEXT": event.text[:TEXT_LIMIT],
               "L4IP_TIME": f"{time.time():.3f}", "L4IP_CLUSTER": cluster, "L4IP_SERVICE": service,
               "L4IP_MEMBER": member}
-    members = daemon.groups.get(f"{cluster}/{service}", ())
+    members = daemon.fleet.groups.get(f"{cluster}/{service}", ())
     if members:
-        tally = daemon.tally(f"{cluster}/{service}")
+        tally = daemon.fleet.tally(f"{cluster}/{service}")
         facts |= {"L4IP_UP": str(tally.serving), "L4IP_TOTAL": str(tally.total),
                   "L4IP_VIP": " ".join(members[0].endpoint.vips)}
-    monitor = daemon.monitors.get(event.name)
+    monitor = daemon.fleet.monitors.get(event.name)
     if monitor is not None:
         row = status.row(daemon, monitor)
         facts |= {"L4IP_ADDRESS": monitor.endpoint.address, "L4IP_PORT": str(monitor.endpoint.member_port),

@@ -127,7 +127,7 @@ def _hero(seen: Survey, tone: str, headline: str) -> str:
 
 
 def _figures(daemon: Daemon, seen: Survey) -> str:
-    rules, rounds = daemon.rules, daemon.rounds
+    rules, rounds = daemon.steering.rules, daemon.fleet.rounds
     agree = "" if len(rules.want) == len(rules.have) else f" of {len(rules.want)}"
     figures = [("Endpoints up", f"{seen.tones['ok'] + seen.tones['warn']} <small>of {seen.endpoints}</small>"),
                ("Services served", f"{seen.services - len(seen.empty)} <small>of {seen.services}</small>"),

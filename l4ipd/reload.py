@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 
 from l4ipd import probe
 from l4ipd.config_warnings import warnings
-from l4ipd.daemon import Daemon, Event
+from l4ipd.daemon import Daemon
+from l4ipd.events import Event
 from l4ipd.exposure import exposures
 from l4ipd.internal_errors import INTERNAL
 from l4ipd.load import Refused, load, missing_tools
@@ -123,14 +124,14 @@ class Reloader:
     def _refuse(self, lines: list[str]) -> list[str]:
         for line in lines:
             log.error("%s", line)
-        self.daemon.tell(Event("reload-failed", "", "the configuration was not reloaded: the old one goes on: "
+        self.daemon.events.tell(Event("reload-failed", "", "the configuration was not reloaded: the old one goes on: "
                                + lines[0], logging.ERROR))
         return lines
 
     def _commit(self, config: Config, exposed: list[str]) -> list[str]:
         probe.use_prepared()
         if self.room is not None:
-            self.daemon.rounds.limit = self.room.probes(config)
+            self.daemon.fleet.rounds.limit = self.room.probes(config)
         before = self.daemon.config
         later = [key for key in ("pidfile", "log") if getattr(before, key) != getattr(config, key)]
         lines = [self.daemon.reload(config), *(f"{key}: the change takes effect at the next start" for key in later)]

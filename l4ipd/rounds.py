@@ -53,17 +53,18 @@ class Rounds:
     the first verdict, or enabled and not confirmed yet; ``decided(monitor)`` after the first outcome of each, be it
     LOCAL.
     ``spoiled(monitor, verdict, began)`` says whether an outcome that is not LOCAL, of what ``began`` then, counts for
-    nothing; ``alone(monitor)`` whether nobody would serve clients without it. ``limit`` is the number of probes that
+    nothing; ``alone(monitor)`` whether nobody would serve clients without it; ``refused(monitor, verdict)`` is called
+    when a probe could not connect. ``limit`` is the number of probes that
     may be in flight; the others wait their turn.
     """
 
     def __init__(self, loop: Loop, limit: int, start: Callable[[Recipe, Callable[[Verdict], object]], Probe], *,
                  changed: Callable[[Monitor, str], object], decided: Callable[[Monitor], object],
                  spoiled: Spoiled = lambda monitor, verdict, began: False,
-                 alone: Callable[[Monitor], bool] = lambda monitor: False) -> None:
+                 alone: Callable[[Monitor], bool] = lambda monitor: False,
+                 refused: Callable[[Monitor, Verdict], object] = lambda monitor, verdict: None) -> None:
         self.loop, self.limit, self.start = loop, limit, start
-        self.changed, self.decided, self.spoiled, self.alone = changed, decided, spoiled, alone
-        self.refused: Callable[[Monitor, Verdict], object] = lambda monitor, verdict: None     # a probe found no way in
+        self.changed, self.decided, self.spoiled, self.alone, self.refused = changed, decided, spoiled, alone, refused
         self.verbose = False
         self.step = 1 / RATE                        # seconds: phases are multiples of it
         self.flying = 0

@@ -47,7 +47,8 @@ class Row:
 
 def rows(daemon: Daemon, names: Iterable[str] | None = None, kernel: Kernel | None = None) -> list[Row]:
     """The state of the endpoints in ``names``, by default of all."""
-    return [row(daemon, daemon.monitors[name], kernel) for name in (daemon.monitors if names is None else names)]
+    monitors = daemon.fleet.monitors
+    return [row(daemon, monitors[name], kernel) for name in (monitors if names is None else names)]
 
 
 def row(daemon: Daemon, monitor: Monitor, kernel: Kernel | None = None) -> Row:
@@ -90,14 +91,14 @@ def state(monitor: Monitor) -> str:
 def loaded(daemon: Daemon, monitor: Monitor, kernel: Kernel | None = None) -> str:
     """Kernel truth beside check truth."""
     if kernel is None:
-        if daemon.rules.stale:
+        if daemon.steering.rules.stale:
             return "unknown"
-        known: Iterable[str] = daemon.rules.have
+        known: Iterable[str] = daemon.steering.rules.have
     else:
         known = kernel
-    lines = daemon.lines(monitor)
+    lines = daemon.steering.lines(monitor)
     there = sum(line in known for line in lines)
-    wanted = sum(line in daemon.rules.want for line in lines)
+    wanted = sum(line in daemon.steering.rules.want for line in lines)
     if there == wanted:
         return "yes" if wanted else "no"
     return "missing" if wanted > there else "leaving"
@@ -105,7 +106,7 @@ def loaded(daemon: Daemon, monitor: Monitor, kernel: Kernel | None = None) -> st
 
 def connections(daemon: Daemon, monitor: Monitor, kernel: Kernel | None) -> int | None:
     """How many connections its rules have had since each was loaded."""
-    counts = [kernel[line] for line in daemon.lines(monitor) if line in kernel] if kernel else []
+    counts = [kernel[line] for line in daemon.steering.lines(monitor) if line in kernel] if kernel else []
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
 
@@ -117,10 +118,10 @@ def table(lines: Sequence[Row], width: int = 0) -> list[str]:
 
 def summary(daemon: Daemon) -> str:
     """One line on the whole."""
-    up = sum(monitor.eligible for monitor in daemon.monitors.values())
-    disabled = sum(monitor.disabled for monitor in daemon.monitors.values())
-    parts = [f"{up} of {len(daemon.monitors)} endpoints up" + (f" ({disabled} disabled)" if disabled else ""),
-             f"rules: {len(daemon.rules.want)} wanted, {len(daemon.rules.have)} in the kernel",
+    up = sum(monitor.eligible for monitor in daemon.fleet.monitors.values())
+    disabled = sum(monitor.disabled for monitor in daemon.fleet.monitors.values())
+    parts = [f"{up} of {len(daemon.fleet.monitors)} endpoints up" + (f" ({disabled} disabled)" if disabled else ""),
+             f"rules: {len(daemon.steering.rules.want)} wanted, {len(daemon.steering.rules.have)} in the kernel",
              *trouble.troubles(daemon),
              f"running since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(daemon.started))}"]
     return printable("; ".join(parts))

@@ -63,7 +63,7 @@ def look(daemon: Daemon, pattern: str = "", limit: int = SHOWN) -> Survey:
     odd = _oddly_ruled(daemon)
     chosen: dict[Monitor, None] = {}
     rest: list[Monitor] = []
-    for name, members in daemon.groups.items():
+    for name, members in daemon.fleet.groups.items():
         for monitor in members:
             kind = tone(monitor)
             survey.tones[kind] += 1
@@ -91,5 +91,5 @@ def look(daemon: Daemon, pattern: str = "", limit: int = SHOWN) -> Survey:
 
 def _oddly_ruled(daemon: Daemon) -> set[Monitor]:
     """Those whose rules in the kernel are not as wanted."""
-    different = daemon.rules.want.keys() ^ daemon.rules.have.keys()
-    return {daemon.owner[line] for line in different if line in daemon.owner}
+    different = daemon.steering.rules.want.keys() ^ daemon.steering.rules.have.keys()
+    return {daemon.steering.owner[line] for line in different if line in daemon.steering.owner}

@@ -18,9 +18,9 @@ def unfit(daemon: Daemon) -> str:
     """Why the daemon cannot vouch for the rules that steer traffic at present; empty if it can."""
     if daemon.stopping:
         return "stopping"
-    if daemon.sight.blind:
+    if daemon.fleet.sight.blind:
         return "the gateway is blind: no member has a route"
-    rules = daemon.rules
+    rules = daemon.steering.rules
     name = rules.table.name
     if rules.problem or rules.complaint:
         return f"{name}: {rules.problem or rules.complaint}"
@@ -36,7 +36,7 @@ def unfit(daemon: Daemon) -> str:
 def troubles(daemon: Daemon) -> list[str]:
     """Everything that is wrong with us, one thing a line."""
     found = [line for rules in tables(daemon) for line in _of_table(rules)]
-    since = daemon.sight.blind_since
+    since = daemon.fleet.sight.blind_since
     if since is not None:
         found.insert(0, f"the gateway is blind, for {ago(daemon.loop.now - since)}: no member has a route; states, "
                         "rules and sessions stay as they are")
@@ -46,7 +46,7 @@ def troubles(daemon: Daemon) -> list[str]:
     elif sensing.settings is not None and sensing.hearing.deaf:
         found.append("sensing of resets seems deaf: probes were refused while clients were forwarded, and no reset "
                      "was seen; see l4ipd(8), SENSING RESETS; a reload forgets it")
-    waiting = daemon.rounds.waiting
+    waiting = daemon.fleet.rounds.waiting
     if waiting:
         found.append(f"probes are late: {waiting} wait for a free descriptor; raise the limit of open files, "
                      "or probe less often")
@@ -56,7 +56,7 @@ def troubles(daemon: Daemon) -> list[str]:
         found.append(f"internal errors in the last hour: {count}, the last a {errors.last}: see the log, and please "
                      "report it")
     local: dict[str, int] = {}
-    for monitor in daemon.monitors.values():
+    for monitor in daemon.fleet.monitors.values():
         if monitor.trouble:
             local[monitor.trouble] = local.get(monitor.trouble, 0) + 1
     found += [f"the gateway cannot probe {count} endpoint{'s' * (count > 1)}, whose state stays: {words}"
@@ -66,7 +66,7 @@ def troubles(daemon: Daemon) -> list[str]:
 
 def tables(daemon: Daemon) -> list[Reconciler]:
     """The tables of the kernel that we look after."""
-    return [daemon.rules, *daemon.sensing.rules.tables.values()]
+    return [daemon.steering.rules, *daemon.sensing.rules.tables.values()]
 
 
 def _of_table(rules: Reconciler) -> Iterator[str]:

@@ -23,7 +23,8 @@ from l4ipd.loop import Loop, Timer
 from l4ipd.model import host_port
 
 if TYPE_CHECKING:
-    from l4ipd.daemon import Daemon, Event
+    from l4ipd.daemon import Daemon
+    from l4ipd.events import Event
     from l4ipd.httpd import Answer, Request, Server
 
 RETRY = 10.0                                        # seconds
@@ -50,9 +51,9 @@ class Glance:
     def counts(self) -> status.Kernel:
         """By rule; empty if it is not known. What is new is there for the next who asks."""
         age = self.loop.now - self._when
-        if age > GLANCE and not (self._asking or self.daemon.rules.pause or self.daemon.stopping):
+        if age > GLANCE and not (self._asking or self.daemon.steering.rules.pause or self.daemon.stopping):
             self._asking = True
-            look(self.loop, self.daemon.nat, self._seen)
+            look(self.loop, self.daemon.steering.nat, self._seen)
         return self._counts if age < GLANCE_KEPT else {}
 
     def _seen(self, seen: Look) -> None:
@@ -74,7 +75,7 @@ class Web:
         self._pages: dict[str, Callable[[Request], Answer]] = {}
         self._retry = Timer(self._open)
         self._said = ""
-        daemon.listeners.append(self._heard)
+        daemon.events.listen(self._heard)
 
     def start(self) -> None:
         """Listen where the configuration wants it; to be called again when it may have changed."""
@@ -189,12 +190,13 @@ def trusted(host: str, names: Collection[str] = ()) -> bool:
 def status_json(daemon: Daemon, counts: status.Kernel) -> Iterator[bytes]:
     """One object; its endpoints are the rows of `l4ipctl show --json`, one a line."""
     head = {"version": __version__, "summary": status.summary(daemon), "fit": not trouble.unfit(daemon),
-            "troubles": trouble.troubles(daemon), "started": daemon.started, "rules_wanted": len(daemon.rules.want),
-            "rules_loaded": len(daemon.rules.have),
+            "troubles": trouble.troubles(daemon), "started": daemon.started,
+            "rules_wanted": len(daemon.steering.rules.want),
+            "rules_loaded": len(daemon.steering.rules.have),
             "internal_errors": {"total": daemon.loop.errors.total, "last_hour": daemon.loop.errors.recent()}}
     yield json.dumps(head)[:-1].encode() + b', "endpoints": ['
     before = b"\n"
-    for monitor in list(daemon.monitors.values()):
+    for monitor in list(daemon.fleet.monitors.values()):
         row = {**status.row(daemon, monitor).data(), "connections": status.connections(daemon, monitor, counts)}
         yield before + json.dumps(row).encode()
         before = b",\n"

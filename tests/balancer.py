@@ -29,20 +29,20 @@ def balancer(*clusters: Cluster) -> Iterator[Daemon]:
     """A daemon with these clusters, that believes the kernel to be as wanted."""
     loop = Loop()
     daemon = Daemon(loop, Config(), 100)
-    daemon.listeners.clear()
+    daemon.events.listeners.clear()
     daemon.apply(Config(Ipfilter(interface="em0"), clusters))
-    daemon.news.begin()
+    daemon.fleet.news.begin()
     yield daemon
     loop.close()
 
 
 def settle(daemon: Daemon) -> None:
     """Plan the rules, and let the kernel have them."""
-    daemon._replan()
-    daemon.rules.belief.have = {line: line for line in daemon.rules.want}
-    daemon.rules.belief.stale = False
+    daemon.steering.turn()
+    daemon.steering.rules.belief.have = {line: line for line in daemon.steering.rules.want}
+    daemon.steering.rules.belief.stale = False
 
 
 def feed(daemon: Daemon, name: str, *verdicts: Verdict) -> None:
     for verdict in verdicts:
-        daemon.monitors[name].score(verdict)
+        daemon.fleet.monitors[name].score(verdict)

@@ -274,7 +274,7 @@ class Child:
     def __init__(self, loop: Loop, argv: Sequence[str], *, stdin: bytes = b"", timeout: float | None,
                  done: Callable[[Exit], object], output: Callable[[bytes], bool] | None = None,
                  errors: Callable[[bytes], bool] | None = None, hold_stdin: bool = False, outlives: bool = False,
-                 limit: int = 1 << 20, env: Any = None) -> None:
+                 swept: bool = False, limit: int = 1 << 20, env: Any = None) -> None:
         self.words, self.stdin, self.done = list(argv), stdin, done
         self.output, self.errors, self.limit, self.outlives = output, errors, limit, outlives
         self.pid = next(self.pids)
@@ -321,7 +321,7 @@ class Child:
             place = next(place for place, word in enumerate(words) if word.endswith("/ipmon"))
             return "ipmon", words[place + 1:place + 2]
         if len(words) > 4 and words[3].endswith("become.py"):
-            words = words[5:]
+            words = words[6:]
         return os.path.basename(words[0]), words[1:]
 
     def _work(self, name: str, words: list[str], fault: str) -> None:

@@ -59,12 +59,12 @@ class Gateway:
         config = parse(f"ipfilter: {{interface: ext0}}\ndefaults: {{interval: 5s, fast_interval: 2s, timeout: 2s}}\n"
                        f"clusters:\n{text}", "conf")
         self.daemon = Daemon(self.loop, config, 100)
-        self.daemon.rules.pause = True
-        self.daemon.rounds.start = self._probe
+        self.daemon.steering.rules.pause = True
+        self.daemon.fleet.rounds.start = self._probe
         self.events: list[str] = []
-        self.daemon.listeners = [lambda event: self.events.append(f"{event.kind} {event.name}")]
+        self.daemon.events.listeners = [lambda event: self.events.append(f"{event.kind} {event.name}")]
         self.daemon.apply(config)
-        self.daemon.sensing.targets.aim(self.daemon.monitors.values())
+        self.daemon.sensing.targets.aim(self.daemon.fleet.monitors.values())
         self.loop.hook(self._follow)
         self.run(10)
         self.fewest = len(self.kernel)
@@ -84,10 +84,11 @@ class Gateway:
     # -- the kernel
 
     def _follow(self) -> None:
-        want = list(self.daemon.rules.want)
+        want = list(self.daemon.steering.rules.want)
         if sorted(want) != sorted(self.kernel) and not self.busy:
             self.busy = True
-            gone = [(self._member(line), self.daemon._removal(line)) for line in self.kernel if line not in want]
+            way = self.daemon.steering._removal
+            gone = [(self._member(line), way(line)) for line in self.kernel if line not in want]
             self.loop.later(CHANGE, lambda: self._changed(want, gone))
 
     def _changed(self, want: list[str], gone: list[tuple[str, str | None]]) -> None:
@@ -239,7 +240,7 @@ def test_a_reset_alone_never_takes_out_the_last_one(text: str, targets: list[str
 
 def test_who_is_disabled_or_down_does_not_serve() -> None:
     gateway = Gateway(www(f"a: {A}, b: {B}, c: {C}"), answer=1.5)
-    gateway.daemon.disable([gateway.daemon.monitors["www/http/b"]], now=False)
+    gateway.daemon.fleet.disable([gateway.daemon.fleet.monitors["www/http/b"]], now=False)
     gateway.dead.add(C)
     gateway.run(30)
     assert gateway.serving() == [A]

@@ -36,13 +36,12 @@ class World:
         self.loop, self.verdict = Loop(), BAD
         self.daemon = Daemon(self.loop, config, 100)
         self.desk = Desk(self.loop, self.daemon, config, lambda done: None)
-        self.daemon.saved = Saved(states=states or {})
-        self.daemon.rounds.start = self.start
+        self.daemon.fleet.rounds.start = self.start
         self.events: list[tuple[str, str]] = []
-        self.daemon.listeners = [lambda event: self.events.append((event.kind, event.name))]
+        self.daemon.events.listeners = [lambda event: self.events.append((event.kind, event.name))]
         self.daemon.apply(config)
-        self.daemon._restore()
-        self.daemon.news.begin()
+        self.daemon.fleet.restore(Saved(states=states or {}))
+        self.daemon.fleet.news.begin()
 
     def start(self, recipe: Recipe, done: Callable[[Verdict], object]) -> World:
         done(self.verdict)
@@ -54,10 +53,10 @@ class World:
     def probe(self, verdict: Verdict, rounds: int = 1) -> None:
         self.verdict = verdict
         for _ in range(rounds):
-            for monitor in self.daemon.monitors.values():
+            for monitor in self.daemon.fleet.monitors.values():
                 self.loop.clear(monitor)
                 monitor.fire()
-        self.daemon.news.settle()
+        self.daemon.fleet.news.settle()
 
     def end(self) -> dict[str, tuple[bool, float | None]]:
         """What the state file says then."""
@@ -98,7 +97,7 @@ def test_known_to_be_down_through_a_reload_that_changes_the_check(tmp_path: Path
 
 def test_who_was_up_meanwhile_is_news_when_it_is_down(tmp_path: Path) -> None:
     world = World(tmp_path, configuration(tmp_path), {NAME: (False, time.time() - 60)})
-    monitor = world.daemon.monitors[NAME]
+    monitor = world.daemon.fleet.monitors[NAME]
     monitor.adopt()
     world.probe(local("no descriptors"))
     monitor.take_down(Verdict("RST", "connection refused, seen by ipmon"))
@@ -115,7 +114,7 @@ def test_after_trouble_of_ours_the_first_verdicts_cost_no_look_at_all_services_e
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(tmp_path, configuration(tmp_path, clusters=50))
     looks: list[str] = []
-    monkeypatch.setattr(world.daemon.news, "_look", looks.append)
+    monkeypatch.setattr(world.daemon.fleet.news, "_look", looks.append)
     world.probe(local("network is down"))
     world.probe(GOOD, 2)
     world.end()

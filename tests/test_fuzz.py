@@ -28,7 +28,7 @@ from l4ipd.lateness import Lateness
 from l4ipd.loop import Loop
 from l4ipd.metrics import render
 from l4ipd.model import Check, Cluster, Config, Ipfilter, Member, Resets, Service
-from l4ipd.state import Store
+from l4ipd.state import Saved, Store
 from l4ipd.verdict import Verdict
 
 SECONDS = 5.0
@@ -61,9 +61,9 @@ def daemon(directory: Path, ipmon: Path, answers: bool) -> Iterator[Daemon]:
                                    for number, address in enumerate((NAMED, NEVER_NAMED, LAST)))),),
                     pidfile=str(directory / "pid"), state=str(directory / "state"), resets=Resets("em1"))
     it = Daemon(loop, Config(), 100)
-    it.rounds.start = lambda recipe, done: (done(PASS) if answers else None, Over())[1]
+    it.fleet.rounds.start = lambda recipe, done: (done(PASS) if answers else None, Over())[1]
     it.apply(config)
-    for monitor in it.monitors.values():
+    for monitor in it.fleet.monitors.values():
         monitor.score(PASS)
 
     def tick() -> None:
@@ -116,10 +116,10 @@ def test_lines_of_ipmon(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
     def run(seed: int) -> None:
         lines.write_bytes(spoilt_lines(random.Random(seed)))
         with daemon(tmp_path, ipmon, answers=False) as it:
-            last = it.monitors[f"www/web/m{2}"]
+            last = it.fleet.monitors[f"www/web/m{2}"]
             until(it.loop, lambda: not last.up)
-            assert all(it.monitors[f"www/{service}/m1"].up for service in ("web", "dns")), "nobody named it"
-            assert it.monitors["www/dns/m2"].up
+            assert all(it.fleet.monitors[f"www/{service}/m1"].up for service in ("web", "dns")), "nobody named it"
+            assert it.fleet.monitors["www/dns/m2"].up
             assert it.sensing.is_alive or not it.sensing.listener.problem
             assert len(it.sensing.summary()) < 400
             text = b"".join(render(it, History(), Lateness(it.loop), {}))
@@ -199,12 +199,12 @@ class Client:
 def test_requests(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "l4ipd")
     with daemon(tmp_path, tmp_path / "no-tool", answers=True) as it:
-        store = Store(it.loop, str(tmp_path / "state.json"), lambda: it.saved)
+        store = Store(it.loop, str(tmp_path / "state.json"), Saved)
         commands = Commands(it, lambda done: done(True, ["nothing changed"]), store).by_name()
         control = Control(it.loop, str(tmp_path / "sock"), None, commands)
         control.open()
         ask(it.loop, tmp_path / "sock", random.Random(0))
-        before, listeners = descriptors(), len(it.listeners)
+        before, listeners = descriptors(), len(it.events.listeners)
 
         def run(seed: int) -> None:
             chance = random.Random(seed)
@@ -218,7 +218,7 @@ def test_requests(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
                 client.close()
             ask(it.loop, tmp_path / "sock", chance)
             until(it.loop, lambda: not control.sessions)
-            assert (descriptors(), len(it.listeners)) == (before, listeners)
+            assert (descriptors(), len(it.events.listeners)) == (before, listeners)
             assert internal_errors(caplog) == []
 
         assert repeat(run, SECONDS)

@@ -25,7 +25,7 @@ LAYERS = {
         "probe", "sockets", "stream", "tls", "udp", "ping", "command", "reconcile", "nat", "filters", "sources",
         "hearing", "resets", "kernel", "sessions", "control", "httpd", "state", "lateness",
         "services", "routes", "sight", "unprobed", "regular"},
-    4: {"refusals",
+    4: {"refusals", "fleet", "steering",
         "monitor", "rounds", "news", "orphans", "daemon", "status", "trouble", "survey", "history", "metrics", "page",
         "web", "commands", "checking", "disabling", "notify", "desk"},
     5: {"__main__", "reload", "exposure",

@@ -277,7 +277,7 @@ class House:
         tick(self.loop)
         self.daemon = Daemon(self.loop, load.load(str(self.file)), 100)
         reloader = reload.Reloader(self.daemon, str(self.file))
-        self.desk = Desk(self.loop, self.daemon, self.daemon._first_config, reloader)
+        self.desk = Desk(self.loop, self.daemon, self.daemon._first, reloader)
         self.web = Web(self.loop, self.daemon)
         self.daemon.start()
         self.web.start()
@@ -296,10 +296,10 @@ class House:
 
     def until_settled(self) -> None:
         """Until all is as it will stay, and children and probes come and go as ever."""
-        until(self.loop, lambda: all(monitor.verdict for monitor in self.daemon.monitors.values()))
-        runs, outcomes = self.daemon.rules.runs, sum(self.daemon.rounds.codes.values())
-        until(self.loop, lambda: self.daemon.rules.runs > runs + 3 and self.daemon.rules.settled
-              and sum(self.daemon.rounds.codes.values()) > outcomes + 5)
+        until(self.loop, lambda: all(monitor.verdict for monitor in self.daemon.fleet.monitors.values()))
+        runs, outcomes = self.daemon.steering.rules.runs, sum(self.daemon.fleet.rounds.codes.values())
+        until(self.loop, lambda: self.daemon.steering.rules.runs > runs + 3 and self.daemon.steering.rules.settled
+              and sum(self.daemon.fleet.rounds.codes.values()) > outcomes + 5)
 
     def aside(self, conversation: Callable[[], Any]) -> Any:
         """Let a thread talk to us."""
@@ -395,7 +395,7 @@ def test_reloads(house: House) -> None:
         {"top": "resets: {interface: lo0, source: counters}"}, {"check": "nonsense"}, {"check": "{type: ["},
         {"resync": "90ms"}, {}]
     with nothing_to_collect(house.loop):
-        held = weakref.WeakSet([house.web.server, house.desk.control, house.daemon.nat])
+        held = weakref.WeakSet([house.web.server, house.desk.control, house.daemon.steering.nat])
         for each in configurations:
             path = house.path
             house.configure(**each)

@@ -11,7 +11,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from l4ipd import metrics, rounds, status, trouble
-from l4ipd.daemon import Daemon, Event
+from l4ipd.daemon import Daemon
+from l4ipd.events import Event
 from l4ipd.history import History
 from l4ipd.lateness import Lateness
 from l4ipd.model import Member
@@ -23,7 +24,7 @@ UNITS = ("seconds", "bytes", "info", "total")
 
 def scrape(daemon: Daemon, history: History | None = None, lateness: Lateness | None = None) -> dict[str, Metric]:
     text = b"".join(metrics.render(daemon, history or History(), lateness or Lateness(daemon.loop),
-                                   dict.fromkeys(daemon.rules.have, 7))).decode()
+                                   dict.fromkeys(daemon.steering.rules.have, 7))).decode()
     assert text.endswith("\n")
     families = list(text_string_to_metric_families(text))
     assert len({family.name for family in families}) == len(families), "a family that comes twice is refused"
@@ -53,9 +54,9 @@ def test_endpoints() -> None:
         feed(daemon, "www/http/web1", GOOD, GOOD, BAD)
         feed(daemon, "www/http/web2", BAD)
         feed(daemon, "www/http/heavy", GOOD)
-        daemon.monitors["www/http/off"].disabled = True
+        daemon.fleet.monitors["www/http/off"].disabled = True
         settle(daemon)
-        del daemon.rules.belief.have[daemon.lines(daemon.monitors["www/http/heavy"])[0]]
+        del daemon.steering.rules.belief.have[daemon.steering.lines(daemon.fleet.monitors["www/http/heavy"])[0]]
         families = scrape(daemon)
         for name, sample, expected in [
                 ("web1", "l4ip_endpoint_up", 1), ("web2", "l4ip_endpoint_up", 0), ("off", "l4ip_endpoint_disabled", 1),
@@ -70,16 +71,16 @@ def test_endpoints() -> None:
         assert value(families, "l4ip_rules_loaded", tool="ipnat") == 3
         assert value(families, "l4ip_endpoints") == 4
         assert value(families, "l4ip_fit") == 1
-        daemon.rules.problem = "ipnat: no such program"
+        daemon.steering.rules.problem = "ipnat: no such program"
         assert value(scrape(daemon), "l4ip_fit") == 0
 
 
 def test_counts_of_probes() -> None:
     with balancer(cluster("www", *web(1))) as daemon:
-        each = daemon.monitors["www/http/web1"]
+        each = daemon.fleet.monitors["www/http/web1"]
         took = [0.0005, 0.001, 0.0011, 0.3, 99.0]
         for seconds in took:
-            daemon.rounds.flying += 1               # as admit() does
+            daemon.fleet.rounds.flying += 1               # as admit() does
             each._begun = daemon.loop.clock() - seconds
             each._done(GOOD if seconds < 1 else BAD)
         families = scrape(daemon)
@@ -96,9 +97,9 @@ def test_counts_of_probes() -> None:
 def test_events_and_lateness() -> None:
     with balancer(cluster("www", *web(1))) as daemon:
         history, lateness = History(), Lateness(daemon.loop)
-        daemon.listeners.append(history.heard)
+        daemon.events.listen(history.heard)
         feed(daemon, "www/http/web1", GOOD, BAD, BAD, BAD)
-        daemon.tell(Event("repaired", "", "a rule"))
+        daemon.events.tell(Event("repaired", "", "a rule"))
         for late in (-1.0, 0.0, 0.0007, 0.02, 7.0):  # woken early, no timer at all, and late
             daemon.loop.lateness = late
             lateness.note()
@@ -130,8 +131,8 @@ def test_families_that_come_in_pieces() -> None:
     with balancer(cluster("big", *web(3 * metrics.SLICE + 1))) as daemon:
         families = scrape(daemon)
         up = families["l4ip_endpoint_up"]
-        assert len(up.samples) == len(daemon.monitors)
-        assert len({sample.labels["member"] for sample in up.samples}) == len(daemon.monitors)
+        assert len(up.samples) == len(daemon.fleet.monitors)
+        assert len({sample.labels["member"] for sample in up.samples}) == len(daemon.fleet.monitors)
 
 
 def test_without_endpoints() -> None:

@@ -14,7 +14,8 @@ import naive
 from chance import repeat
 from simulation import GOOD, REFUSES, SICK, SILENT, World, simulated
 
-from l4ipd.daemon import Daemon, Event
+from l4ipd.daemon import Daemon
+from l4ipd.events import Event
 from l4ipd.model import Endpoint
 
 SECONDS = 20.0
@@ -57,8 +58,8 @@ class Told:
     def reloaded(self, daemon: Daemon, unchanged: set[str]) -> None:
         """Of what has changed it knows nothing; the rest is as it was."""
         self.states = {name: state for name, state in self.states.items() if name in unchanged}
-        self.disabled &= set(daemon.monitors)
-        self.out = {group for group in self.out if group in daemon.groups and not self.eligible(group)}
+        self.disabled &= set(daemon.fleet.monitors)
+        self.out = {group for group in self.out if group in daemon.fleet.groups and not self.eligible(group)}
 
     def restarted(self, settings: naive.Settings, kernel: set[naive.Rule], sure: bool, now: float) -> None:
         """A new daemon knows what is in the kernel, and of those that were down what was saved, a second later."""
@@ -170,16 +171,16 @@ class Run(World):
 
     def disable(self) -> None:
         assert self.daemon is not None
-        name = self.random.choice(sorted(self.daemon.monitors))
+        name = self.random.choice(sorted(self.daemon.fleet.monitors))
         if name not in self.told.disabled:
             self.say(f"    {name}")
-            self.daemon.disable([self.daemon.monitors[name]], self.random.random() < 0.5)
+            self.daemon.fleet.disable([self.daemon.fleet.monitors[name]], self.random.random() < 0.5)
 
     def enable(self) -> None:
         assert self.daemon is not None
-        chosen = [monitor for monitor in self.daemon.monitors.values() if monitor.disabled]
+        chosen = [monitor for monitor in self.daemon.fleet.monitors.values() if monitor.disabled]
         if chosen:
-            self.daemon.enable(chosen[:1])
+            self.daemon.fleet.enable(chosen[:1])
 
     def clients(self) -> None:
         each = self.settings["clusters"][self.random.choice(sorted(self.settings["clusters"]))]
@@ -204,7 +205,7 @@ class Run(World):
     def started(self) -> None:
         assert self.daemon is not None
         self.say("started")
-        self.daemon.listeners.append(self.heard)
+        self.daemon.events.listen(self.heard)
         there = {rule for line in self.rules() if line not in self.foreign and (rule := naive.read(line))}
         self.told.restarted(self.settings, there, sure=not self.faults and self.slowest < 1,
                             now=self.now)
@@ -212,7 +213,7 @@ class Run(World):
 
     def now_there(self) -> dict[str, Endpoint]:
         assert self.daemon is not None
-        return {name: monitor.endpoint for name, monitor in self.daemon.monitors.items()}
+        return {name: monitor.endpoint for name, monitor in self.daemon.fleet.monitors.items()}
 
     def heard(self, event: Event) -> None:
         daemon = self.daemon
@@ -235,7 +236,7 @@ class Run(World):
         found = COUNT.search(event.text)
         if found and event.kind in ("up", "down", "disabled", "enabled"):
             assert self.daemon is not None
-            group = self.daemon.groups[event.name.rpartition("/")[0]]
+            group = self.daemon.fleet.groups[event.name.rpartition("/")[0]]
             regular = [monitor.eligible for monitor in group if not monitor.endpoint.fallback]
             spare = sum(monitor.eligible for monitor in group if monitor.endpoint.fallback) if not any(regular) else 0
             assert (int(found[1]), int(found[2])) == (sum(regular) + spare, len(regular) + spare), event
@@ -258,10 +259,10 @@ class Run(World):
         assert self.daemon is not None
         daemon, settings = self.daemon, self.settings
         self.no_errors()
-        assert set(daemon.monitors) == set(naive.names(settings))
-        assert set(daemon.disabled) == self.told.disabled
+        assert set(daemon.fleet.monitors) == set(naive.names(settings))
+        assert set(daemon.fleet.disabled) == self.told.disabled
         up = {name for name, place in naive.names(settings).items() if self.members.get(place, GOOD) == GOOD}
-        assert {name for name, monitor in daemon.monitors.items() if monitor.up} == up
+        assert {name for name, monitor in daemon.fleet.monitors.items() if monitor.up} == up
         self.compare_rules(up - self.told.disabled)
         self.compare_told(up)
         quiet = len(self.events)
@@ -290,7 +291,7 @@ class Run(World):
         told = self.told
         wrong = {name: state for name, state in told.states.items() if (state == "up") != (name in up)}
         assert not wrong and told.states.keys() <= naive.names(self.settings).keys(), wrong
-        for group, members in self.daemon.groups.items():
+        for group, members in self.daemon.fleet.groups.items():
             known = all(monitor.endpoint.name in told.states for monitor in members)
             if known and not told.eligible(group) and not all(monitor.disabled for monitor in members):
                 assert group in told.out | told.maybe, f"never told that {group} is down"
@@ -301,7 +302,7 @@ class Run(World):
         working = [child.words for child in self.children if child._tool()[0] not in ("ipmon", "check")]
         assert all("-l" in words or "-iR" in words or "-aihR" in words for words in working), working
         self.members.clear()
-        self.daemon.enable([monitor for monitor in self.daemon.monitors.values() if monitor.disabled])
+        self.daemon.fleet.enable([monitor for monitor in self.daemon.fleet.monitors.values() if monitor.disabled])
         self.settings = self.first
         self.reload()
         self.after(self.QUIET + 60.0, self.weigh)

@@ -32,10 +32,10 @@ class Told(World):
         self.directory = directory
         super().__init__(directory, configuration(directory, members, more), states)
         self.texts: list[str] = []
-        self.daemon.listeners.append(lambda event: self.texts.append(event.text))
+        self.daemon.events.listen(lambda event: self.texts.append(event.text))
 
     def member(self, name: str) -> Monitor:
-        return self.daemon.monitors[f"c/s/{name}"]
+        return self.daemon.fleet.monitors[f"c/s/{name}"]
 
     def fate(self, verdict: Verdict, *names: str, rounds: int = 2) -> None:
         """What probes find of these from now on, and some of them."""
@@ -51,11 +51,11 @@ class Told(World):
         self.daemon._turn()
 
     def disable(self, *names: str) -> None:
-        self.daemon.disable([self.member(name) for name in names], now=False)
+        self.daemon.fleet.disable([self.member(name) for name in names], now=False)
         self.daemon._turn()
 
     def enable(self, *names: str) -> None:
-        self.daemon.enable([self.member(name) for name in names])
+        self.daemon.fleet.enable([self.member(name) for name in names])
         self.daemon._turn()
 
     def kinds(self) -> list[str]:
@@ -160,12 +160,12 @@ def test_rules_that_stay_are_those_of_members_that_nobody_disabled(tmp_path: Pat
     world.fate(GOOD, "m1", "m2")
     if out == "all":
         world.disable("m1", "m2")
-        assert world.texts[-1] == "c/s: no member is up" and not world.daemon.rules.want
+        assert world.texts[-1] == "c/s: no member is up" and not world.daemon.steering.rules.want
     else:
         world.disable("m2")
         world.fate(BAD, "m1")
         assert world.texts[-1] == "c/s: no member is up; its last rules stay (when_all_down: keep)"
-        assert [line.split()[6] for line in world.daemon.rules.want] == ["10.0.0.2"]
+        assert [line.split()[6] for line in world.daemon.steering.rules.want] == ["10.0.0.2"]
 
 
 def test_a_service_that_had_nobody_before_is_no_news(tmp_path: Path) -> None:
@@ -173,9 +173,8 @@ def test_a_service_that_had_nobody_before_is_no_news(tmp_path: Path) -> None:
     states: dict[str, tuple[bool, float | None]] = {"c/s/m1": (False, time.time() - 60), "c/s/m2": (True, 0.0)}
     for more, events in (({"c/s/m2": 1.0}, []), ({}, ["down m2", "all-down s"])):
         world = Told(tmp_path, BOTH)
-        world.daemon.saved = type(world.daemon.saved)(more, states)
-        world.daemon._restore()
-        world.daemon.news.past.pop("c/s/m2", None)
+        world.daemon.fleet.restore(Saved(more, states))
+        world.daemon.fleet.news.past.pop("c/s/m2", None)
         world.fate(BAD, "m1", "m2", rounds=1)
         found = world.kinds()
         assert [kind for kind in found if kind != "down m2"] == [kind for kind in events if kind != "down m2"]
@@ -190,12 +189,12 @@ def test_fallbacks_count_only_while_they_serve(tmp_path: Path) -> None:
     told: list[str] = []
 
     def note(event: Event) -> None:
-        tally = world.daemon.tally("c/s")
+        tally = world.daemon.fleet.tally("c/s")
         told.append(event.text.rpartition("; ")[2] if event.name.count("/") > 1 else event.text)
         assert event.kind == "all-down" or told[-1] == f"{tally.serving} of {tally.total} up"
 
     world.fate(GOOD, "m1", "m2", "m3", "sorry")
-    world.daemon.listeners.append(note)
+    world.daemon.events.listen(note)
     world.fate(BAD, "m1")
     world.fate(BAD, "sorry")
     world.fate(GOOD, "sorry")
@@ -211,37 +210,37 @@ def test_counts_within_a_turn_are_kept_up(tmp_path: Path) -> None:
     world = Told(tmp_path, f"{BOTH}, sorry: {{address: 10.0.0.9, fallback: yes}}")
 
     def agree(daemon: Daemon) -> bool:
-        kept = daemon.tally("c/s")
+        kept = daemon.fleet.tally("c/s")
         before = (kept.regulars, kept.up, kept.fallbacks)
-        daemon._tallies.clear()
-        after = daemon.tally("c/s")
+        daemon.fleet._tallies.clear()
+        after = daemon.fleet.tally("c/s")
         return before == (after.regulars, after.up, after.fallbacks)
 
-    world.daemon.tally("c/s")
+    world.daemon.fleet.tally("c/s")
     for verdict, name in ((GOOD, "m1"), (GOOD, "sorry"), (BAD, "m2"), (BAD, "m1"), (BAD, "m1"), (GOOD, "m2"),
                           (GOOD, "m2"), (BAD, "sorry"), (BAD, "sorry")):
         world.verdict = verdict
         world.member(name).fire()
         assert agree(world.daemon), (verdict, name)
-    world.daemon.disable([world.member("m2")], now=False)
+    world.daemon.fleet.disable([world.member("m2")], now=False)
     for verdict in (BAD, BAD, GOOD, GOOD):
         world.verdict = verdict
         world.member("m2").fire()
         assert agree(world.daemon)
-    world.daemon.enable([world.member("m2")])
+    world.daemon.fleet.enable([world.member("m2")])
     world.member("m2").fire()
-    assert agree(world.daemon) and world.daemon.serving("c/s") == 1
+    assert agree(world.daemon) and world.daemon.fleet.serving("c/s") == 1
 
 
 def test_members_found_in_the_kernel_count_though_others_were_counted_in_the_same_turn(tmp_path: Path) -> None:
     it = Told(tmp_path, BOTH)
     daemon = it.daemon
-    daemon.news.waits = True
+    daemon.fleet.news.waits = True
     it.verdict = GOOD
-    assert str(daemon.tally("c/s")) == "0 of 2 up"
+    assert str(daemon.fleet.tally("c/s")) == "0 of 2 up"
     it.member("m2").fire()
-    daemon.rules.belief.have = {line: line for line in daemon.lines(it.member("m1"))}
-    daemon._listed()
+    daemon.steering.rules.belief.have = {line: line for line in daemon.steering.lines(it.member("m1"))}
+    daemon.steering._listed()
     assert it.texts == ["c/s/m2 10.0.0.3:80 unknown -> up: L4OK connected (1 of 1 passed, 0 ms); 2 of 2 up"]
 
 
@@ -253,7 +252,7 @@ def test_random_lives_are_told_as_they_are(tmp_path: Path, seed: int) -> None:
     told: dict[str, str] = {}
     empty = False
     for _ in range(60):
-        name = pick.choice(sorted(each.rpartition("/")[2] for each in world.daemon.monitors))
+        name = pick.choice(sorted(each.rpartition("/")[2] for each in world.daemon.fleet.monitors))
         what = pick.choice(("good", "bad", "local", "disable", "enable", "reload"))
         if what == "disable" and not world.member(name).disabled:
             world.disable(name)
@@ -264,8 +263,8 @@ def test_random_lives_are_told_as_they_are(tmp_path: Path, seed: int) -> None:
             world.reload(pick.choice((BOTH, "m1: 10.0.0.2", "m2: 10.0.0.3")))
         elif what in ("good", "bad", "local"):
             world.fate({"good": GOOD, "bad": BAD, "local": local("no memory")}[what], name, rounds=pick.choice((1, 2)))
-        members = world.daemon.groups["c/s"]
-        told = {name: state for name, state in told.items() if f"c/s/{name}" in world.daemon.monitors}
+        members = world.daemon.fleet.groups["c/s"]
+        told = {name: state for name, state in told.items() if f"c/s/{name}" in world.daemon.fleet.monitors}
         for kind, name in (event.split() for event in world.kinds()):
             if kind == "all-down":
                 assert not empty and not any(monitor.eligible for monitor in members)
@@ -292,18 +291,18 @@ def waiting(directory: Path, ups: str = "", downs: str = "", more: str = "", dis
     """A daemon that knows of these from before, and not yet what is in the kernel."""
     then = time.time() - AGE
     world = Told(directory, BOTH, more)
-    world.daemon.news.waits = True
-    world.daemon.saved = Saved({f"c/s/{name}": then for name in disabled.split()},
-                               {**{f"c/s/{name}": (True, then) for name in ups.split()},
-                                **{f"c/s/{name}": (False, then) for name in downs.split()}})
-    world.daemon._restore()
+    world.daemon.fleet.news.waits = True
+    world.daemon.fleet.restore(Saved({f"c/s/{name}": then for name in disabled.split()},
+                                     {**{f"c/s/{name}": (True, then) for name in ups.split()},
+                                      **{f"c/s/{name}": (False, then) for name in downs.split()}}))
     return world
 
 
 def read_table(world: Told, *names: str) -> None:
     """The rules of these are there."""
-    world.daemon.rules.belief.have = {line: line for name in names for line in world.daemon.lines(world.member(name))}
-    world.daemon._listed()
+    steering = world.daemon.steering
+    steering.rules.belief.have = {line: line for name in names for line in steering.lines(world.member(name))}
+    world.daemon.steering._listed()
     world.daemon._turn()
 
 
@@ -364,7 +363,8 @@ def test_last_rules_that_were_kept_make_nobody_up(tmp_path: Path) -> None:
     read_table(world, "m1")
     assert world.member("m1").seen == "unknown"
     world.fate(BAD, "m1", "m2", rounds=1)
-    assert world.kinds() == [] and list(world.daemon.rules.want) == list(world.daemon.lines(world.member("m1")))
+    steering = world.daemon.steering
+    assert world.kinds() == [] and list(steering.rules.want) == list(steering.lines(world.member("m1")))
     world.fate(GOOD, "m2")
     assert world.kinds() == ["up m2"]
 
@@ -376,7 +376,7 @@ def test_what_the_state_says_holds_where_the_kernel_cannot_speak(tmp_path: Path,
     if table:
         read_table(world)
     else:
-        world.daemon._no_table()
+        world.daemon.steering._no_table()
     world.fate(GOOD, "m1", "m2")
     assert world.kinds() == (["up m1"] if table else [])
     assert (age(world, "m1") > AGE - 1) is not table and age(world, "m2") > AGE - 1

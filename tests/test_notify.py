@@ -15,7 +15,8 @@ import pytest
 
 from l4ipd import notify
 from l4ipd.config import parse
-from l4ipd.daemon import Daemon, Event
+from l4ipd.daemon import Daemon
+from l4ipd.events import Event
 from l4ipd.loop import Loop
 from l4ipd.notify import Notifier
 from l4ipd.verdict import Verdict
@@ -44,7 +45,7 @@ class Office:
         self.loop = Loop()
         self.daemon = Daemon(self.loop, parse(CONFIG, "conf"), 10)
         self.daemon.apply(parse(CONFIG, "conf"))
-        for monitor in self.daemon.monitors.values():
+        for monitor in self.daemon.fleet.monitors.values():
             monitor.stop()
         self.directory, self.told = directory, directory / "told"
         self.notifier = Notifier(self.loop, self.daemon, (sys.executable, "-c", REPORT, str(self.told)))
@@ -86,7 +87,7 @@ def office(tmp_path: Path) -> Iterator[Office]:
 
 
 def test_a_transition(office: Office) -> None:
-    monitor = office.daemon.monitors["www/http/web1"]
+    monitor = office.daemon.fleet.monitors["www/http/web1"]
     monitor.score(Verdict("L7OK", "200"))
     office.hear("up", "www/http/web1", "www/http/web1 127.0.0.1:9 down -> up: L7OK 200; 1 of 2 up")
     office.finish()
@@ -131,7 +132,7 @@ def test_one_at_a_time_and_in_order(office: Office) -> None:
 
 
 def test_what_was_true_when_it_happened(office: Office) -> None:
-    monitor = office.daemon.monitors["www/http/web1"]
+    monitor = office.daemon.fleet.monitors["www/http/web1"]
     office.hear("reloaded")                         # runs while the others wait
     office.hear("down", "www/http/web1")
     monitor.score(Verdict("L7OK", "200"))
@@ -232,7 +233,7 @@ def test_the_carp_example(office: Office) -> None:
     events = []
     for kind, name, up in (("down", "www/http/web1", 1), ("down", "www/http/web2", 0), ("all-down", "www/http", 0),
                            ("reloaded", "", 0), ("up", "www/http/web1", 1), ("up", "www/http/web2", 2)):
-        for place, monitor in enumerate(office.daemon.monitors.values()):
+        for place, monitor in enumerate(office.daemon.fleet.monitors.values()):
             monitor.health = 5 if place < up else 0
         office.loop.turn()                          # what is counted is counted once a turn
         events.append(notify.describe(office.daemon, Event(kind, name, "text")))
@@ -249,7 +250,7 @@ def test_the_mail_example(office: Office) -> None:
     (office.directory / "bin").mkdir()
     (office.directory / "mail-program").rename(office.directory / "bin" / "mail")
     path = f"{office.directory}/bin:{os.environ['PATH']}"
-    office.daemon.monitors["www/http/web1"].score(Verdict("L4CON", "connection refused"))
+    office.daemon.fleet.monitors["www/http/web1"].score(Verdict("L4CON", "connection refused"))
     facts = notify.describe(office.daemon, Event("down", "www/http/web1", "the line of the log"))
     example("notify-mail.sample", facts, "admin@example.com", "down", "www/http/web1", "the line of the log", PATH=path)
     text = (office.directory / "mail").read_text()

@@ -62,19 +62,19 @@ def test_reloads_every_few_moments_do_not_keep_a_rule_of_nobody(house: House, mo
         from l4ipd.load import load
         return load(str(house.file))
 
-    house.daemon.rounds.start = lambda recipe, done: Silent()
+    house.daemon.fleet.rounds.start = lambda recipe, done: Silent()
     reload_again()
     with (house.directory / "rules").open("a") as rules:
         rules.write(f"{rule}\n")
-    house.daemon.rules.reread()
-    until(house.loop, lambda: rule in house.daemon.rules.have)
-    until(house.loop, lambda: rule not in house.daemon.rules.have)
-    assert house.daemon._undecided and reloads > 5
+    house.daemon.steering.rules.reread()
+    until(house.loop, lambda: rule in house.daemon.steering.rules.have)
+    until(house.loop, lambda: rule not in house.daemon.steering.rules.have)
+    assert house.daemon.fleet.undecided and reloads > 5
 
 
 def test_what_a_tool_says_that_is_no_longer_in_use_is_not_believed(house: House) -> None:
     daemon = house.daemon
-    until(house.loop, lambda: daemon.dialect.sure and daemon.dialect.purge)
+    until(house.loop, lambda: daemon.steering.dialect.sure and daemon.steering.dialect.purge)
     slow = house.directory / "slow"
     slow.write_text(f'#!/bin/sh\ncase "$*" in *-n*) touch {house.directory}/asked; sleep 1; echo "usage: ipnat" >&2; '
                     f'exit 1 ;; esac\nexec {house.tool} "$@"\n')
@@ -86,5 +86,5 @@ def test_what_a_tool_says_that_is_no_longer_in_use_is_not_believed(house: House)
     house.tool = good
     house.configure()
     assert house.ctl(command="reload")["exit"] == 0
-    until(house.loop, lambda: daemon.dialect.sure)
-    assert daemon.dialect.purge and "-p" in daemon.rules.table.purging
+    until(house.loop, lambda: daemon.steering.dialect.sure)
+    assert daemon.steering.dialect.purge and "-p" in daemon.steering.rules.table.purging

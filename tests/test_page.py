@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from sandbox_tools import sandbox
 
 from l4ipd import page, survey
-from l4ipd.daemon import Daemon, Event
+from l4ipd.daemon import Daemon
+from l4ipd.events import Event
 from l4ipd.history import History
 from l4ipd.model import Check, Member
 from l4ipd.monitor import TRAIL
@@ -67,7 +68,8 @@ class Reader(HTMLParser):
 
 def read(daemon: Daemon, pattern: str = "", history: History | None = None) -> Reader:
     reader = Reader()
-    reader.feed("".join(page.render(daemon, history or History(), dict.fromkeys(daemon.rules.have, 1234), pattern)))
+    counts = dict.fromkeys(daemon.steering.rules.have, 1234)
+    reader.feed("".join(page.render(daemon, history or History(), counts, pattern)))
     reader.close()
     assert not reader.open
     assert len(set(reader.ids)) == len(reader.ids)
@@ -84,7 +86,7 @@ def test_what_it_tells_of_each_endpoint() -> None:
             feed(daemon, f"www/http/{name}", GOOD)
         feed(daemon, "www/http/web1", BAD)
         feed(daemon, "www/http/web2", BAD)
-        daemon.monitors["www/http/web3"].disabled = True
+        daemon.fleet.monitors["www/http/web3"].disabled = True
         settle(daemon)
         text = read(daemon).text
         for words in ("up web1 10.0.0.2:8080 L7STS 503 Service Unavailable (1 of 3 failed) in kernel 1 234 conns",
@@ -95,7 +97,7 @@ def test_what_it_tells_of_each_endpoint() -> None:
                       "http port 80/tcp · http /healthz every 2 s 2 of 4 up", "mail 203.0.113.10",
                       "1 of 6 endpoints is down", "unknown web1"):
             assert words in text, words
-        daemon.rules.belief.have = {}
+        daemon.steering.rules.belief.have = {}
         assert "(1 of 3 failed) missing" in read(daemon).text
 
 
@@ -116,13 +118,13 @@ def test_the_headline(outcomes: tuple[tuple[Verdict, ...], ...], expected: str) 
             feed(daemon, f"www/http/web{place}", *verdicts)
         settle(daemon)
         assert expected in read(daemon).text
-        daemon.rules.problem = "IPFilter is disabled"
+        daemon.steering.rules.problem = "IPFilter is disabled"
         assert "ipnat: IPFilter is disabled" in read(daemon).text
 
 
 def test_troubles_of_our_own_are_told() -> None:
     with balancer(cluster("www", *web(2))) as daemon:
-        for monitor in daemon.monitors.values():
+        for monitor in daemon.fleet.monitors.values():
             monitor._local(Verdict("LOCAL", "too many open files"))
         settle(daemon)
         assert "the gateway cannot probe 2 endpoints, whose state stays: too many open files" in read(daemon).text
@@ -133,7 +135,7 @@ def test_everything_from_outside_is_escaped() -> None:
         history = History()
         history.heard(Event("down", "www/http/web1", f"said {NASTY}"))
         feed(daemon, "www/http/web1", Verdict("L7RSP", NASTY))
-        daemon.rules.complaint = NASTY
+        daemon.steering.rules.complaint = NASTY
         escaped = '"><script>alert(1)</script>\\x1b[31m\\x00\\x202e&amp;\'\\x0a'
         for pattern in (NASTY, ""):                 # told: the complaint, the event; the pattern, or else the verdict
             reader = read(daemon, pattern, history)
@@ -154,7 +156,7 @@ def test_any_text_leaves_a_well_formed_page(said: str, pattern: str) -> None:
 def test_the_strip_shows_the_last_outcomes(outcomes: list[bool]) -> None:
     with balancer(cluster("www", *web(1))) as daemon:
         feed(daemon, "www/http/web1", *(GOOD if each else BAD for each in outcomes))
-        drawn = page.strip(daemon.monitors["www/http/web1"])
+        drawn = page.strip(daemon.fleet.monitors["www/http/web1"])
     shown: dict[int, bool] = {}
     for name, path in re.findall(r'class="([pf])" d="([^"]+)"', drawn):
         for start, width in re.findall(r"M(\d+) 10h(\d+)", path):
@@ -169,13 +171,13 @@ def test_the_strip_shows_the_last_outcomes(outcomes: list[bool]) -> None:
 def test_ten_thousand_endpoints_are_not_all_shown_but_those_in_trouble_are() -> None:
     clusters = [cluster(f"c{number}", *web(50), services=("a", "b")) for number in range(100)]
     with balancer(*clusters) as daemon:
-        for place, name in enumerate(daemon.monitors):
+        for place, name in enumerate(daemon.fleet.monitors):
             feed(daemon, name, BAD if place % 1000 == 999 else GOOD)
         settle(daemon)
         reader = read(daemon)
         rows = [each for each in reader.ids if each.startswith("e-")]
         assert len(rows) == survey.SHOWN
-        down = [f"e-{name}" for place, name in enumerate(daemon.monitors) if place % 1000 == 999]
+        down = [f"e-{name}" for place, name in enumerate(daemon.fleet.monitors) if place % 1000 == 999]
         assert set(down) <= set(rows)
         assert f"{10000 - survey.SHOWN} endpoints are left out" in reader.text
         assert "10 of 10000 endpoints are down" in reader.text

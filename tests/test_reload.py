@@ -36,7 +36,7 @@ class Office:
         self.loop = Loop()
         self.daemon = Daemon(self.loop, load.load(str(self.file)), 10)
         self.events: list[str] = []
-        self.daemon.listeners = [lambda event: self.events.append(event.kind)]
+        self.daemon.events.listeners = [lambda event: self.events.append(event.kind)]
         self.reloader = reload.Reloader(self.daemon, str(self.file))
         self.answers: list[tuple[bool, list[str]]] = []
         self.server = threading.Event()
@@ -74,7 +74,7 @@ class Office:
 
     @property
     def names(self) -> list[str]:
-        return list(self.daemon.monitors)
+        return list(self.daemon.fleet.monitors)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
     it = Office(tmp_path, monkeypatch)
     yield it
     it.server.set()
-    for monitor in it.daemon.monitors.values():
+    for monitor in it.daemon.fleet.monitors.values():
         monitor.stop()
     it.loop.close()
 

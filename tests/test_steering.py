@@ -57,9 +57,11 @@ class World:
         self.dealer = Dealer()
         self.config = self.random_config()
         self.daemon = Daemon(self.loop, self.config, 100)
-        self.daemon.rounds.start = self.dealer.start
+        self.daemon.fleet.rounds.start = self.dealer.start
         self.passes: list[tuple[dict[str, set[str]], dict[str, set[str]]]] = []
+        self.steady: dict[str, set[str]] = {}       # by VIP: who has been alive in every turn since the last run
         self.daemon.start()
+        self.loop.hook(self.note)
 
     def random_config(self) -> Config:
         pick = self.source
@@ -80,6 +82,14 @@ class World:
 
     # -- the watcher
 
+    def alive(self) -> dict[str, set[str]]:
+        return {members[0].endpoint.vips[0]: {each.endpoint.address for each in members if each.eligible}
+                for members in self.daemon.fleet.groups.values()}
+
+    def note(self) -> None:
+        """A run of ipnat may take longer than a life: who was dead in between had no right to a rule."""
+        self.steady = {vip: self.steady.get(vip, up) & up for vip, up in self.alive().items()}
+
     def look(self) -> None:
         """After every run of ipnat: who has rules, who is alive, for each service."""
         listed = self.kernel.ipnat("-l").rules
@@ -90,9 +100,9 @@ class World:
             rule = ipfilter.parse(line)
             if rule is not None and ipfilter.owned(rule.tag, "l4ip"):
                 ruled.setdefault(rule.vip.partition("/")[0], set()).add(rule.target)
-        alive = {members[0].endpoint.vips[0]: {each.endpoint.address for each in members if each.eligible}
-                 for members in self.daemon.groups.values()}
-        self.passes.append((ruled, alive))
+        self.note()
+        self.passes.append((ruled, self.steady))
+        self.steady = self.alive()
         if len(self.passes) < 4:
             return
         before = [served for served, _ in self.passes[-4:]]
@@ -113,11 +123,11 @@ class World:
             self.config = self.random_config()
             self.daemon.reload(self.config)
         else:
-            monitor = pick.choice(list(self.daemon.monitors.values()))
+            monitor = pick.choice(list(self.daemon.fleet.monitors.values()))
             if monitor.disabled:
-                self.daemon.enable([monitor])
+                self.daemon.fleet.enable([monitor])
             else:
-                self.daemon.disable([monitor], now=pick.random() < 0.5)
+                self.daemon.fleet.disable([monitor], now=pick.random() < 0.5)
 
     def run_for(self, seconds: float) -> None:
         self.loop.later(seconds, self.loop.stop)
@@ -147,7 +157,7 @@ def test_random_lives(kernel: Sandbox, seed: int, monkeypatch: pytest.MonkeyPatc
         world.chaos()
         world.run_for(world.source.random() * 0.15)
     quiet = 0
-    while not (quiet > 2 and world.daemon.rules.settled):
+    while not (quiet > 2 and world.daemon.steering.rules.settled):
         world.run_for(0.3)                          # long enough for every endpoint to be probed again
         quiet += 1
         assert quiet < 100, "never settled"
@@ -155,11 +165,11 @@ def test_random_lives(kernel: Sandbox, seed: int, monkeypatch: pytest.MonkeyPatc
     assert not world.wrong
     kernel_lines = sorted(rule.line() for rule in map(ipfilter.parse, kernel.ipnat("-l").rules)
                           if rule is not None and ipfilter.owned(rule.tag, "l4ip"))
-    assert kernel_lines == sorted(world.daemon.rules.want)
-    for group, members in world.daemon.groups.items():
+    assert kernel_lines == sorted(world.daemon.steering.rules.want)
+    for group, members in world.daemon.fleet.groups.items():
         up = [each.endpoint for each in members if each.eligible]
         regular = {each.address for each in up if not each.fallback}
-        served = {ipfilter.parse(line).target for line in world.daemon._wanted[group]}    # type: ignore[union-attr]
+        served = {ipfilter.parse(line).target for line in world.daemon.steering._wanted[group]}    # type: ignore[union-attr]
         if up:
             assert served == (regular or {each.address for each in up})
     assert len(world.passes) > 5

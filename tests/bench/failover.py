@@ -66,7 +66,7 @@ class Bench:
             f"defaults: {{interval: {options.interval}, timeout: {min(0.5, options.interval)}, rise: 1, fall: "
             f"{options.fall}}}\nclusters: {{www: {{address: {VIP}, members: {{{members}}}, services: {{http: "
             f"{{port: {self.port}, member_port: {self.inside}}}}}}}}}\n", "bench"), 1000)
-        self.daemon.listeners.clear()
+        self.daemon.events.listeners.clear()
         self.members = {address: self.member(address) for address in MEMBERS}
         self.load = Child(self.loop, (sys.executable, __file__, "load", str(self.port), str(options.clients)),
                           timeout=None, done=lambda end: None, output=self.failed, hold_stdin=True)
@@ -86,11 +86,12 @@ class Bench:
 
     def look(self) -> None:
         """The hook of the loop."""
-        have = " ".join(self.daemon.rules.have)
+        have = " ".join(self.daemon.steering.rules.have)
         if self.victim and not self.removed and f"-> {self.victim} " not in have:
             self.removed = time.monotonic()
             self.loop.later(REST, self.settle)
-        elif not self.victim and all(f"-> {address} " in have for address in MEMBERS) and self.daemon.rules.settled:
+        elif (not self.victim and all(f"-> {address} " in have for address in MEMBERS)
+              and self.daemon.steering.rules.settled):
             self.victim = MEMBERS[len(self.run.failed) % len(MEMBERS)]
             self.killed, self.removed = 0.0, 0.0
             self.loop.later(0.2, self.kill)

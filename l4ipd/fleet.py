@@ -1,0 +1,223 @@
+"""Every endpoint's monitor, by name and by service; a new configuration taken over by identity; the operator's word.
+
+What a configuration leaves as it was keeps its state, its counters and the probe in flight. Nothing here knows of
+rules: whoever makes them is told which service has ``changed``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from l4ipd import checks, plan
+from l4ipd.checks import Recipe
+from l4ipd.events import Event, Events
+from l4ipd.loop import Loop
+from l4ipd.model import Config, Endpoint
+from l4ipd.monitor import Monitor
+from l4ipd.news import News, Past
+from l4ipd.probe import Probe
+from l4ipd.rounds import Rounds
+from l4ipd.sight import Sight
+from l4ipd.state import Saved
+from l4ipd.verdict import Verdict
+
+Start = Callable[[Recipe, Callable[[Verdict], object]], Probe]
+log = logging.getLogger("l4ipd")
+
+
+class Change(NamedTuple):
+    """How many endpoints a configuration has, how many of them it did not have before, and so on."""
+
+    endpoints: int
+    new: int
+    changed: int
+    gone: int
+
+
+class Fleet:
+    """All monitors.
+
+    ``changed(group)`` is called when the rules of a service have to be planned anew, ``decided()`` when the last
+    endpoint has had its first outcome, and ``refused(monitor, verdict)`` when a probe could not connect.
+    ``kept(group)`` says whether rules of a service stay although nobody is up. At most ``limit`` probes are in flight.
+    """
+
+    def __init__(self, loop: Loop, events: Events, start: Start, limit: int, *, changed: Callable[[str], object],
+                 decided: Callable[[], object], refused: Callable[[Monitor, Verdict], object],
+                 kept: Callable[[str], bool]) -> None:
+        self.loop, self.events = loop, events
+        self.monitors: dict[str, Monitor] = {}
+        self.groups: dict[str, list[Monitor]] = {}  # by service
+        self.disabled: dict[str, float] = {}        # by the operator: endpoint -> since when, seconds since the epoch
+        self.cut: set[str] = set()                  # disabled endpoints whose sessions are to end at once
+        self.undecided: set[str] = set()            # endpoints without any outcome yet
+        self.sight = Sight(loop, self._addresses, events.say)
+        self.rounds = Rounds(loop, limit, start, changed=self._state_changed, decided=self._first_outcome,
+                             spoiled=lambda monitor, verdict, began: self.sight.spoils(
+                                 monitor.endpoint.address, verdict, began), alone=self._is_alone, refused=refused)
+        self.news = News(events.tell, members=self.members, tally=self.tally, kept=kept)
+        self._changed, self._decided = changed, decided
+        self._tallies: dict[str, plan.Tally] = {}   # by service, as far as this turn had to count
+
+    # -- configurations
+
+    def take_over(self, config: Config) -> Change:
+        """The endpoints of ``config`` from now on."""
+        old, self.monitors = self.monitors, {}
+        new = changed = 0
+        for endpoint in config.endpoints():
+            known = old.pop(endpoint.name, None)
+            if known is None or known.endpoint.probed != endpoint.probed:
+                self.monitors[endpoint.name] = self._watch(endpoint, known)
+            else:
+                self.monitors[endpoint.name] = known
+            new += known is None
+            if known is not None and known.endpoint != endpoint:
+                changed += 1
+                self.monitors[endpoint.name].endpoint = endpoint
+        for gone in old.values():
+            self._forget(gone)
+        self._regroup()
+        self.rounds.bunch(sum(1 / monitor.endpoint.checks[0].interval for monitor in self.monitors.values()))
+        return Change(len(self.monitors), new, changed, len(old))
+
+    def _watch(self, endpoint: Endpoint, known: Monitor | None) -> Monitor:
+        """A new monitor, in the place of one that was ``known`` under this name, and checked in another way."""
+        monitor = Monitor(self.rounds, endpoint, [checks.recipe(check, endpoint) for check in endpoint.checks])
+        if known is not None:
+            monitor.inherit(known)
+            if known.seen == "down":
+                self.news.past[endpoint.name] = Past(False, known.since)
+            known.stop()
+        self.undecided.add(endpoint.name)
+        monitor.schedule()
+        return monitor
+
+    def _forget(self, gone: Monitor) -> None:
+        gone.stop()
+        name = gone.endpoint.name
+        self.undecided.discard(name)
+        self.news.forget(name)
+        self.disabled.pop(name, None)
+        self.cut.discard(name)
+
+    def _regroup(self) -> None:
+        groups: dict[str, list[Monitor]] = defaultdict(list)
+        for monitor in self.monitors.values():
+            groups[monitor.endpoint.group].append(monitor)
+        self.groups = dict(groups)
+        self._tallies.clear()
+        self.news.keep_only(self.groups)
+        for group in self.groups:
+            self._changed(group)
+
+    def restore(self, saved: Saved) -> None:
+        """What the operator disabled stays so; and what is as it was is no news."""
+        now = time.time()
+        self.disabled = {name: now if when is None else when for name, when in saved.disabled.items()
+                         if name in self.monitors}
+        for name in self.disabled:
+            self.monitors[name].disabled = True
+        past = {name: Past(up, self.loop.now - saved.age(name, now))
+                for name, (up, _) in saved.states.items() if name in self.monitors}
+        down = {name for name, each in past.items() if not each.up} | self.disabled.keys()
+        self.news.remember(past, [group for group, members in self.groups.items()
+                                  if all(monitor.endpoint.name in down for monitor in members)])
+        if self.disabled:
+            log.info("still disabled by the operator: %s", ", ".join(self.disabled))
+
+    def stop(self) -> None:
+        """Probe no more."""
+        self.news.settle()
+        for monitor in self.monitors.values():
+            monitor.stop()
+        self.sight.stop()
+
+    # -- the operator
+
+    def disable(self, monitors: Sequence[Monitor], now: bool) -> None:
+        """Take endpoints out, whatever their probes say. Sessions are left to finish or, with ``now``, cut off."""
+        for monitor in monitors:
+            endpoint = monitor.endpoint
+            monitor.disable()
+            self.disabled[endpoint.name] = time.time()
+            (self.cut.add if now else self.cut.discard)(endpoint.name)
+            self._changed(endpoint.group)
+            self.news.touch(endpoint.group)
+        self._tallies.clear()
+        for monitor in monitors:
+            endpoint = monitor.endpoint
+            self.events.tell(Event("disabled", endpoint.name, (
+                f"{endpoint.name} {endpoint.where} {monitor.seen} -> disabled: by the operator, its sessions "
+                f"{'are cut off' if now else 'may finish'}; {self.tally(endpoint.group)}")))
+
+    def enable(self, monitors: Sequence[Monitor]) -> None:
+        """Put endpoints back: each is checked first, then added."""
+        for monitor in monitors:
+            endpoint = monitor.endpoint
+            monitor.enable()
+            self.disabled.pop(endpoint.name, None)
+            self.cut.discard(endpoint.name)
+            self._changed(endpoint.group)
+            self._tallies.clear()
+            self.news.again(endpoint.group)
+            monitor.hasten()
+            self.events.tell(Event("enabled", endpoint.name, (
+                f"{endpoint.name} {endpoint.where} disabled -> enabled: by the operator, to be checked first; "
+                f"{self.tally(endpoint.group)}")))
+
+    # -- what is asked of it
+
+    def turn(self) -> None:
+        """To be called in every turn of the loop: what was counted is not true any more, and services are told of."""
+        self.recount()
+        self.news.settle()
+
+    def recount(self) -> None:
+        """Endpoints have become eligible, or are so no more, in a way that was not told."""
+        self._tallies.clear()
+
+    def members(self, group: str) -> Sequence[Monitor]:
+        return self.groups[group]
+
+    def tally(self, group: str) -> plan.Tally:
+        """How many of a service get connections. Counted once a turn: thousands may come up in it."""
+        tally = self._tallies.get(group)
+        if tally is None:
+            tally = self._tallies[group] = plan.tally((monitor.endpoint, monitor.eligible)
+                                                      for monitor in self.groups[group])
+        return tally
+
+    def serving(self, group: str) -> int:
+        """How many of a service get connections."""
+        return self.tally(group).serving
+
+    def _addresses(self) -> Iterator[str]:
+        return (monitor.endpoint.address for monitor in self.monitors.values())
+
+    def _is_alone(self, monitor: Monitor) -> bool:
+        """Whether nobody would serve without it: neither another member nor a fallback."""
+        others = [other for other in self.groups.get(monitor.endpoint.group, ()) if other is not monitor]
+        up = {other.endpoint.name for other in others if other.eligible}
+        return not plan.serving([other.endpoint for other in others], up, (), keep=False)
+
+    # -- what monitors say
+
+    def _first_outcome(self, monitor: Monitor) -> None:
+        self.undecided.discard(monitor.endpoint.name)
+        self.news.touch(monitor.endpoint.group)
+        if not self.undecided:
+            self.undecided = set()                  # one that was emptied keeps its room
+            self._decided()
+
+    def _state_changed(self, monitor: Monitor, was: str) -> None:
+        endpoint = monitor.endpoint
+        self._changed(endpoint.group)
+        tally = self._tallies.get(endpoint.group)
+        if tally is not None:
+            tally.add(endpoint.fallback, monitor.eligible - (was == "up" and not monitor.disabled))
+        self.news.changed(monitor, was)

@@ -1,0 +1,259 @@
+"""From states to wanted rules: who serves, how an unwanted rule goes, and what was found in the kernel at the start.
+
+Services whose states have changed are planned anew once a turn, and the rules of all of them are handed to the
+reconciler as one wanted set. Nobody adds or removes a rule because a member came up or went down.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from l4ipd import ipfilter, plan
+from l4ipd.events import Event, Events
+from l4ipd.fleet import Fleet
+from l4ipd.loop import Loop
+from l4ipd.model import Config, Endpoint, Ipfilter
+from l4ipd.monitor import Monitor
+from l4ipd.nat import Dialect, NatTable, find_dialect, is_unknown, whose
+from l4ipd.orphans import Orphans
+from l4ipd.reconcile import Reconciler
+from l4ipd.state import Saved
+
+log = logging.getLogger("l4ipd")
+
+
+class Steering:
+    """Keeps the kernel's NAT table as the fleet's states want it. ``spoken(dialect)`` hears what the tools understand.
+    """
+
+    def __init__(self, loop: Loop, fleet: Fleet, events: Events, settings: Ipfilter, *,
+                 spoken: Callable[[Dialect], object]) -> None:
+        self.loop, self.fleet, self.events, self.settings = loop, fleet, events, settings
+        self.dialect = Dialect(sure=False)
+        self.owner: dict[str, Monitor] = {}         # every rule that the configuration can want -> whose it is
+        self.nat = NatTable(settings, self.dialect, self._known, self._want)
+        self.rules = Reconciler(loop, self.nat.table, settings.timeout, settings.resync, removal=self._removal,
+                                listed=self._listed, repaired=self._repaired, whose=self._whose)
+        self.stopping = False
+        self._spoken = spoken
+        self._saved: frozenset[str] = frozenset()   # rules that an earlier run has left, where there are no tags
+        self._orphans = Orphans(loop)
+        self._lines: dict[str, tuple[Endpoint, tuple[str, ...]]] = {}   # by endpoint: what it looked like, its rules
+        self._keep: dict[str, bool] = {}            # by service: when_all_down: keep
+        self._serving: dict[str, tuple[str, ...]] = {}
+        self._wanted: dict[str, list[str]] = {}     # by service
+        self._changed: set[str] = set()             # services whose rules have to be planned anew
+        self._adopted = False
+        self._asking = False                        # find_dialect is under way
+        self._old_tags: set[str] = set()
+
+    # -- start, reload, stop
+
+    def start(self, saved: Saved) -> None:
+        """Read the table and adopt what is ours, and find out what the tools understand."""
+        self._saved = saved.rules
+        self.rules.look_only = True                 # until we know the dialect
+        self._ask()
+        self.loop.later(self.settings.timeout, self._no_table)
+
+    def take_over(self, config: Config, first: bool) -> None:
+        """Plan by ``config`` from now on; the fleet has taken it over already."""
+        before, self.settings = self.settings, config.ipfilter
+        if config.ipfilter != before:
+            self._lines.clear()
+        self._keep = {f"{cluster.name}/{service.name}": cluster.keep
+                      for cluster in config.clusters for service in cluster.services}
+        self._orphans.expect(config)
+        for planned in (self._wanted, self._serving):
+            for group in planned.keys() - self.fleet.groups.keys():
+                del planned[group]
+        self._lines = {name: known for name, known in self._lines.items() if name in self.fleet.monitors}
+        owner, self.owner = self.owner, {line: monitor for monitor in self.fleet.monitors.values()
+                                         for line in self.lines(monitor)}
+        self._inherit(owner)
+        if config.ipfilter != before and not first:
+            self._use_other_tools(before)
+
+    def _inherit(self, before: dict[str, Monitor]) -> None:
+        """A rule in the kernel that belongs to another endpoint now, by a new name: that one is up as the last was."""
+        for line in self.owner.keys() & before.keys() & self.rules.have.keys():
+            monitor, last = self.owner[line], before[line]
+            if monitor is not last and last.eligible and monitor.seen == "unknown":
+                monitor.adopt()
+                monitor.resume(last.since)
+                self._count_as_serving(monitor)
+
+    def _use_other_tools(self, before: Ipfilter) -> None:
+        now = self.settings
+        if before.tag and not self.rules.belief.ever:
+            self._old_tags.add(before.tag)          # what bears it has not been seen yet
+        if (now.ipnat, now.ipf) != (before.ipnat, before.ipf):
+            self.dialect = replace(self.dialect, sure=False)
+        self.nat = NatTable(now, self.dialect, self._known, self._want, self._old_tags)
+        self._use_table()
+
+    def stop(self) -> None:
+        """Nothing is planned any more; our rules go, if the configuration says so."""
+        self.stopping = True
+        if self.settings.on_stop == "remove":
+            self.owner = {}
+            self.rules.want = {}
+            self.rules.touch()
+
+    @property
+    def settled(self) -> bool:
+        """The table is as wanted, or cannot be made so at present."""
+        return self.rules.settled or bool(self.rules.problem and not self.rules.busy)
+
+    def raised(self) -> None:
+        """Our timer has: what waits to be told is tried again."""
+        self.loop.later(self.settings.timeout, self._no_table)
+
+    # -- what the tools understand
+
+    def _ask(self) -> None:
+        self._asking, tools = True, self.settings
+        find_dialect(self.loop, tools, lambda dialect: self._answered(tools, dialect))
+
+    def _answered(self, tools: Ipfilter, dialect: Dialect) -> None:
+        """The tools have answered; by a reload, it may be others that matter by now."""
+        self._asking, now = False, self.settings
+        if (tools.ipnat, tools.ipf) == (now.ipnat, now.ipf):
+            self._speak(dialect)
+        else:
+            self._ask()
+
+    def _speak(self, dialect: Dialect) -> None:
+        """What the tools understand is known. If ipnat could not say, it is asked again as soon as it works."""
+        known, self.dialect = self.dialect, dialect
+        if dialect.version and dialect.sure and dialect != known:
+            log.info("IPFilter %s; ipnat %s", dialect.version, "ends the sessions of failed members (-p)"
+                     if dialect.purge else "cannot end sessions (no -p): those of failed members end in their own time")
+        self._spoken(dialect)
+        self.rules.look_only = False
+        self.nat.speak(dialect)
+        self._use_table()
+
+    def _use_table(self) -> None:
+        self.rules.use(self.nat.table, self.settings.timeout, self.settings.resync)
+
+    # -- from states to rules
+
+    def changed(self, group: str) -> None:
+        """The states of a service have changed, or the operator has said something of it."""
+        self._changed.add(group)
+
+    def turn(self) -> None:
+        """To be called in every turn: what has changed since the reconciler was last free, as one wanted set."""
+        if not self._changed or self.stopping or self.rules.busy:
+            return
+        groups = self.fleet.groups
+        for group in self._changed & groups.keys():
+            self._wanted[group] = self._plan(group)
+        self._changed.clear()
+        want = {line: None for group in groups for line in self._wanted.get(group, ())}
+        if list(want) != list(self.rules.want):
+            self.rules.want = want
+            self.rules.hurry()
+        self.rules.touch()
+
+    def _plan(self, group: str) -> list[str]:
+        members = self.fleet.groups[group]
+        up = {monitor.endpoint.name for monitor in members if monitor.eligible}
+        last = {monitor.endpoint.name for monitor in members
+                if not monitor.disabled and monitor.endpoint.name in self._serving.get(group, ())}
+        serving = plan.serving([monitor.endpoint for monitor in members], up, last, self._keep[group])
+        self._serving[group] = tuple(member.name for member in serving)
+        return plan.arrange(serving, [self.lines(self.fleet.monitors[member.name]) for member in serving])
+
+    def lines(self, monitor: Monitor) -> tuple[str, ...]:
+        """Every rule that ``monitor`` has while it serves."""
+        name = monitor.endpoint.name
+        known = self._lines.get(name)
+        if known is None or known[0] is not monitor.endpoint:
+            known = self._lines[name] = monitor.endpoint, tuple(plan.every_rule(monitor.endpoint, self.settings))
+        return known[1]
+
+    def kept(self, group: str) -> bool:
+        """Whether the last rules of a service stay although nobody is up."""
+        monitors = self.fleet.monitors
+        return self._keep[group] and any(not monitors[name].disabled for name in self._serving.get(group, ())
+                                         if name in monitors)
+
+    def _removal(self, line: str) -> str | None:
+        """How a rule of ours that is not wanted goes."""
+        monitor = self.owner.get(line)
+        if monitor is None:
+            may_go = self.stopping or self._orphans.may_go(line, bool(self.fleet.undecided))
+            return "drain" if may_go else None
+        if monitor.endpoint.name in self.fleet.cut:
+            return "purge"
+        if monitor.unproved:
+            return "drain"
+        failed = monitor.verdict is not None and not (monitor.up or monitor.disabled or monitor.unconfirmed)
+        return "purge" if failed and self.settings.purge else "drain"
+
+    # -- what the kernel says
+
+    def _known(self, line: str) -> str | None:
+        """Our copy of a rule that is ours, or may be: whatever its tag says."""
+        monitor = self.owner.get(line)
+        if monitor is not None:
+            return next(own for own in self.lines(monitor) if own == line)
+        if self.rules.knows(line):
+            return line
+        return line if line in self._saved and not self.rules.belief.ever else None
+
+    def _want(self) -> Iterable[str]:
+        return self.rules.want
+
+    def _whose(self, line: str) -> str:
+        return "" if line in self.owner else whose(line, self.settings.tag)
+
+    def _listed(self) -> None:
+        """The kernel's table has been read."""
+        self._old_tags.clear()                      # what bore one is known by now
+        mistaken = self.dialect.purge and is_unknown(self.rules.complaint)     # it lied, or is another one now
+        if (mistaken or not self.dialect.sure) and not self._asking:
+            self._ask()
+        if not self._adopted:
+            self._adopted = True
+            self._adopt()
+            self.fleet.news.begin()
+        self.nat.listed()
+        self._orphans.keep_only(self.rules.have, self.owner)
+
+    def _no_table(self) -> None:
+        """The table has not been read in time: nobody can wait for ever."""
+        if not self._adopted:
+            self.fleet.news.begin()
+
+    def _adopt(self) -> None:
+        """Endpoints whose rules are there already are up, until a probe says otherwise."""
+        news = self.fleet.news
+        there = {ipfilter.target(line) for line in self.rules.have}
+        found = {monitor: None for line, monitor in self.owner.items() if ipfilter.target(line) in there}
+        for monitor in found:
+            group = monitor.endpoint.group
+            if not (self._keep[group] and group in news.empty_before):
+                news.found(monitor)                 # else it was down, and its rule was kept
+            self._count_as_serving(monitor)
+            self._changed.add(group)
+        self.fleet.recount()
+        for monitor in self.fleet.monitors.values():            # a rule that ought to be there, and is not
+            past = news.past.get(monitor.endpoint.name)
+            if past is not None and past.up and not (monitor.disabled or monitor.endpoint.fallback):
+                news.forget(monitor.endpoint.name)
+        if there:
+            log.info("%d rules of ours are in the kernel already: adopted", len(self.rules.have))
+        self.turn()
+
+    def _count_as_serving(self, monitor: Monitor) -> None:
+        serving = self._serving.get(monitor.endpoint.group, ())
+        if monitor.endpoint.name not in serving:
+            self._serving[monitor.endpoint.group] = (*serving, monitor.endpoint.name)
+
+    def _repaired(self, lines: Iterable[str]) -> None:
+        self.events.tell(Event("repaired", "", f"{len(list(lines))} rules were put back", logging.DEBUG))
