@@ -435,8 +435,8 @@ def test_what_fails_is_explained(tmp_path: Path) -> None:
 
 
 #: where, when (what has been said by then), by which signal, and the exit status
-MOMENTS = [("jails", "ok 2 ", signal.SIGINT, 130), ("jails", "ok 6 ", signal.SIGHUP, 129),
-           ("sandbox", "ok 6 ", signal.SIGTERM, 143), ("sandbox", "ok 6 ", signal.SIGINT, 130)]
+MOMENTS = [("jails", "ok 2 ", signal.SIGTERM, 143), ("jails", "ok 6 ", signal.SIGINT, 130),
+           ("sandbox", "ok 6 ", signal.SIGHUP, 129)]
 
 
 @pytest.mark.parametrize("name, moment, signum, status", MOMENTS)
@@ -455,8 +455,8 @@ def test_interrupted(labs: Runs, tmp_path: Path, name: str, moment: str, signum:
         assert lab.complaints() == ""
 
 
-@pytest.mark.parametrize("moment", ["ifconfig epair create", "ifconfig .* name .*m1b", "ifconfig .* name .*m1a",
-                                    "jail -c name=.*gw", "ifconfig bridge create", "route add default 10"])
+@pytest.mark.parametrize("moment", ["ifconfig epair create", "ifconfig .* name .*m1a", "jail -c name=.*gw",
+                                    "ifconfig bridge create"])
 def test_interrupted_while_it_is_set_up(labs: Runs, tmp_path: Path, moment: str) -> None:
     """By that very tool: nobody knows yet what it makes."""
     with lab_of("jails", tmp_path) as lab:
