@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import pytest
@@ -62,18 +63,24 @@ def test_clients_between_two_refused_probes_and_no_reset(bench: Bench, kernel: K
     bench.until(lambda: bench.sensing.hearing.deaf == "www/x/web1")
     assert caplog.text.count("sensing seems deaf: www/x/web1 refuses connections") == 1
     assert "deaf?" in bench.sensing.summary()
-    bench.take(line())
-    assert not bench.sensing.hearing.deaf and "resets are seen again" not in caplog.text[:caplog.text.index("deaf")]
+    with caplog.at_level(logging.INFO):
+        bench.take(line())
+        bench.take(line())
+    assert not bench.sensing.hearing.deaf and caplog.text.count("resets are seen again: the sensing is not deaf") == 1
 
 
 @pytest.mark.parametrize("what", ["nothing", "it was well meanwhile", "no client", "other protocol", "other port",
-                                  "late record", "record of one that is down", "rules loaded anew"])
-def test_what_does_not_make_it_seem_deaf(bench: Bench, kernel: Kernel, what: str) -> None:
+                                  "record between", "late record", "record of one that is down", "rules loaded anew"])
+def test_what_does_not_make_it_seem_deaf(bench: Bench, kernel: Kernel, what: str,
+                                         caplog: pytest.LogCaptureFixture) -> None:
     one = bench.monitors[0]
     kernel.client()
     kernel.refused(one)
     if what == "it was well meanwhile":
         one.score(OK)
+    elif what == "record between":
+        bench.sensing.listener.take(line("10.0.0.2", 8080, flags="-AR 7 1 0").strip())
+        kernel.client()
     kernel.client("udp" if what == "other protocol" else "tcp", port=8081 if what == "other port" else 8080)
     if what == "no client":
         kernel.sent.clear()
@@ -88,7 +95,24 @@ def test_what_does_not_make_it_seem_deaf(bench: Bench, kernel: Kernel, what: str
         append(bench.tmp / "ipf.log", line())
     bench.turns(0.4)
     assert kernel.runs >= 2
-    assert bool(bench.sensing.hearing.deaf) == (what == "nothing")
+    assert bool(bench.sensing.hearing.deaf) == ("seems deaf" in caplog.text) == (what == "nothing")
+
+
+def test_the_table_is_not_read_again_at_once(bench: Bench, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hearing, "APART", 3600.0)
+    for _ in range(3):
+        kernel.refused(bench.monitors[0])
+    assert kernel.runs == 1
+
+
+def test_whoever_is_to_know_hears_of_it(bench: Bench, kernel: Kernel) -> None:
+    told: list[str] = []
+    bench.sensing.hearing.deafened = lambda: told.append(bench.sensing.hearing.deaf)
+    for _ in range(4):
+        kernel.client()
+        kernel.refused(bench.monitors[0])
+    bench.until(lambda: told)
+    assert told == ["www/x/web1"]
 
 
 @pytest.mark.parametrize("source", ["counters", "no"])
