@@ -326,7 +326,8 @@ rc_script()
 	load_rc_config()
 	{
 		. $RC_DEFAULTS
-		l4ip_enable=YES l4ip_config=$work/l4ip.conf l4ip_program=$L4IPD ipnat_rules=$work/ipnat.rules
+		l4ip_enable=YES l4ip_config=$work/l4ip.conf l4ip_program=$L4IPD l4ip_svcj=NO
+		ipnat_rules=$work/ipnat.rules ipnat_svcj=NO
 	}
 	END
 	sed "s|^\. /etc/rc\.subr|. $RC_SUBR; . $work/rc.d/settings|" "$1" > "$work/rc.d/${1##*/}" &&

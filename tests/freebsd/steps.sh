@@ -313,10 +313,10 @@ step_file()
 	rm -f "$work/ipmon.pid"
 }
 
-# what our own daemon had started has to be gone before another one reads the log
+# What our own daemon had started has to be gone before another one reads the log: a record goes to one of them only.
 no_ipmon()
 {
-	[ ! -e "$work/l4ip.ipmon.pid" ]
+	! at gw pgrep -f "$work/l4ip.ipmon.pid" > /dev/null 2>&1
 }
 
 # The script of this tree with the system's rc.subr. Nothing goes to the system's log, and nothing is read from rc.conf.
