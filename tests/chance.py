@@ -1,7 +1,7 @@
 """Tests by chance: runs made from one number each, as many as fit into some seconds, and a way to repeat one.
 
 A run that fails says its number; with L4IP_SEED=NUMBER that one is made again, and only that. L4IP_SECONDS=60 gives
-every such test more time than it has by default.
+every such test more time than it has by default, and with L4IP_RUNS=30 the same thirty are made each time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 def repeat(run: Callable[[int], object], seconds: float) -> int:
@@ -17,10 +17,8 @@ def repeat(run: Callable[[int], object], seconds: float) -> int:
     if "L4IP_SEED" in os.environ:
         run(int(os.environ["L4IP_SEED"]))
         return 1
-    chance, count = random.Random(os.urandom(8)), 0
-    end = time.monotonic() + float(os.environ.get("L4IP_SECONDS", seconds))
-    while not count or time.monotonic() < end:
-        seed = chance.randrange(10**9)
+    count = 0
+    for seed in range(int(os.environ["L4IP_RUNS"])) if "L4IP_RUNS" in os.environ else _new(seconds):
         try:
             run(seed)
         except BaseException as error:
@@ -28,6 +26,15 @@ def repeat(run: Callable[[int], object], seconds: float) -> int:
             raise
         count += 1
     return count
+
+
+def _new(seconds: float) -> Iterator[int]:
+    """Numbers that nobody has thought of, one at least, until the time is over."""
+    chance = random.Random(os.urandom(8))
+    end = time.monotonic() + float(os.environ.get("L4IP_SECONDS", seconds))
+    yield chance.randrange(10**9)
+    while time.monotonic() < end:
+        yield chance.randrange(10**9)
 
 
 def spoil(chance: random.Random, text: bytes) -> bytes:
