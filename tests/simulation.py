@@ -42,6 +42,7 @@ from l4ipd.sandbox.kernel import REFUSED, STDOUT, WAIT, Kernel
 from l4ipd.verdict import Verdict
 
 EPOCH = 1_800_000_000.0                             # time of day when the simulated clock says 0
+BUSY = 2000                                         # turns of the loop in a second that are too many
 OUTSIDE = -2                                        # the descriptor by which the world is heard
 FOREIGN = ["map em0 10.0.0.0/24 -> 0/32", "rdr em0 203.0.113.200/32 port 22 -> 10.0.0.9 port 22 tcp"]
 GOOD, REFUSES, SILENT, SICK = "good", "refuses", "silent", "sick"
@@ -72,6 +73,7 @@ class World:
         self._heap: list[tuple[float, int, Callable[[], object]]] = []
         self._count = itertools.count()
         self._loop: Loop | None = None
+        self.turns, self._second = 0, self.now      # turns of the loop since then, within a second
         self._ports = itertools.count(1024)
         self.load_foreign()
         self.foreign = set(self.rules())            # as the kernel lists them
@@ -147,6 +149,9 @@ class World:
         if timeout is not None:
             until = min(until, self.now + timeout)
         assert until < float("inf"), "nothing will ever happen"
+        self.turns = self.turns + 1 if self.now < self._second + 1.0 else 0
+        self._second = self.now if not self.turns else self._second
+        assert self.turns < BUSY, "the loop does not sleep"
         self.now = max(self.now, until) + 0.0002 * self.random.random()
         if self.stalls and self.random.random() < self.stalls:
             self.now += self.random.uniform(0.6, 3.0)
