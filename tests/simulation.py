@@ -279,7 +279,7 @@ class Child:
     def __init__(self, loop: Loop, argv: Sequence[str], *, stdin: bytes = b"", timeout: float | None,
                  done: Callable[[Exit], object], output: Callable[[bytes], bool] | None = None,
                  errors: Callable[[bytes], bool] | None = None, hold_stdin: bool = False, outlives: bool = False,
-                 swept: bool = False, limit: int = 1 << 20, env: Any = None) -> None:
+                 limit: int = 1 << 20, env: Any = None, **_: Any) -> None:
         self.words, self.stdin, self.done = list(argv), stdin, done
         self.output, self.errors, self.limit, self.outlives = output, errors, limit, outlives
         self.pid = next(self.pids)
@@ -321,13 +321,10 @@ class Child:
         self._status = 0
 
     def _tool(self) -> tuple[str, list[str]]:
-        words = self.words
-        if words[0] == "/bin/sh" and "ipmon" in " ".join(words):
-            place = next(place for place, word in enumerate(words) if word.endswith("/ipmon"))
-            return "ipmon", words[place + 1:place + 2]
-        if len(words) > 4 and words[3].endswith("become.py"):
-            words = words[6:]
-        return os.path.basename(words[0]), words[1:]
+        """Which of our programs it is, whoever starts it for us, and its arguments."""
+        own = f"{self.world.directory}/bin/"
+        place = next((place for place, word in enumerate(self.words) if word.startswith(own)), 0)
+        return os.path.basename(self.words[place]), self.words[place + 1:]
 
     def _work(self, name: str, words: list[str], fault: str) -> None:
         """The moment at which the kernel is asked."""
