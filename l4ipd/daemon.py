@@ -21,6 +21,7 @@ import time
 
 from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
+from l4ipd.leaving import Leaving
 from l4ipd.loop import Loop
 from l4ipd.model import Config, changes
 from l4ipd.nat import Dialect
@@ -28,8 +29,6 @@ from l4ipd.probe import Prober
 from l4ipd.resets import Sensing
 from l4ipd.state import Saved
 from l4ipd.steering import Steering
-
-STOP_WAIT = 2.0                                     # seconds that a stop waits for rules to be as they should
 
 
 class Daemon:
@@ -40,6 +39,8 @@ class Daemon:
         self.config = Config()
         self.started = time.time()
         self.stopping = False
+        self.leaving: Leaving | None = None
+        loop.hook(self._turn)                       # before those of the reconcilers: they wait for its plan
         self.events = Events(loop.errors.shield)
         self.prober = prober or Prober(loop)
         self.sensing = Sensing(loop, self.events.say)
@@ -48,7 +49,6 @@ class Daemon:
                            decided=lambda: self.steering.rules.touch(), kept=lambda group: self.steering.kept(group))
         self.steering = Steering(loop, self.fleet, self.events, config.ipfilter, spoken=self._spoken)
         self._first = config
-        loop.hook(self._turn)
 
     def start(self, saved: Saved | None = None) -> None:
         """Begin probing, and read the kernel's rules and adopt them. ``saved`` is what an earlier run left behind."""
@@ -89,13 +89,9 @@ class Daemon:
         remove = self.config.ipfilter.on_stop == "remove"
         self.fleet.stop()
         self.sensing.stop(remove)
-        self.steering.stop()
-        self.loop.later(self.config.ipfilter.timeout if remove else STOP_WAIT, self.loop.stop)
-        self.loop.hook(self._stop_when_settled)
-
-    def _stop_when_settled(self) -> None:
-        if self.steering.settled and self.sensing.settled:
-            self.loop.stop()
+        self.steering.stop(remove)
+        tables = [self.steering.rules, *self.sensing.rules.tables.values()]
+        self.leaving = Leaving(self.loop, tables, lambda: self.steering.planned, remove, self.config.ipfilter.timeout)
 
     def _turn(self) -> None:
         self.fleet.turn()

@@ -83,5 +83,5 @@ class Desk:
                    for name, monitor in daemon.fleet.monitors.items() if monitor.seen != "unknown"}
         tagless = daemon.config.ipfilter.tag is None
         rules = daemon.steering.rules
-        return Saved(daemon.fleet.disabled, states, frozenset([*rules.want, *rules.have] if tagless else ()),
+        return Saved(daemon.fleet.disabled, states, frozenset(rules.known() if tagless else ()),
                      *daemon.sensing.rules.traces())

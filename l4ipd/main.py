@@ -161,34 +161,33 @@ def serve(options: argparse.Namespace, config: Config, stack: ExitStack) -> int:
     room = set_aside(config, (opened() if options.foreground else 3) + (CHILD if rehearsal is not None else 0))
     options.config = os.path.abspath(options.config)
 
-    def live(ready: Callable[[], object]) -> None:
+    def live(ready: Callable[[], object]) -> int:
         take(path, left_behind, stack)
-        run(options, config, room, rehearsal, ready=ready)
+        return run(options, config, room, rehearsal, ready=ready)
 
     if options.foreground:
         logs.to_stderr(config.log)
         for warning in missing_tools(config):
             log.warning("%s", warning)
-        live(lambda: None)
-    else:
-        for warning in (*missing_tools(config), *exposures(config, options.config)):
-            print(f"warning: {warning}", file=sys.stderr)
-        in_background(config, stack, live)
-    return 0
+        return live(lambda: None)
+    for warning in (*missing_tools(config), *exposures(config, options.config)):
+        print(f"warning: {warning}", file=sys.stderr)
+    return in_background(config, stack, live)
 
 
-def in_background(config: Config, stack: ExitStack, live: Callable[[Callable[[], object]], object]) -> None:
+def in_background(config: Config, stack: ExitStack, live: Callable[[Callable[[], object]], int]) -> int:
     """Lead a daemon's life while the command waits until it is ready. What hinders that is said here and there."""
     command = detach(stack)
     logs.to_syslog(config.log)
     try:
-        live(command.ready)
+        return live(command.ready)
     except Refused as refusal:
         log.error("%s", refusal)
         print(refusal, file=sys.stderr, flush=True)
         command.said()
     except Left:
         log.error("whoever started l4ipd did not wait until it was ready: it ends")
+    return 0
 
 
 def take(path: str, left_behind: int | None, stack: ExitStack) -> None:
@@ -229,8 +228,10 @@ def set_aside(config: Config, already: int) -> Room:
 
 
 def run(options: argparse.Namespace, config: Config, room: Room, rehearsal: Rehearsal | None = None, *,
-        guide: Callable[[Loop, Daemon], Guide] | None = None, ready: Callable[[], object] = lambda: None) -> None:
-    """The daemon's life, from a loop that nobody has forked from. A ``guide`` walks along in the demo.
+        guide: Callable[[Loop, Daemon], Guide] | None = None, ready: Callable[[], object] = lambda: None) -> int:
+    """The daemon's life, from a loop that nobody has forked from; returns the exit status.
+
+    A ``guide`` walks along in the demo.
 
     ``ready()`` is called when the control socket answers. Raises Refused if that never comes to be.
     """
@@ -271,7 +272,11 @@ def run(options: argparse.Namespace, config: Config, room: Room, rehearsal: Rehe
             stack.callback(guide(loop, daemon).stop)
         loop.run()
         start.check()
+        undone = daemon.leaving.undone if daemon.leaving is not None else []
+        for words in undone:
+            log.error("stopped before the rules were as they should be: %s", words)
     log.info("l4ipd stopped")
+    return 1 if undone and daemon.steering.removing else 0
 
 
 def _as_it_is(config: Config) -> Config:

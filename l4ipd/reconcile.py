@@ -69,6 +69,7 @@ class Reconciler:
         self.complaint = ""                         # what the last failed change said, until all is as wanted
         self.pause = False                          # start nothing
         self.look_only = False                      # read the table, change nothing
+        self.hasty = False                          # read it only when something is known to be amiss
         self.failed_runs = self.repairs = 0
         self._held = HeldLines(self._name)
         self._listings, self._changes = Backoff(loop, self.touch), Backoff(loop, self.touch)
@@ -131,6 +132,29 @@ class Reconciler:
         return self._runner.busy
 
     @property
+    def undone(self) -> str:
+        """What is not as it should be, in words, as far as we know; empty if nothing is."""
+        amiss = self._amiss()
+        if not amiss:
+            return ""
+        verb = "loaded" if amiss[0] in self.want else "removed"
+        count = f"{len(amiss)} rules are" if len(amiss) > 1 else "a rule is"
+        why = self.problem or self.complaint or (self.held[amiss[0]].words if amiss[0] in self.held else "")
+        return f"{count} not {verb}: {amiss[0]}{': ' + why if why else ''}"
+
+    def _amiss(self) -> list[str]:
+        """Rules that are there and should not be, or should be and are not, or may be either."""
+        have = self.belief.have
+        return [*(line for line in self.want if line not in have),
+                *(line for line in have if line not in self.want and self.removal(line) is not None),
+                *(line for line, attempt in self._attempts.items() if attempt.words and line not in have
+                  and line not in self.want)]
+
+    def known(self) -> set[str]:
+        """Every rule that is ours, or is about to be, or may be."""
+        return {*self.want, *self.belief.have, *self._attempts}
+
+    @property
     def runs(self) -> int:
         """How many runs of the tools there were."""
         return self._runner.runs
@@ -160,12 +184,16 @@ class Reconciler:
             self._start_over()
 
     def _decide(self) -> None:
-        if self.belief.stale:
+        if self.hasty and not self._amiss():
+            self._rest()
+        elif self.belief.stale:
             if not self._listings.waiting:
                 self._list()
-            return
-        if self.look_only:
-            return
+        elif not self.look_only:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """What we believe is to be trusted: change what differs, and then read it back."""
         command, lines = self._next()
         if lines:
             if not self._changes.waiting:

@@ -95,12 +95,6 @@ class ResetRules:
     # -- how it goes
 
     @property
-    def settled(self) -> bool:
-        """No rule waits to be changed, as far as that is possible."""
-        return all(rules.pause or rules.settled or (rules.problem and not rules.busy)
-                   for rules in self.tables.values())
-
-    @property
     def readable(self) -> bool:
         return all(rules.settled or not rules.problem for rules in self.tables.values())
 

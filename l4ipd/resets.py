@@ -70,11 +70,6 @@ class Sensing:
     # -- what it says
 
     @property
-    def settled(self) -> bool:
-        """No rule waits to be changed, as far as that is possible."""
-        return self.rules.settled
-
-    @property
     def is_alive(self) -> bool:
         """Whether resets would be seen, as far as we know."""
         if self.settings is None:

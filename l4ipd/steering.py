@@ -36,7 +36,7 @@ class Steering:
         self.nat = NatTable(settings, self.dialect, self._known, self._want)
         self.rules = Reconciler(loop, self.nat.table, settings.timeout, settings.resync, removal=self._removal,
                                 listed=self._listed, repaired=self._repaired, whose=self._whose)
-        self.stopping = False
+        self.removing = False                       # at the end, all of our rules go
         self._spoken = spoken
         self._saved: frozenset[str] = frozenset()   # rules that an earlier run has left, where there are no tags
         self._orphans = Orphans(loop)
@@ -77,8 +77,11 @@ class Steering:
             self._use_other_tools(before)
 
     def _inherit(self, before: dict[str, Monitor]) -> None:
-        """A rule in the kernel that belongs to another endpoint now, by a new name: that one is up as the last was."""
-        for line in self.owner.keys() & before.keys() & self.rules.have.keys():
+        """A rule that belongs to another endpoint now, by a new name: that one is up as the last was.
+
+        Whether the rule is in the kernel already does not matter: a run may be loading it.
+        """
+        for line in self.owner.keys() & before.keys():
             monitor, last = self.owner[line], before[line]
             if monitor is not last and last.eligible and monitor.seen == "unknown":
                 monitor.adopt()
@@ -94,18 +97,19 @@ class Steering:
         self.nat = NatTable(now, self.dialect, self._known, self._want, self._old_tags)
         self._use_table()
 
-    def stop(self) -> None:
-        """Nothing is planned any more; our rules go, if the configuration says so."""
-        self.stopping = True
-        if self.settings.on_stop == "remove":
-            self.owner = {}
+    def stop(self, remove: bool) -> None:
+        """States do not change any more; what has changed is planned still. With ``remove`` our rules go."""
+        self.removing = remove
+        self.rules.hasty = not remove               # whether that has come true, the next start will see
+        if remove:
+            self._changed.clear()
             self.rules.want = {}
-            self.rules.touch()
+        self.rules.hurry()
 
     @property
-    def settled(self) -> bool:
-        """The table is as wanted, or cannot be made so at present."""
-        return self.rules.settled or bool(self.rules.problem and not self.rules.busy)
+    def planned(self) -> bool:
+        """What the table is to hold is known, and handed over."""
+        return self.removing or not self._changed
 
     def raised(self) -> None:
         """Our timer has: what waits to be told is tried again."""
@@ -147,7 +151,7 @@ class Steering:
 
     def turn(self) -> None:
         """To be called in every turn: what has changed since the reconciler was last free, as one wanted set."""
-        if not self._changed or self.stopping or self.rules.busy:
+        if not self._changed or self.removing or self.rules.busy:
             return
         groups = self.fleet.groups
         for group in self._changed & groups.keys():
@@ -185,9 +189,10 @@ class Steering:
     def _removal(self, line: str) -> str | None:
         """How a rule of ours that is not wanted goes."""
         monitor = self.owner.get(line)
+        if self.removing:
+            return "drain"
         if monitor is None:
-            may_go = self.stopping or self._orphans.may_go(line, bool(self.fleet.undecided))
-            return "drain" if may_go else None
+            return "drain" if self._orphans.may_go(line, bool(self.fleet.undecided)) else None
         if monitor.endpoint.name in self.fleet.cut:
             return "purge"
         if monitor.unproved:

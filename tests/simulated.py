@@ -155,7 +155,9 @@ class Tools:
         tool, arguments = words[0], words[1:]
         if tool == "ipnat":
             return ipnat(self.kernel, arguments, "/", spawner="us")
-        return ipf(self.kernel, arguments, "/") if tool == "ipf" else ipfstat(self.kernel, arguments, "us")
+        if tool == "ipf":
+            return ipf(self.kernel, arguments, "/", spawner="us")
+        return ipfstat(self.kernel, arguments, "us")
 
     # -- what others do, and what there is
 

@@ -20,7 +20,7 @@ LAYERS = {
     1: {"loop", "internal_errors", "events", "directories"},
     2: {"ownership", "reaper", "isolated", "peers",
         "child", "become"},
-    3: {"backoff", "listing", "belief", "held", "rivals", "runner",
+    3: {"backoff", "listing", "belief", "held", "rivals", "runner", "leaving",
         "listener", "targets", "reaction", "resetrules",
         "probe", "sockets", "stream", "tls", "udp", "ping", "command", "reconcile", "nat", "filters", "sources",
         "hearing", "resets", "kernel", "sessions", "control", "httpd", "state", "lateness",

@@ -238,7 +238,7 @@ def test_somebody_elses_listings_keep_it_in_use_for_ever() -> None:
     bench.want(log_rule(3))
 
     def look() -> None:
-        list(bench.tools.begin(("ipfstat", "-iR")))
+        list(bench.tools.begin(("ipfstat", "-iR")))         # one of our own children, to the kernel
         bench.loop.later(1.0, look)
 
     look()

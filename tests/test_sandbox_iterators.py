@@ -72,7 +72,7 @@ def test_one_of_the_other_family_is_in_use_as_well() -> None:
 def test_a_listing_that_is_cut_holds_the_rule_where_it_was() -> None:
     it = lab()
     it.ipf("-f", "-", stdin="".join(LOG.format(0, last) for last in range(1, 6)))
-    run = ipfstat(it.kernel, ("-iR",), "7")
+    run = ipfstat(it.kernel, ("-iR",))
     next(run), next(run)
     run.close()
     for last in (1, 3, 4, 5):
@@ -115,3 +115,19 @@ def test_a_real_listing_cut_short(box: Sandbox) -> None:
 
     eventually(headless)
     assert len(box.ipnat("-l").rules) == 8000
+
+
+def test_whoever_looks_on_changes_nothing() -> None:
+    it = lab()
+    it.ipf("-f", "-", stdin=LOG.format(0, 2))
+    list(ipfstat(it.kernel, ("-iR",), "somebody else"))
+    assert it.ipf("-r", "-f", "-", stdin=LOG.format(0, 2)).status == 0
+
+
+def test_a_real_rule_in_use(box: Sandbox) -> None:
+    """``ipfstat -iR``, and then ``ipf -r`` by the same shell."""
+    assert box.run("ipf", "-f", "-", stdin=LOG.format(0, 2)).status == 0
+    assert box.run("ipfstat", "-iR").stdout.count("\n") == 1
+    refused = box.run("ipf", "-r", "-f", "-", stdin=LOG.format(0, 2))
+    assert (refused.status, refused.stderr) == (1, "31:1:ioctl(delete rule) rule in use\n")
+    box.run("ipf", "-Fa")

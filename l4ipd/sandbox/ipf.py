@@ -30,8 +30,8 @@ NO_DEVICE = "open device: No such file or directory\nUser/kernel version check f
 TOGGLES = "dInrRvz"                     # each time it is given it is the other way round
 
 
-def ipf(kernel: Kernel | None, arguments: Sequence[str], directory: str, old: bool = False) -> Run:
-    """Run ipf. ``kernel`` None: there is no device."""
+def ipf(kernel: Kernel | None, arguments: Sequence[str], directory: str, old: bool = False, spawner: str = "") -> Run:
+    """Run ipf. ``kernel`` None: there is no device. ``spawner`` is whose child it is."""
     old = kernel.old if kernel is not None else old
     try:
         given, _ = getopt("ipf", arguments, LETTERS)
@@ -46,7 +46,7 @@ def ipf(kernel: Kernel | None, arguments: Sequence[str], directory: str, old: bo
         if letter in TOGGLES:
             on ^= {letter}
         elif letter == "f":
-            status = (yield from _load(kernel, value, directory, on, old)) or status
+            status = (yield from _load(kernel, value, directory, on, old, spawner)) or status
         elif letter in "46A":
             on |= {letter}
             on -= {"I"} if letter == "A" else set()
@@ -86,7 +86,7 @@ def _switch(kernel: Kernel, letter: str, value: str, on: set[str]) -> Iterator[O
         yield STDERR, f"Incorrect flush argument: {value}\n{USAGE}"
 
 
-def _load(kernel: Kernel | None, name: str, directory: str, on: set[str], old: bool) -> Run:
+def _load(kernel: Kernel | None, name: str, directory: str, on: set[str], old: bool, spawner: str) -> Run:
     if kernel is None and "n" not in on:
         yield STDERR, NO_DEVICE
     text = yield from read_file(name, directory)
@@ -100,7 +100,7 @@ def _load(kernel: Kernel | None, name: str, directory: str, on: set[str], old: b
         for rule in parser:
             if "v" in on:
                 yield STDOUT, show(rule, old=old) + "\n"
-            complaint = "" if "n" in on else _apply(kernel, rule, on, old, parser)
+            complaint = "" if "n" in on else _apply(kernel, rule, on, old, parser, spawner)
             if complaint:
                 said.append(complaint)
             if complaint and not old:
@@ -114,7 +114,8 @@ def _load(kernel: Kernel | None, name: str, directory: str, on: set[str], old: b
     return status
 
 
-def _apply(kernel: Kernel | None, rule: FilterRule, on: set[str], old: bool, parser: FilterParser) -> str:
+def _apply(kernel: Kernel | None, rule: FilterRule, on: set[str], old: bool, parser: FilterParser,
+           spawner: str) -> str:
     """Tell the kernel about one rule; returns its complaint."""
     if kernel is None:
         return f"{rule.line}:ioctl(add/insert rule): Bad file descriptor\n"
@@ -124,7 +125,7 @@ def _apply(kernel: Kernel | None, rule: FilterRule, on: set[str], old: bool, par
         return ""
     if "r" in on:
         loaded = table.find(rule, which)
-        if loaded is not None and kernel.iterators.in_use(loaded):
+        if loaded is not None and kernel.iterators.in_use(loaded, spawner):
             return IN_USE.format(rule.line)
         return "" if table.remove(rule, which) or old else ABSENT.format(rule.line)
     if table.add(rule, which):

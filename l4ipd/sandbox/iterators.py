@@ -2,7 +2,8 @@
 
 One that was killed or cut short stays where it was, and the next listing by the same spawner goes on from there, exit
 status 0, without a complaint. While a listing of filter rules is remembered, the rule that it stands on is in use and
-cannot be removed; on IPFilter 6.0.0 that is so after a complete one, too, and then it is the last rule.
+cannot be removed; on IPFilter 6.0.0 that is so after a complete one, too, and then it is the last rule. Here, only the
+spawner of the listing is kept from it, so that whoever looks on from outside changes nothing by looking.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Iterators:
     def __init__(self, clock: Callable[[], float], life: float) -> None:
         self.clock, self.life = clock, life
         self._broken_off: dict[Hashable, tuple[int, float]] = {}        # by list and spawner: where, until when
-        self._in_use: dict[object, float] = {}                          # rules: until when
+        self._in_use: dict[tuple[object, str], float] = {}              # by rule and spawner: until when
 
     def walk(self, name: str, spawner: str, rules: Sequence[Rule], hold: bool = False) -> Generator[Rule, None, None]:
         """A listing of ``rules``. ``hold``: the rule that it stands on is in use."""
@@ -37,8 +38,8 @@ class Iterators:
             if place < len(rules) and spawner and self.life:
                 self._broken_off[key] = place, until
             if hold and self.life and rules:
-                self._in_use = {rule: end for rule, end in self._in_use.items() if end > self.clock()}
-                self._in_use[rules[min(place, len(rules) - 1)]] = until
+                self._in_use = {held: end for held, end in self._in_use.items() if end > self.clock()}
+                self._in_use[rules[min(place, len(rules) - 1)], spawner] = until
 
-    def in_use(self, rule: object) -> bool:
-        return self._in_use.get(rule, 0.0) > self.clock()
+    def in_use(self, rule: object, spawner: str) -> bool:
+        return self._in_use.get((rule, spawner), 0.0) > self.clock()

@@ -51,7 +51,7 @@ def start(kernel: Kernel, call: Call) -> Run:
     if call.tool == "ipnat":
         return ipnat(kernel, call.arguments, call.directory, spawner=call.spawner)
     if call.tool == "ipf":
-        return ipf(kernel, call.arguments, call.directory)
+        return ipf(kernel, call.arguments, call.directory, spawner=call.spawner)
     if call.tool == "ipfstat":
         return ipfstat(kernel, call.arguments, call.spawner)
     if call.tool == "ipmon":
