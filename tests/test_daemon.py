@@ -208,14 +208,14 @@ def test_a_process_that_was_stopped_declares_nobody_down(gateway: Gateway) -> No
     members = ", ".join(f"web{n}: 127.0.1.{n}" for n in range(1, 61))
     for n in range(1, 61):
         gateway.web(f"127.0.1.{n}", inside)
-    gateway.configure(www(port, inside, members), defaults="{interval: 500ms, timeout: 400ms, rise: 1, fall: 1}")
+    gateway.configure(www(port, inside, members), defaults="{interval: 1s, timeout: 900ms, rise: 1, fall: 1}")
     gateway.start()
     gateway.wait_log("60 of 60 up")
     for _ in range(2):
         gateway.send(signal.SIGSTOP)
-        time.sleep(1.5)
+        time.sleep(2)
         gateway.send(signal.SIGCONT)
-        time.sleep(1)
+        time.sleep(1.5)
     assert not gateway.lines("up -> down")
 
 
