@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from l4ipd import status
 from l4ipd.control import Session
-from l4ipd.loop import Timer
 from l4ipd.monitor import HASTE, Monitor
 from l4ipd.rounds import Rounds
+from l4ipd.runtime.loop import Timer
 from l4ipd.table import printable
 from l4ipd.verdict import Verdict
 

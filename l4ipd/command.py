@@ -15,12 +15,12 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from l4ipd import become
 from l4ipd.checks import Recipe
-from l4ipd.child import Child, Exit, find_program
 from l4ipd.expects import printable
-from l4ipd.internal_errors import INTERNAL
-from l4ipd.loop import Loop
+from l4ipd.runtime import run_as
+from l4ipd.runtime.child import Child, Exit, find_program
+from l4ipd.runtime.internal_errors import INTERNAL
+from l4ipd.runtime.loop import Loop
 from l4ipd.verdict import Verdict, local
 
 SAFE_USER = "nobody"
@@ -122,8 +122,8 @@ class Command:
         if end.status == 0:
             return Verdict("PROCOK", self._line() or "exit status 0")
         said = self._err.decode(errors="replace")
-        if end.status == become.STATUS and said.startswith(become.FAILURE):
-            return local(printable(self._err[len(become.FAILURE):].partition(b"\n")[0], 1024))
+        if end.status == run_as.STATUS and said.startswith(run_as.FAILURE):
+            return local(printable(self._err[len(run_as.FAILURE):].partition(b"\n")[0], 1024))
         if end.status < 0:
             return Verdict("PROCERR", self._words(f"killed by {_signal_name(-end.status)}"))
         return Verdict("PROCERR", self._words(f"exit status {end.status}"))
@@ -172,7 +172,7 @@ def _argv(recipe: Recipe, places: int) -> list[str]:
     if os.geteuid() != 0 or user == "root":
         return list(recipe.command)
     most = max(PROCESSES, places * PER_PLACE)
-    return [sys.executable, "-I", "-S", os.path.abspath(become.__file__), user, str(most), *recipe.command]
+    return [sys.executable, "-I", "-S", os.path.abspath(run_as.__file__), user, str(most), *recipe.command]
 
 
 def _signal_name(number: int) -> str:

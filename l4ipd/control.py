@@ -27,9 +27,10 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from l4ipd import directories, peers
-from l4ipd.internal_errors import INTERNAL
-from l4ipd.loop import READ, WRITE, Loop, Timed
+from l4ipd import peers
+from l4ipd.runtime import directories
+from l4ipd.runtime.internal_errors import INTERNAL
+from l4ipd.runtime.loop import READ, WRITE, Loop, Timed
 
 CLIENTS = 20                                        # connections at once
 BACKLOG = 64                                        # those that wait to be accepted

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from l4ipd import __version__
-from l4ipd.numbers import whole
+from l4ipd.runtime.numbers import whole
 from l4ipd.table import printable, table, wrap
 
 DEFAULT_SOCKET = "/var/run/l4ip.sock"

@@ -22,11 +22,11 @@ import time
 from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
 from l4ipd.leaving import Leaving
-from l4ipd.loop import Loop
 from l4ipd.model import Config, changes
 from l4ipd.nat import Dialect
 from l4ipd.probe import Prober
 from l4ipd.resets import Sensing
+from l4ipd.runtime.loop import Loop
 from l4ipd.state import Saved
 from l4ipd.steering import Steering
 

@@ -19,12 +19,12 @@ import sys
 import threading
 import time
 
-from l4ipd import isolated
-from l4ipd.child import Child, Exit
 from l4ipd.config import parse
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
-from l4ipd.loop import Loop
+from l4ipd.runtime import isolated
+from l4ipd.runtime.child import Child, Exit
+from l4ipd.runtime.loop import Loop
 
 HOST, PORT = "127.0.0.1", 8080
 SERVERS = {"web1": 8081, "web2": 8082, "web3": 8083}
@@ -47,9 +47,10 @@ log = logging.getLogger("demo")
 
 def run(verbose: bool) -> int:
     """The whole tour, until ^C."""
-    from l4ipd import logs, main
+    from l4ipd import main
     from l4ipd.descriptors import CHILD, opened
     from l4ipd.rehearsal import Rehearsal
+    from l4ipd.runtime import logs
 
     for port in (PORT, *SERVERS.values()):
         if not _is_free(port):

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator
 
 from l4ipd.checks import recipe
-from l4ipd.child import find_program
 from l4ipd.model import Cluster, Config, Words
-from l4ipd.ownership import loose
+from l4ipd.runtime.child import find_program
+from l4ipd.runtime.ownership import loose
 
 
 def exposures(config: Config, path: str) -> list[str]:

@@ -15,12 +15,12 @@ from typing import NamedTuple
 from l4ipd import checks, plan
 from l4ipd.checks import Recipe
 from l4ipd.events import Event, Events
-from l4ipd.loop import Loop
 from l4ipd.model import Config, Endpoint
 from l4ipd.monitor import Monitor
 from l4ipd.news import News, Past
 from l4ipd.probe import Probe
 from l4ipd.rounds import Rounds
+from l4ipd.runtime.loop import Loop
 from l4ipd.sight import Sight
 from l4ipd.state import Saved
 from l4ipd.verdict import Verdict

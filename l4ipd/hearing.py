@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from l4ipd import ipfilter
-from l4ipd.child import Child, Exit
-from l4ipd.lines import Lines
-from l4ipd.loop import Loop, Timer
 from l4ipd.model import Ipfilter
+from l4ipd.runtime.child import Child, Exit
+from l4ipd.runtime.lines import Lines
+from l4ipd.runtime.loop import Loop, Timer
 
 APART = 0.5                                         # seconds between two readings, at least
 LATE = 2.0                                          # seconds after which a record must have come, by whatever way

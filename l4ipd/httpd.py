@@ -23,7 +23,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import h11
 
-from l4ipd.loop import READ, WRITE, Loop, Timed, Timer
+from l4ipd.runtime.loop import READ, WRITE, Loop, Timed, Timer
 
 HEAD_LIMIT = 8192                                   # bytes of a request
 CLIENTS = 16                                        # connections at once

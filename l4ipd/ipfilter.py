@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
-from l4ipd.numbers import COUNTER, PORT, whole
+from l4ipd.runtime.numbers import COUNTER, PORT, whole
 
 LISTING_END = "List of active sessions:"
 TAG_LENGTH = 16                                     # the rest is cut off without a word (samples/ipnat-forms.txt)

@@ -14,8 +14,8 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from l4ipd.ipfilter import number as plain_port
-from l4ipd.lines import Lines as Lines
-from l4ipd.numbers import COUNTER, SERIAL, whole
+from l4ipd.runtime.lines import Lines as Lines
+from l4ipd.runtime.numbers import COUNTER, SERIAL, whole
 
 SYSLOG_OLD = (rb"(?:<[^<>]*>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT[\d:.+-]+Z?) "
               rb"(?:<[^<> ]*> )?[^ :\[]+ (?:<[^<> ]*> )?ipmon(?:\[\d+\])?: (?:\[ID \d+ [^\] ]*\] )?")

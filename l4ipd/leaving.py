@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from l4ipd.child import GRACE
 from l4ipd.listing import FORGOTTEN
-from l4ipd.loop import Loop
 from l4ipd.reconcile import Reconciler
+from l4ipd.runtime.child import GRACE
+from l4ipd.runtime.loop import Loop
 
 PATIENCE = 5.0                                      # seconds for tools that fail
 

@@ -11,9 +11,10 @@ import logging
 import time
 from collections.abc import Callable
 
-from l4ipd import ipmon, ownership, services, sources
-from l4ipd.loop import Loop
+from l4ipd import ipmon, services, sources
 from l4ipd.model import Words
+from l4ipd.runtime import ownership
+from l4ipd.runtime.loop import Loop
 
 BUFFERED = 5.0                                      # seconds after ipmon's start in which its lines may be old
 log = logging.getLogger("l4ipd.resets")

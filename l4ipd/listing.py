@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from l4ipd.child import Exit
-from l4ipd.internal_errors import InternalErrors
-from l4ipd.lines import Lines
 from l4ipd.model import Words
+from l4ipd.runtime.child import Exit
+from l4ipd.runtime.internal_errors import InternalErrors
+from l4ipd.runtime.lines import Lines
 
 IN_USE = "rule in use"
 FORGOTTEN = 12.0                                    # seconds after which the kernel has surely forgotten an iterator

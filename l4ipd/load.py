@@ -5,10 +5,11 @@ from __future__ import annotations
 import grp
 from dataclasses import replace
 
-from l4ipd import probe, regular
-from l4ipd.child import find_program
+from l4ipd import probe
 from l4ipd.config import ConfigError, locate, parse
 from l4ipd.model import Config
+from l4ipd.runtime import regular_file
+from l4ipd.runtime.child import find_program
 
 SIZE_LIMIT = 64 << 20                               # bytes of a configuration
 
@@ -24,14 +25,14 @@ def load(path: str, again: bool = False) -> Config:
     """
     try:
         if again:
-            text = regular.read(path, SIZE_LIMIT)
+            text = regular_file.read(path, SIZE_LIMIT)
         else:
             with open(path, "rb") as file:
                 text = file.read(SIZE_LIMIT + 1)
         if len(text) > SIZE_LIMIT:
             raise Refused(f"{path}: is larger than {SIZE_LIMIT >> 20} MB")
         config = parse(text, path)
-    except regular.Irregular as error:
+    except regular_file.Irregular as error:
         raise Refused(f"{path}: {error.strerror}, and cannot be read again") from None
     except OSError as error:
         raise Refused(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None

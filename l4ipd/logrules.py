@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from l4ipd.model import Endpoint
-from l4ipd.numbers import PORT, SERIAL, whole
+from l4ipd.runtime.numbers import PORT, SERIAL, whole
 
 PREFIX = re.compile(r"(?:\d+ ){0,2}(?:@\d+ )?")     # hits, bytes, number: as the flags of ipfstat will have it
 RULE = re.compile(r"(?P<action>log|count) in on (?P<interface>\S+) (?:family )?(?:inet6? )?proto (?P<protocol>\S+) "

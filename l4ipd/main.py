@@ -12,25 +12,26 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
-from l4ipd import __version__, logs, pidfile, plan, status
-from l4ipd.child import Child, Exit, adopt_orphans, end_all, seal
+from l4ipd import __version__, plan, status
 from l4ipd.config_warnings import warnings
 from l4ipd.control import Unusable, is_served
 from l4ipd.daemon import Daemon
 from l4ipd.descriptors import CHILD, Room, TooFew, opened
 from l4ipd.desk import Desk
-from l4ipd.detach import Left, detach
 from l4ipd.estimate import Estimate, estimate
 from l4ipd.exposure import exposures
-from l4ipd.internal_errors import INTERNAL
 from l4ipd.ipfilter import REMEDIES, explain
 from l4ipd.kernel import Look, look
 from l4ipd.load import Refused, load, missing_tools
-from l4ipd.loop import Loop
 from l4ipd.model import Config, Ipfilter
 from l4ipd.probe import Prober
 from l4ipd.rehearsal import Rehearsal
 from l4ipd.reload import Reloader
+from l4ipd.runtime import logs, pidfile
+from l4ipd.runtime.child import Child, Exit, adopt_orphans, end_all, seal
+from l4ipd.runtime.detach import Left, detach
+from l4ipd.runtime.internal_errors import INTERNAL
+from l4ipd.runtime.loop import Loop
 from l4ipd.web import Web
 
 DEFAULT_CONFIG = "/usr/local/etc/l4ip.conf"

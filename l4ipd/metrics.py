@@ -18,10 +18,10 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from l4ipd import __version__, trouble
 from l4ipd.history import History
-from l4ipd.lateness import BOUNDS as LATENESS_BOUNDS
-from l4ipd.lateness import Lateness
 from l4ipd.reaction import WORDS
 from l4ipd.rounds import BOUNDS, Timing
+from l4ipd.runtime.lateness import BOUNDS as LATENESS_BOUNDS
+from l4ipd.runtime.lateness import Lateness
 from l4ipd.status import Kernel
 
 if TYPE_CHECKING:

@@ -20,12 +20,12 @@ from collections.abc import Sequence
 
 from l4ipd import health
 from l4ipd.checks import Recipe, which
-from l4ipd.internal_errors import INTERNAL
-from l4ipd.loop import RATE, Timed
 from l4ipd.model import Endpoint
 from l4ipd.probe import Probe
 from l4ipd.refusals import Refusals
 from l4ipd.rounds import Rounds
+from l4ipd.runtime.internal_errors import INTERNAL
+from l4ipd.runtime.loop import RATE, Timed
 from l4ipd.verdict import PASSED, Verdict, local
 
 MOMENTS = 10                                        # of a period, at least, to which probes keep
@@ -47,7 +47,7 @@ STARTING = _Starting()
 
 
 class Monitor:
-    """An endpoint under watch, and its own timer (:class:`l4ipd.loop.Timed`).
+    """An endpoint under watch, and its own timer (:class:`l4ipd.runtime.loop.Timed`).
 
     There may be ten thousand, each looked at every second: small objects stay in the processor's caches.
     """

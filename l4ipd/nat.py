@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from l4ipd import ipfilter, services
-from l4ipd.child import Child, Exit
 from l4ipd.ipfilter import Rdr
 from l4ipd.listing import Iterator, Table
-from l4ipd.loop import Loop
 from l4ipd.model import Ipfilter
+from l4ipd.runtime.child import Child, Exit
+from l4ipd.runtime.loop import Loop
 
 log = logging.getLogger("l4ipd.rules")
 

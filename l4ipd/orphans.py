@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from l4ipd.loop import Loop
 from l4ipd.model import Config
+from l4ipd.runtime.loop import Loop
 
 SPARE = 5.0                                         # seconds: for the spread of first probes, and a busy gateway
 

@@ -14,9 +14,9 @@ from typing import Protocol
 
 from l4ipd.checks import KINDS, Recipe, recipe, tls_of
 from l4ipd.command import Command, Commands, places, prepare_command
-from l4ipd.loop import Loop
 from l4ipd.model import Check, Endpoint
 from l4ipd.ping import Ping, Pinger
+from l4ipd.runtime.loop import Loop
 from l4ipd.sockets import Sockets
 from l4ipd.stream import Stream
 from l4ipd.udp import Datagram

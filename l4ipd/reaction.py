@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from l4ipd import logrules
 from l4ipd.ipmon import Reset
-from l4ipd.loop import Loop
+from l4ipd.runtime.loop import Loop
 from l4ipd.targets import Target, Targets
 from l4ipd.verdict import Verdict
 

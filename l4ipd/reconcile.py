@@ -31,16 +31,16 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from l4ipd.backoff import Backoff
 from l4ipd.belief import Belief
-from l4ipd.child import Exit
 from l4ipd.held import Attempt, Held, HeldLines
 from l4ipd.ipfilter import explain, side
 from l4ipd.listing import IN_USE, Listing, Table
-from l4ipd.loop import Loop, Timer
 from l4ipd.model import Words
 from l4ipd.rivals import LOST, OFTEN, WITHIN, Rivals
 from l4ipd.runner import Question, Runner, Spawn
+from l4ipd.runtime.backoff import Backoff
+from l4ipd.runtime.child import Exit
+from l4ipd.runtime.loop import Loop, Timer
 
 AGAIN = 1.0                                         # seconds until a rule that is in use is tried again
 LIE = "it reported success, but the kernel's table says otherwise"

@@ -24,7 +24,7 @@ import math
 from typing import TYPE_CHECKING
 
 from l4ipd.doubt import Doubt
-from l4ipd.loop import Timed
+from l4ipd.runtime.loop import Timed
 from l4ipd.verdict import Verdict
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 
-from l4ipd import isolated
-from l4ipd.child import Child, Exit
-from l4ipd.loop import Loop
 from l4ipd.model import Config, Control
+from l4ipd.runtime import isolated
+from l4ipd.runtime.child import Child, Exit
+from l4ipd.runtime.loop import Loop
 
 log = logging.getLogger("l4ipd")
 CLIENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sandbox", "client.py")

@@ -11,10 +11,10 @@ from l4ipd.config_warnings import warnings
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.exposure import exposures
-from l4ipd.internal_errors import INTERNAL
 from l4ipd.load import Refused, load, missing_tools
-from l4ipd.loop import Timer
 from l4ipd.model import Config
+from l4ipd.runtime.internal_errors import INTERNAL
+from l4ipd.runtime.loop import Timer
 
 PATIENCE, STUCK = 30.0, 4                           # seconds for one reading, and readings that may never end
 Done = Callable[[bool, list[str]], object]          # whether it was reloaded, and what changed or what is wrong

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from l4ipd import logrules
 from l4ipd.filters import FilterTable
-from l4ipd.loop import Loop
 from l4ipd.model import Endpoint, Ipfilter, Resets
 from l4ipd.reconcile import Reconciler
+from l4ipd.runtime.loop import Loop
 
 COUNT_EVERY = 1.0                                   # seconds between two readings of the counters
 Kind = tuple[str, bool]                             # log or count, and whether IPv6

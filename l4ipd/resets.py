@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable
 
 from l4ipd.hearing import Hearing
 from l4ipd.listener import Listener
-from l4ipd.loop import Loop
 from l4ipd.model import Ipfilter, Resets
 from l4ipd.reaction import WORDS, Reaction
 from l4ipd.resetrules import ResetRules
+from l4ipd.runtime.loop import Loop
 from l4ipd.targets import Targets, Watched
 from l4ipd.verdict import Verdict
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from l4ipd import verdict
 from l4ipd.checks import Recipe
-from l4ipd.loop import RATE, Loop
 from l4ipd.probe import Probe
+from l4ipd.runtime.loop import RATE, Loop
 from l4ipd.unprobed import Unprobed
 from l4ipd.verdict import Verdict
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from l4ipd.child import Child, Exit
-from l4ipd.loop import Loop, Timer
 from l4ipd.model import Words
+from l4ipd.runtime.child import Child, Exit
+from l4ipd.runtime.loop import Loop, Timer
 
 LATER, SOONER = 2.0, 1.0                            # seconds until a run seems to hang, at first, and after one did
 RATE = 100.0                                        # lines that a slow machine changes in a second

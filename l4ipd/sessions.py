@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from l4ipd import ipfilter
-from l4ipd.child import Child, Exit
-from l4ipd.internal_errors import InternalErrors
 from l4ipd.ipfilter import explain
-from l4ipd.lines import Lines
-from l4ipd.loop import Loop
 from l4ipd.model import Endpoint, Words
+from l4ipd.runtime.child import Child, Exit
+from l4ipd.runtime.internal_errors import InternalErrors
+from l4ipd.runtime.lines import Lines
+from l4ipd.runtime.loop import Loop
 
 PATIENCE = 5.0                                      # seconds: people are waiting
 #: member, port, VIP, port, client, its port and, on some versions, the protocol

@@ -22,7 +22,7 @@ from itertools import islice
 
 from l4ipd import routes
 from l4ipd.blame import NO_ROUTE
-from l4ipd.loop import Loop, Timer
+from l4ipd.runtime.loop import Loop, Timer
 from l4ipd.verdict import Verdict
 
 LOOK = 0.5                                          # seconds

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable
 
 from l4ipd.checks import KINDS
-from l4ipd.loop import ENDED, WRITE, Loop
+from l4ipd.runtime.loop import ENDED, WRITE, Loop
 
 SPARE = 128                                         # sockets that wait at most, of each kind
 NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)     # 0: this system cannot make a socket non-blocking at creation

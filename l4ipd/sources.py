@@ -16,13 +16,13 @@ import os
 import stat
 from collections.abc import Callable, Collection
 
-from l4ipd.child import Child, Exit, find_program
-from l4ipd.internal_errors import INTERNAL
 from l4ipd.ipfilter import explain
 from l4ipd.ipmon import Lines, is_record
-from l4ipd.loop import Loop, Timer
 from l4ipd.model import Words
-from l4ipd.numbers import ID, whole
+from l4ipd.runtime.child import Child, Exit, find_program
+from l4ipd.runtime.internal_errors import INTERNAL
+from l4ipd.runtime.loop import Loop, Timer
+from l4ipd.runtime.numbers import ID, whole
 
 SHELL = "/bin/sh"
 KEEPER = """exec 3<&0

@@ -24,8 +24,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from l4ipd import directories, regular
-from l4ipd.loop import Loop, Timer
+from l4ipd.runtime import directories, regular_file
+from l4ipd.runtime.loop import Loop, Timer
 
 VERSION = 1
 PAUSE = 1.0                                         # seconds between two writes
@@ -58,7 +58,7 @@ class Saved:
 def load(path: str, now: float | None = None) -> Saved:
     """Read the file; without one, or with one that is of no use, nothing is saved, and the log says why."""
     try:
-        text = regular.read(path, SIZE_LIMIT)
+        text = regular_file.read(path, SIZE_LIMIT)
         return decode(text, time.time() if now is None else now, path)
     except FileNotFoundError:
         return Saved()

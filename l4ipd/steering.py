@@ -13,12 +13,12 @@ from dataclasses import replace
 from l4ipd import ipfilter, plan
 from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
-from l4ipd.loop import Loop
 from l4ipd.model import Config, Endpoint, Ipfilter
 from l4ipd.monitor import Monitor
 from l4ipd.nat import Dialect, NatTable, find_dialect, is_unknown, whose
 from l4ipd.orphans import Orphans
 from l4ipd.reconcile import Reconciler
+from l4ipd.runtime.loop import Loop
 from l4ipd.state import Saved
 
 log = logging.getLogger("l4ipd")

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING
 
 from l4ipd import blame, routes
 from l4ipd.checks import REFUSED, Recipe, Tls
-from l4ipd.errno_words import words
 from l4ipd.expects import DIALOG, LIMIT, Reader, after
-from l4ipd.internal_errors import INTERNAL
-from l4ipd.loop import READ, WRITE
+from l4ipd.runtime.errno_words import words
+from l4ipd.runtime.internal_errors import INTERNAL
+from l4ipd.runtime.loop import READ, WRITE
 from l4ipd.sockets import Sockets, met_itself
 from l4ipd.verdict import Verdict, local
 

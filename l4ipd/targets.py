@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from typing import Protocol
 
-from l4ipd.loop import Loop
 from l4ipd.model import Endpoint
+from l4ipd.runtime.loop import Loop
 from l4ipd.verdict import Verdict
 
 OWN_FOR = 30.0                                      # seconds that our own address towards a member is remembered

@@ -18,9 +18,9 @@ import re
 import ssl
 from dataclasses import dataclass
 
-from l4ipd import regular
 from l4ipd.checks import Tls
 from l4ipd.expects import printable, quoted
+from l4ipd.runtime import regular_file
 from l4ipd.verdict import Verdict
 
 SIZE_LIMIT = 16 << 20                               # bytes of a file of CA certificates
@@ -121,10 +121,10 @@ def _build(verify: str | None, named: bool) -> ssl.SSLContext:
         _load_system(context)
         return context
     try:                                            # what else is in it, between certificates, need not be ASCII
-        context.load_verify_locations(cadata=regular.read(verify, SIZE_LIMIT).decode("ascii", "ignore"))
+        context.load_verify_locations(cadata=regular_file.read(verify, SIZE_LIMIT).decode("ascii", "ignore"))
     except (ssl.SSLError, ValueError) as error:     # ValueError: it is empty
         raise TlsError(f"{verify}: is no file of CA certificates in PEM form") from error
-    except regular.Irregular as error:
+    except regular_file.Irregular as error:
         raise TlsError(f"{verify}: {error.strerror}") from error
     except OSError as error:
         raise TlsError(f"{verify}: cannot be read: {(error.strerror or str(error)).lower()}") from error

@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 from l4ipd import blame, routes
 from l4ipd.checks import OPEN, REFUSED, Recipe
-from l4ipd.errno_words import words
 from l4ipd.expects import LIMIT, got
-from l4ipd.internal_errors import INTERNAL
-from l4ipd.loop import READ, Loop
+from l4ipd.runtime.errno_words import words
+from l4ipd.runtime.internal_errors import INTERNAL
+from l4ipd.runtime.loop import READ, Loop
 from l4ipd.sockets import FAMILIES, NONBLOCK, TELL_ERRORS, Socket, met_itself
 from l4ipd.verdict import Verdict, local
 

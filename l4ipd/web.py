@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from l4ipd import __version__, status, trouble
 from l4ipd.history import History
 from l4ipd.kernel import Look, look
-from l4ipd.lateness import Lateness
-from l4ipd.loop import Loop, Timer
 from l4ipd.model import host_port
+from l4ipd.runtime.lateness import Lateness
+from l4ipd.runtime.loop import Loop, Timer
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon

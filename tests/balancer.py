@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from l4ipd.daemon import Daemon
-from l4ipd.loop import Loop
 from l4ipd.model import Check, Cluster, Config, Ipfilter, Member, Service
+from l4ipd.runtime.loop import Loop
 from l4ipd.verdict import Verdict
 
 GOOD, BAD = Verdict("L7OK", "200"), Verdict("L7STS", "503 Service Unavailable")

@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from l4ipd.checks import recipe
-from l4ipd.loop import Loop
 from l4ipd.model import Check, Endpoint, Step
 from l4ipd.probe import Prober
+from l4ipd.runtime.loop import Loop
 from l4ipd.verdict import Verdict
 
 Behaviour = Callable[[socket.socket], object]

@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from l4ipd import ipfilter, logrules
-from l4ipd.child import Child, Exit
-from l4ipd.loop import Loop
+from l4ipd.runtime.child import Child, Exit
+from l4ipd.runtime.loop import Loop
 from l4ipd.sandbox.engine import RuleExists
 from l4ipd.sandbox.filterrule import show
 from l4ipd.sandbox.ipf import ipf, ipfstat

@@ -28,13 +28,13 @@ from typing import Any
 import pytest
 from sandbox_tools import drive
 
-from l4ipd import child as child_module
 from l4ipd import main, probe, state
-from l4ipd.child import Exit
 from l4ipd.daemon import Daemon
 from l4ipd.descriptors import Room
 from l4ipd.load import load
-from l4ipd.loop import READ, WRITE, Loop
+from l4ipd.runtime import child as child_module
+from l4ipd.runtime.child import Exit
+from l4ipd.runtime.loop import READ, WRITE, Loop
 from l4ipd.sandbox.ipf import ipf, ipfstat
 from l4ipd.sandbox.ipmon import ipmon
 from l4ipd.sandbox.ipnat import ipnat
@@ -271,7 +271,7 @@ class Probe:
 
 
 class Child:
-    """A child process that is not one; otherwise as :class:`l4ipd.child.Child`."""
+    """A child process that is not one; otherwise as :class:`l4ipd.runtime.child.Child`."""
 
     world: World
     pids = itertools.count(100)

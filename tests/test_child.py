@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from gateway import wait
 
-from l4ipd.child import Child, Exit, find_program, seal
-from l4ipd.internal_errors import INTERNAL
-from l4ipd.loop import Loop
+from l4ipd.runtime.child import Child, Exit, find_program, seal
+from l4ipd.runtime.internal_errors import INTERNAL
+from l4ipd.runtime.loop import Loop
 
 
 @pytest.fixture
@@ -248,8 +248,8 @@ def test_one_that_cannot_be_watched_is_ended_and_told_of_once(loop: Loop, monkey
 
 EURO = """
 import sys
-from l4ipd.child import Child, find_program
-from l4ipd.loop import Loop
+from l4ipd.runtime.child import Child, find_program
+from l4ipd.runtime.loop import Loop
 loop, ends = Loop(), []
 assert sys.getfilesystemencoding() == "ascii"
 for words in (("echo", "5 \\u20ac"), (sys.argv[1],), ("\\u20ac/none",), ("\\u20ac",)):

@@ -20,8 +20,8 @@ import pytest
 
 from l4ipd import control
 from l4ipd.control import Answer, Control, Refusal, Request, Session, Unusable, end, is_served, listen, make_way
-from l4ipd.loop import Loop
 from l4ipd.peers import quota, user_of
+from l4ipd.runtime.loop import Loop
 
 PATIENCE = 20.0
 

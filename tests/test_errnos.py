@@ -17,9 +17,9 @@ from members import Member, Watch, endpoint
 
 from l4ipd import ping, routes, sockets, udp
 from l4ipd.checks import recipe
-from l4ipd.loop import Loop, Portable
 from l4ipd.model import Check
 from l4ipd.probe import Prober
+from l4ipd.runtime.loop import Loop, Portable
 
 ROUTELESS = ("ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "EHOSTDOWN")
 SHORT = ("ENOBUFS", "ENOMEM", "EADDRNOTAVAIL", "EADDRINUSE", "EPERM", "EMFILE", "ENFILE", "EAFNOSUPPORT")

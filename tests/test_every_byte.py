@@ -24,15 +24,15 @@ from test_httpd import Site, read_all
 from l4ipd import logrules
 from l4ipd.checks import Recipe, Tls, recipe
 from l4ipd.filters import FilterTable
-from l4ipd.internal_errors import InternalErrors
 from l4ipd.kernel import _Reader
 from l4ipd.listener import Listener
 from l4ipd.listing import Listing
-from l4ipd.loop import Loop
 from l4ipd.model import Check, Cluster, Endpoint, Ipfilter, Member, Service
 from l4ipd.nat import Dialect, NatTable
 from l4ipd.ping import HEADER, Ping, Pinger
 from l4ipd.reaction import Reaction
+from l4ipd.runtime.internal_errors import InternalErrors
+from l4ipd.runtime.loop import Loop
 from l4ipd.sessions import Tally
 from l4ipd.sources import Ipmon
 from l4ipd.targets import Targets

@@ -14,7 +14,7 @@ from sandbox_tools import Sandbox
 
 from l4ipd.config import parse
 from l4ipd.exposure import exposures
-from l4ipd.ownership import loose
+from l4ipd.runtime.ownership import loose
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 NOBODY = 65534

@@ -12,8 +12,8 @@ from l4ipd.checks import Recipe
 from l4ipd.config import parse
 from l4ipd.daemon import Daemon
 from l4ipd.desk import Desk
-from l4ipd.loop import Loop
 from l4ipd.model import Config
+from l4ipd.runtime.loop import Loop
 from l4ipd.state import Saved, load
 from l4ipd.verdict import Verdict, local
 

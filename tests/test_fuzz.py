@@ -24,10 +24,10 @@ from l4ipd.commands import Commands
 from l4ipd.control import Control
 from l4ipd.daemon import Daemon
 from l4ipd.history import History
-from l4ipd.lateness import Lateness
-from l4ipd.loop import Loop
 from l4ipd.metrics import render
 from l4ipd.model import Check, Cluster, Config, Ipfilter, Member, Resets, Service
+from l4ipd.runtime.lateness import Lateness
+from l4ipd.runtime.loop import Loop
 from l4ipd.state import Saved, Store
 from l4ipd.verdict import Verdict
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from l4ipd import httpd
 from l4ipd.httpd import Answer, Request, Server
-from l4ipd.loop import Loop
+from l4ipd.runtime.loop import Loop
 from l4ipd.web import trusted
 
 PATIENCE = 20.0

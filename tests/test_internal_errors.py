@@ -18,17 +18,13 @@ from members import Member, answers, endpoint
 from test_control import Toy
 from test_httpd import Site, status
 
-from l4ipd import backoff, control, httpd, kernel, sources, targets
+from l4ipd import control, httpd, kernel, sources, targets
 from l4ipd.belief import Belief
 from l4ipd.checks import recipe
-from l4ipd.child import Child, Exit
 from l4ipd.command import Command
 from l4ipd.control import Control, Session
 from l4ipd.httpd import Client, Server
-from l4ipd.internal_errors import INTERNAL, InternalErrors
-from l4ipd.lines import Lines
 from l4ipd.listing import Listing
-from l4ipd.loop import READ, Loop
 from l4ipd.model import Check, Ipfilter, Resets
 from l4ipd.monitor import Monitor
 from l4ipd.nat import Dialect, NatTable
@@ -37,6 +33,11 @@ from l4ipd.probe import Prober
 from l4ipd.reaction import Reaction
 from l4ipd.reconcile import Reconciler
 from l4ipd.runner import Runner
+from l4ipd.runtime import backoff
+from l4ipd.runtime.child import Child, Exit
+from l4ipd.runtime.internal_errors import INTERNAL, InternalErrors
+from l4ipd.runtime.lines import Lines
+from l4ipd.runtime.loop import READ, Loop
 from l4ipd.stream import Stream
 from l4ipd.udp import Datagram
 from l4ipd.verdict import Verdict

@@ -12,7 +12,7 @@ import pytest
 from gateway import PATIENCE, Gateway, free_port, wait
 from sandbox_tools import Sandbox
 
-from l4ipd import isolated
+from l4ipd.runtime import isolated
 from l4ipd.sandbox import serve_words
 
 #: what programs of ours import, and what Python does by itself

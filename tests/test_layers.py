@@ -12,24 +12,24 @@ import l4ipd
 
 HERE = Path(l4ipd.__file__).parent
 LAYERS = {
-    0: {"numbers",
-        "__init__", "model", "health", "verdict", "errno_words",
+    0: {
+        "__init__", "model", "health", "verdict",
         "doubt", "checks", "expects", "patterns", "blame", "ipfilter", "ipmon",
         "logrules", "plan", "config", "config_check", "config_section", "config_warnings", "config_words", "yamltree",
-        "table", "estimate", "page_style", "lines", "similar", "matching"},
-    1: {"loop", "internal_errors", "events", "directories"},
-    2: {"ownership", "reaper", "isolated", "peers",
-        "child", "become"},
-    3: {"backoff", "listing", "belief", "held", "rivals", "runner", "leaving",
+        "table", "estimate", "page_style", "similar", "matching"},
+    1: {"events", },
+    2: {"peers",
+        },
+    3: {"listing", "belief", "held", "rivals", "runner", "leaving",
         "listener", "targets", "reaction", "resetrules",
         "probe", "sockets", "stream", "tls", "udp", "ping", "command", "reconcile", "nat", "filters", "sources",
-        "hearing", "resets", "kernel", "sessions", "control", "httpd", "state", "lateness",
-        "services", "routes", "sight", "unprobed", "regular"},
+        "hearing", "resets", "kernel", "sessions", "control", "httpd", "state",
+        "services", "routes", "sight", "unprobed", },
     4: {"refusals", "fleet", "steering",
         "monitor", "rounds", "news", "orphans", "daemon", "status", "trouble", "survey", "history", "metrics", "page",
         "web", "commands", "checking", "disabling", "notify", "desk"},
     5: {"__main__", "reload", "exposure",
-        "descriptors", "main", "detach", "ctl", "load", "rehearsal", "demo", "logs", "pidfile"},
+        "descriptors", "main", "ctl", "load", "rehearsal", "demo", },
 }
 WORLDLY = {"os", "socket", "select", "selectors", "time", "signal", "subprocess", "random", "logging", "threading",
            "asyncio", "ssl", "pathlib", "io", "shutil", "tempfile"}

@@ -16,8 +16,8 @@ import pytest
 from gateway import Gateway, free_port, wait
 from sandbox_tools import Sandbox
 
-from l4ipd import reaper
 from l4ipd.command import PROCESSES
+from l4ipd.runtime import reaper
 
 A = "127.0.0.11"
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="processes are looked up in /proc")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gateway import ROOT
 
-from l4ipd import logs
+from l4ipd.runtime import logs
 
 
 def record(words: str, level: int = logging.INFO) -> logging.LogRecord:

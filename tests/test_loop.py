@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4ipd import loop as module
-from l4ipd.loop import READ, WRITE, Loop, Poller, Portable, Timer
+from l4ipd.runtime import loop as module
+from l4ipd.runtime.loop import READ, WRITE, Loop, Poller, Portable, Timer
 
 
 class Clock:

@@ -14,11 +14,12 @@ from test_ctl import answering
 from test_httpd import Site, read_all
 from test_metrics import scrape, value
 
-from l4ipd import ctl, ipfilter, logrules, pidfile, status
+from l4ipd import ctl, ipfilter, logrules, status
 from l4ipd.filters import FilterTable
 from l4ipd.ipmon import missed
 from l4ipd.model import Ipfilter, Resets
-from l4ipd.numbers import COUNTER, ID, PORT, SERIAL, whole
+from l4ipd.runtime import pidfile
+from l4ipd.runtime.numbers import COUNTER, ID, PORT, SERIAL, whole
 from l4ipd.sources import strangers
 
 HUGE = ["9" * 400, "9" * 5000, "1" + "0" * 20, "0" * 400 + "1", "²", "١٢", "-1", "+1", "1_0", "1e9", "0x10", "٣",

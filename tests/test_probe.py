@@ -25,10 +25,11 @@ from members import (
 )
 from test_loop import POLLERS
 
-from l4ipd import blame, loop
+from l4ipd import blame
 from l4ipd.checks import recipe
 from l4ipd.model import Check
 from l4ipd.probe import prepare
+from l4ipd.runtime import loop
 from l4ipd.verdict import Verdict
 
 TCP, HTTP = Check("tcp"), Check("http")

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from sandbox_tools import Sandbox
 
-from l4ipd import backoff, held, ipfilter
-from l4ipd.loop import Loop
+from l4ipd import held, ipfilter
 from l4ipd.model import Ipfilter
 from l4ipd.nat import Dialect, NatTable
 from l4ipd.reconcile import Reconciler
+from l4ipd.runtime import backoff
+from l4ipd.runtime.loop import Loop
 
 FOREIGN = ["map ext0 10.0.0.0/24 -> 0/32", "rdr ext0 203.0.113.1/32 port 25 -> 10.0.0.7/32 port 25 tcp round-robin",
            "rdr ext0 203.0.113.1/32 port 26 -> 10.0.0.7/32 port 25 tcp round-robin tag other"]

@@ -13,9 +13,10 @@ from gateway import Gateway, free_port, wait
 from members import PATIENCE
 from sandbox_tools import Sandbox
 
-from l4ipd import load, regular, reload
+from l4ipd import load, reload
 from l4ipd.daemon import Daemon
-from l4ipd.loop import Loop
+from l4ipd.runtime import regular_file
+from l4ipd.runtime.loop import Loop
 
 CONFIG = """
 ipfilter: {interface: lo0, ipnat: /nonexistent/ipnat}
@@ -42,7 +43,7 @@ class Office:
         self.server = threading.Event()
         self.server.set()
         self.arrived = 0
-        read = regular.read
+        read = regular_file.read
 
         def waits(path: str, limit: int) -> bytes:
             text, server = read(path, limit), self.server
@@ -50,7 +51,7 @@ class Office:
             self.arrived += 1
             return text
 
-        monkeypatch.setattr(regular, "read", waits)
+        monkeypatch.setattr(regular_file, "read", waits)
         monkeypatch.setattr(reload, "PATIENCE", 0.2)
         self._tick()
 

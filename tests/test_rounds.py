@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from l4ipd.loop import Loop
 from l4ipd.rounds import BOUNDS, FRESH, Rounds, Timing
+from l4ipd.runtime.loop import Loop
 
 LATE = "probes are late: {} in flight, which is the limit; raise the limit of open files, or probe less often"
 AGAIN = "probes are on time again"

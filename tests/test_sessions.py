@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from l4ipd.internal_errors import InternalErrors
 from l4ipd.model import Check, Cluster, Member, Service
+from l4ipd.runtime.internal_errors import InternalErrors
 from l4ipd.sessions import Tally
 
 RULES = """List of active MAP/Redirect filters:

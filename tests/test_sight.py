@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 from test_loop import Clock, Sleeper
 
-from l4ipd.loop import Loop
+from l4ipd.runtime.loop import Loop
 from l4ipd.sight import LOOK, SLICE, Sight
 from l4ipd.verdict import Verdict
 

@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given, settings
 from members import Member, Watch, answers, dialog, endpoint, overcrowded, refusing, send, silent
 
-from l4ipd import loop, sockets
+from l4ipd import sockets
 from l4ipd.checks import KINDS, recipe
-from l4ipd.loop import WRITE, Loop, Portable
 from l4ipd.model import Check
 from l4ipd.probe import Probe
+from l4ipd.runtime import loop
+from l4ipd.runtime.loop import WRITE, Loop, Portable
 
 pytestmark = pytest.mark.skipif(sockets.CONNECT is None, reason="connections cannot be dissolved here")
 TCP, FIN, HTTP = Check("tcp"), Check("tcp", close="fin"), Check("http")

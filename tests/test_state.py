@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l4ipd import state
-from l4ipd.loop import Loop
+from l4ipd.runtime.loop import Loop
 from l4ipd.state import Saved, Store, decode, encode, load, write
 
 NOW = 1_800_000_000.0

@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator
 import pytest
 from sandbox_tools import Sandbox, sandbox
 
-from l4ipd import backoff, ipfilter
+from l4ipd import ipfilter
 from l4ipd.checks import Recipe
 from l4ipd.config import parse
 from l4ipd.daemon import Daemon
-from l4ipd.loop import Loop
 from l4ipd.model import Config
 from l4ipd.reconcile import Reconciler
+from l4ipd.runtime import backoff
+from l4ipd.runtime.loop import Loop
 from l4ipd.sandbox import tool_words
 from l4ipd.verdict import Verdict
 

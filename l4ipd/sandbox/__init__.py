@@ -22,5 +22,6 @@ def tool_words(socket_path: str) -> dict[str, tuple[str, ...]]:
 
 def serve_words(socket_path: str, *options: str) -> tuple[str, ...]:
     """The words to run the sandbox process with. It prints ``ready`` on standard output when it is."""
-    isolated = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "isolated.py")
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    isolated = os.path.join(package, "runtime", "isolated.py")
     return (sys.executable, "-I", isolated, "l4ipd.sandbox", "-s", socket_path, *options, "serve")

@@ -12,7 +12,7 @@ import errno
 import os
 from collections.abc import Callable
 
-from l4ipd.loop import Loop
+from l4ipd.runtime.loop import Loop
 from l4ipd.sandbox import words
 from l4ipd.sandbox.engine import Entry
 from l4ipd.sandbox.kernel import Kernel

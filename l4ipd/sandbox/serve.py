@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 
-from l4ipd.loop import READ, Loop
+from l4ipd.runtime.loop import READ, Loop
 from l4ipd.sandbox.ipf import ipf, ipfstat
 from l4ipd.sandbox.ipmon import ipmon
 from l4ipd.sandbox.ipnat import ipnat

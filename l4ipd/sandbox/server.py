@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from l4ipd.loop import READ, WRITE, Loop
+from l4ipd.runtime.loop import READ, WRITE, Loop
 from l4ipd.sandbox.kernel import STDERR, STDIN, STDOUT, WAIT, Run
 
 log = logging.getLogger("l4ipd.sandbox")

@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import socket
 
-from l4ipd.loop import READ, WRITE, Callback, Loop
+from l4ipd.runtime.loop import READ, WRITE, Callback, Loop
 from l4ipd.sandbox import words
 from l4ipd.sandbox.engine import CLOSED, CLOSING, ESTABLISHED, HALF_OPEN, Session
 from l4ipd.sandbox.kernel import REFUSED, RESET, Kernel

@@ -10,7 +10,7 @@ import errno
 import socket
 from typing import Any
 
-from l4ipd.loop import READ, Loop
+from l4ipd.runtime.loop import READ, Loop
 from l4ipd.sandbox import words
 from l4ipd.sandbox.engine import Session
 from l4ipd.sandbox.kernel import UNREACHABLE, Kernel

@@ -28,10 +28,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from l4ipd.child import Child, Exit  # noqa: E402
 from l4ipd.config import parse  # noqa: E402
 from l4ipd.daemon import Daemon  # noqa: E402
-from l4ipd.loop import Loop  # noqa: E402
+from l4ipd.runtime.child import Child, Exit  # noqa: E402
+from l4ipd.runtime.loop import Loop  # noqa: E402
 from l4ipd.sandbox import serve_words, tool_words  # noqa: E402
 
 VIP, MEMBERS = "127.0.0.1", ("127.0.0.21", "127.0.0.22", "127.0.0.23")

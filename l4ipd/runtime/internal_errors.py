@@ -16,7 +16,7 @@ from types import TracebackType
 
 INTERNAL = "internal error: see the log"            # for those who were to get what it has cost
 HOUR = 60                                           # minutes
-HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 log = logging.getLogger("l4ipd.loop")
 
 

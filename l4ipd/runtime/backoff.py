@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from l4ipd.loop import Loop, Timer
+from l4ipd.runtime.loop import Loop, Timer
 
 FIRST, LONGEST = 0.2, 2.0                           # seconds between two tries
 

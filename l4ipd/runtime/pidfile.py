@@ -20,7 +20,7 @@ from types import TracebackType
 import lockfile
 from daemon.pidfile import TimeoutPIDLockFile
 
-from l4ipd.numbers import ID, whole
+from l4ipd.runtime.numbers import ID, whole
 
 LONGEST = 32                                        # bytes of a pid file
 

@@ -33,7 +33,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from l4ipd.internal_errors import InternalErrors
+from l4ipd.runtime.internal_errors import InternalErrors
 
 READ, WRITE = 1, 4              # Linux calls them EPOLLIN and EPOLLOUT
 ENDED = READ | WRITE | 0x2000   # EPOLLRDHUP: the other side has ended, too

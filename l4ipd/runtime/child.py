@@ -17,10 +17,10 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from l4ipd import reaper
-from l4ipd.errno_words import OURS, words
-from l4ipd.internal_errors import INTERNAL
-from l4ipd.loop import READ, WRITE, Loop, Timed
+from l4ipd.runtime import reaper
+from l4ipd.runtime.errno_words import OURS, words
+from l4ipd.runtime.internal_errors import INTERNAL
+from l4ipd.runtime.loop import READ, WRITE, Loop, Timed
 
 CHUNK = 65536
 DRAIN = 64                      # chunks taken after its end; a grandchild may go on writing for ever
@@ -84,7 +84,7 @@ class Child:
     ``errors(chunk)`` does the same for standard error. ``timeout`` is in seconds; None is for ever. With ``hold_stdin``
     the child's standard input stays open as long as we live, so that it can notice when we do not. A child that
     ``outlives`` us is not ended by :func:`end_all`. What a ``swept`` one leaves behind, even in a session of its own,
-    is ended if its time was up, and at our end, as far as :mod:`l4ipd.reaper` can.
+    is ended if its time was up, and at our end, as far as :mod:`l4ipd.runtime.reaper` can.
     """
 
     def __init__(self, loop: Loop, argv: Sequence[str], *, stdin: bytes = b"", timeout: float | None,

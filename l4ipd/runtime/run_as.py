@@ -1,4 +1,4 @@
-"""Run a command as another user: ``python -I -S become.py USER PROCESSES COMMAND...``. Imports nothing of l4ip.
+"""Run a command as another user: ``python -I -S run_as.py USER PROCESSES COMMAND...``. Imports nothing of l4ip.
 
 A spawn cannot change the user, and the daemon must not even for a moment; so this little process does, and then
 becomes the command. That user may then have no more than PROCESSES processes. If it cannot, it ends with status 125 and
