@@ -21,9 +21,9 @@ import time
 
 from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
+from l4ipd.ipfilter.nat_table import Dialect
 from l4ipd.leaving import Leaving
 from l4ipd.model import Config, changes
-from l4ipd.nat import Dialect
 from l4ipd.probe import Prober
 from l4ipd.resets import Sensing
 from l4ipd.runtime.loop import Loop

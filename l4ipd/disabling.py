@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 
-from l4ipd import sessions, status
+from l4ipd import status
 from l4ipd.control import Answer, Session, end
 from l4ipd.daemon import Daemon
+from l4ipd.ipfilter import sessions
 from l4ipd.model import Endpoint
 from l4ipd.monitor import Monitor
 from l4ipd.state import Store

@@ -12,9 +12,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from l4ipd import checks, plan
+from l4ipd import checks
 from l4ipd.checks import Recipe
 from l4ipd.events import Event, Events
+from l4ipd.ipfilter import plan
 from l4ipd.model import Config, Endpoint
 from l4ipd.monitor import Monitor
 from l4ipd.news import News, Past

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from l4ipd import ipfilter
+from l4ipd.ipfilter import rdr
 from l4ipd.model import Ipfilter
 from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.lines import Lines
@@ -77,12 +77,12 @@ class Hearing:
 
         def take(line: bytes) -> bool:
             text = line.decode(errors="replace")
-            if text == ipfilter.LISTING_END:
+            if text == rdr.LISTING_END:
                 return True
-            rule = ipfilter.parse(text)
-            port = ipfilter.number(rule.target_port) if rule else None
+            rule = rdr.parse(text)
+            port = rdr.number(rule.target_port) if rule else None
             if rule and port is not None and (place := (rule.protocol, rule.target, port)) in places:
-                sent[place] = sent.get(place, 0) + (ipfilter.hits(text) or 0)
+                sent[place] = sent.get(place, 0) + (rdr.hits(text) or 0)
             return False
 
         def output(chunk: bytes) -> bool:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from l4ipd.ipfilter import number as plain_port
+from l4ipd.ipfilter.rdr import number as plain_port
 from l4ipd.runtime.lines import Lines as Lines
 from l4ipd.runtime.numbers import COUNTER, SERIAL, whole
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from l4ipd.listing import FORGOTTEN
-from l4ipd.reconcile import Reconciler
+from l4ipd.ipfilter.listing import FORGOTTEN
+from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.runtime.child import GRACE
 from l4ipd.runtime.loop import Loop
 

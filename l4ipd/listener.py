@@ -11,7 +11,8 @@ import logging
 import time
 from collections.abc import Callable
 
-from l4ipd import ipmon, services, sources
+from l4ipd import ipmon, sources
+from l4ipd.ipfilter import port_names
 from l4ipd.model import Words
 from l4ipd.runtime import ownership
 from l4ipd.runtime.loop import Loop
@@ -93,7 +94,7 @@ class Listener:
             log.warning("%s: anybody can have such lines written there by way of syslogd, so that they only hasten "
                         "probes: let ipmon write a file of its own, as ipmon -D -v FILE does", self.source)
         try:
-            reset = ipmon.parse(line, services.port)
+            reset = ipmon.parse(line, port_names.port)
         except ValueError:
             self.unreadable()
             return

@@ -26,8 +26,8 @@ from l4ipd.status import Kernel
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
+    from l4ipd.ipfilter.reconcile import Reconciler
     from l4ipd.monitor import Monitor
-    from l4ipd.reconcile import Reconciler
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SLICE = 200                                         # endpoints a piece

@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from l4ipd.events import Event
-from l4ipd.plan import Tally
+from l4ipd.ipfilter.plan import Tally
 
 if TYPE_CHECKING:
     from l4ipd.monitor import Monitor

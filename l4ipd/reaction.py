@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from l4ipd import logrules
+from l4ipd.ipfilter import log_rules
 from l4ipd.ipmon import Reset
 from l4ipd.runtime.loop import Loop
 from l4ipd.targets import Target, Targets
@@ -92,7 +92,7 @@ class Reaction:
         before, self._hits[inet6] = self._hits.get(inet6, {}), dict(hits)
         for line, count in hits.items():
             new = count - before.get(line, count)
-            rule = logrules.parse(line)
+            rule = log_rules.parse(line)
             if new > 0 and rule is not None:
                 self._reckon(new, self.targets.at("udp" if rule.port is None else "tcp", rule.address, rule.port))
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from l4ipd import logrules
-from l4ipd.filters import FilterTable
+from l4ipd.ipfilter import log_rules
+from l4ipd.ipfilter.filter_table import FilterTable
+from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.model import Endpoint, Ipfilter, Resets
-from l4ipd.reconcile import Reconciler
 from l4ipd.runtime.loop import Loop
 
 COUNT_EVERY = 1.0                                   # seconds between two readings of the counters
@@ -54,7 +54,7 @@ class ResetRules:
             tag = settings.tag if action == "log" else None
             if tag is not None:
                 self._tags.add(tag)
-            for rule in logrules.wanted(endpoints, settings.interface, action, tag):
+            for rule in log_rules.wanted(endpoints, settings.interface, action, tag):
                 want.setdefault((action, rule.inet6), {})[rule.line()] = None
                 if action == "count":
                     self._counts.add(rule.line())

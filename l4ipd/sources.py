@@ -16,7 +16,7 @@ import os
 import stat
 from collections.abc import Callable, Collection
 
-from l4ipd.ipfilter import explain
+from l4ipd.ipfilter.rdr import explain
 from l4ipd.ipmon import Lines, is_record
 from l4ipd.model import Words
 from l4ipd.runtime.child import Child, Exit, find_program

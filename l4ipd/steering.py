@@ -10,14 +10,14 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from l4ipd import ipfilter, plan
 from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
+from l4ipd.ipfilter import plan, rdr
+from l4ipd.ipfilter.nat_table import Dialect, NatTable, find_dialect, is_unknown, whose
+from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.model import Config, Endpoint, Ipfilter
 from l4ipd.monitor import Monitor
-from l4ipd.nat import Dialect, NatTable, find_dialect, is_unknown, whose
 from l4ipd.orphans import Orphans
-from l4ipd.reconcile import Reconciler
 from l4ipd.runtime.loop import Loop
 from l4ipd.state import Saved
 
@@ -238,8 +238,8 @@ class Steering:
     def _adopt(self) -> None:
         """Endpoints whose rules are there already are up, until a probe says otherwise."""
         news = self.fleet.news
-        there = {ipfilter.target(line) for line in self.rules.have}
-        found = {monitor: None for line, monitor in self.owner.items() if ipfilter.target(line) in there}
+        there = {rdr.target(line) for line in self.rules.have}
+        found = {monitor: None for line, monitor in self.owner.items() if rdr.target(line) in there}
         for monitor in found:
             group = monitor.endpoint.group
             if not (self._keep[group] and group in news.empty_before):

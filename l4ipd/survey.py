@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from l4ipd import matching, trouble
-from l4ipd.plan import Tally, tally
+from l4ipd.ipfilter.plan import Tally, tally
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon

@@ -9,7 +9,7 @@ from l4ipd.table import ago
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
-    from l4ipd.reconcile import Reconciler
+    from l4ipd.ipfilter.reconcile import Reconciler
 
 NAMED = 3                                           # rules that are named one by one
 

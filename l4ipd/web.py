@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from l4ipd import __version__, status, trouble
 from l4ipd.history import History
-from l4ipd.kernel import Look, look
+from l4ipd.ipfilter.snapshot import Look, look
 from l4ipd.model import host_port
 from l4ipd.runtime.lateness import Lateness
 from l4ipd.runtime.loop import Loop, Timer

@@ -19,7 +19,7 @@ from typing import IO
 
 from sandbox_tools import Sandbox
 
-from l4ipd import ipfilter
+from l4ipd.ipfilter import rdr
 from l4ipd.sandbox import tool_words
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -170,8 +170,8 @@ class Gateway:
 
     def rules(self) -> list[str]:
         """Our rules in the kernel, in canonical form."""
-        found = [ipfilter.parse(line) for line in self.kernel.ipnat("-l").rules]
-        return [rule.line() for rule in found if rule is not None and ipfilter.owned(rule.tag, "l4ip")]
+        found = [rdr.parse(line) for line in self.kernel.ipnat("-l").rules]
+        return [rule.line() for rule in found if rule is not None and rdr.owned(rule.tag, "l4ip")]
 
     def targets(self) -> list[str]:
         """Where our rules lead to: the members' addresses, sorted."""

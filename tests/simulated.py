@@ -10,7 +10,7 @@ import contextlib
 import random
 from collections.abc import Callable, Iterable, Sequence
 
-from l4ipd import ipfilter, logrules
+from l4ipd.ipfilter import log_rules, rdr
 from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.loop import Loop
 from l4ipd.sandbox.engine import RuleExists
@@ -181,13 +181,13 @@ class Tools:
         for kind, text in run:
             if kind == STDOUT:
                 out.append(text)
-        found = [ipfilter.parse(line) for line in "".join(out).splitlines()]
+        found = [rdr.parse(line) for line in "".join(out).splitlines()]
         return [rule.line() for rule in found if rule is not None]
 
     def filter(self) -> list[str]:
         """The canonical lines of all log rules."""
         loaded = self.kernel.filter.listed(self.kernel.filter.active, "in", False)
-        found = [logrules.parse(show(each.rule, numeric=True)) for each in loaded]
+        found = [log_rules.parse(show(each.rule, numeric=True)) for each in loaded]
         return [rule.line() for rule in found if rule is not None]
 
 

@@ -21,19 +21,19 @@ from test_control import Toy
 from test_control import read_all as read_lines
 from test_httpd import Site, read_all
 
-from l4ipd import logrules
 from l4ipd.checks import Recipe, Tls, recipe
-from l4ipd.filters import FilterTable
-from l4ipd.kernel import _Reader
+from l4ipd.ipfilter import log_rules
+from l4ipd.ipfilter.filter_table import FilterTable
+from l4ipd.ipfilter.listing import Listing
+from l4ipd.ipfilter.nat_table import Dialect, NatTable
+from l4ipd.ipfilter.sessions import Tally
+from l4ipd.ipfilter.snapshot import _Reader
 from l4ipd.listener import Listener
-from l4ipd.listing import Listing
 from l4ipd.model import Check, Cluster, Endpoint, Ipfilter, Member, Service
-from l4ipd.nat import Dialect, NatTable
 from l4ipd.ping import HEADER, Ping, Pinger
 from l4ipd.reaction import Reaction
 from l4ipd.runtime.internal_errors import InternalErrors
 from l4ipd.runtime.loop import Loop
-from l4ipd.sessions import Tally
 from l4ipd.sources import Ipmon
 from l4ipd.targets import Targets
 from l4ipd.tls import Tunnel
@@ -188,7 +188,7 @@ def test_listings_of_ipfstat(loop: Loop, action: str, rule: bytes) -> None:
     reader.listed()
     assert listing.rules
     for ours in listing.rules:
-        assert (parsed := logrules.parse(ours)) is not None and parsed.line() == ours
+        assert (parsed := log_rules.parse(ours)) is not None and parsed.line() == ours
     assert all(hits < 10 ** 20 for hits in reader.hits.values())
 
 

@@ -18,21 +18,22 @@ from members import Member, answers, endpoint
 from test_control import Toy
 from test_httpd import Site, status
 
-from l4ipd import control, httpd, kernel, sources, targets
-from l4ipd.belief import Belief
+from l4ipd import control, httpd, sources, targets
 from l4ipd.checks import recipe
 from l4ipd.command import Command
 from l4ipd.control import Control, Session
 from l4ipd.httpd import Client, Server
-from l4ipd.listing import Listing
+from l4ipd.ipfilter import snapshot
+from l4ipd.ipfilter.belief import Belief
+from l4ipd.ipfilter.listing import Listing
+from l4ipd.ipfilter.nat_table import Dialect, NatTable
+from l4ipd.ipfilter.reconcile import Reconciler
+from l4ipd.ipfilter.runner import Runner
 from l4ipd.model import Check, Ipfilter, Resets
 from l4ipd.monitor import Monitor
-from l4ipd.nat import Dialect, NatTable
 from l4ipd.ping import Pinger
 from l4ipd.probe import Prober
 from l4ipd.reaction import Reaction
-from l4ipd.reconcile import Reconciler
-from l4ipd.runner import Runner
 from l4ipd.runtime import backoff
 from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.internal_errors import INTERNAL, InternalErrors
@@ -372,20 +373,20 @@ def test_a_line_of_a_listing_that_cannot_be_borne_is_left_out(steering: Steering
     assert not steering.it.failed_runs
 
 
-@pytest.mark.parametrize("where, name", [(kernel._Reader, "feed"), (kernel._Reader, "_sort")],
+@pytest.mark.parametrize("where, name", [(snapshot._Reader, "feed"), (snapshot._Reader, "_sort")],
                          ids=lambda value: getattr(value, "__name__", value))
 def test_a_look_that_fails_says_so(steering: Steering, monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> None:
     steering.want(*RULES)
     steering.settle(*RULES)
     fails(monkeypatch, where, name)
-    looks: list[kernel.Look] = []
-    kernel.look(steering.loop, steering.nat, looks.append)
+    looks: list[snapshot.Look] = []
+    snapshot.look(steering.loop, steering.nat, looks.append)
     until(steering.loop, lambda: looks)
     if name == "feed":
         assert INTERNAL in looks[0].problem
     else:
         assert list(looks[0].ours) == RULES[1:] and not looks[0].problem
-    kernel.look(steering.loop, steering.nat, looks.append)
+    snapshot.look(steering.loop, steering.nat, looks.append)
     until(steering.loop, lambda: len(looks) > 1)
     assert list(looks[1].ours) == RULES and not looks[1].problem
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sandbox_tools import Lab
 
-from l4ipd.ipfilter import LISTING_END, explain, hits, number, owned, parse, side, swallows, target
+from l4ipd.ipfilter.rdr import LISTING_END, explain, hits, number, owned, parse, side, swallows, target
 
 SAMPLES = Path(__file__).parent / "samples"
 BASE = "rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.2 port 8080 tcp round-robin"

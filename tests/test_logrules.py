@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4ipd import ipfilter, logrules
-from l4ipd.logrules import Rule, parse
+from l4ipd.ipfilter import log_rules, rdr
+from l4ipd.ipfilter.log_rules import Rule, parse
 from l4ipd.model import Check, Endpoint
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -86,8 +86,8 @@ def test_count_rules_of_the_samples_with_their_hits() -> None:
     text = (SAMPLES / "keep-state-single-reader.txt").read_text()
     lines = [line.replace("http-alt", "8080") for line in re.findall(r"count rule +: \['(.*)'\]", text)]
     assert lines and {parse(line) for line in lines} == {COUNT}
-    assert {ipfilter.hits(line) for line in lines} == {2}
-    assert ipfilter.hits("count in on int0") is None
+    assert {rdr.hits(line) for line in lines} == {2}
+    assert rdr.hits("count in on int0") is None
     log = re.findall(r"log rule hits : \['(.*)'\]", text)
     assert {parse(line.replace("http-alt", "8080")) for line in log} == {TCP}
 
@@ -102,23 +102,24 @@ def test_count_rules_of_the_samples_with_their_hits() -> None:
 def test_line(rule: Rule, line: str) -> None:
     assert rule.line() == line
     assert parse(line) == rule
-    assert parse(logrules.feed(line)) == rule
+    assert parse(log_rules.feed(line)) == rule
 
 
 def test_log_rules_go_first_and_count_rules_where_they_come() -> None:
-    assert logrules.feed(TCP.line()).startswith("@0 log ")
-    assert logrules.feed(COUNT.line()) == COUNT.line()
+    assert log_rules.feed(TCP.line()).startswith("@0 log ")
+    assert log_rules.feed(COUNT.line()) == COUNT.line()
 
 
 @pytest.mark.parametrize("prefix", ["", "2 ", "2 80 ", "@1 ", "2 80 @1 "])
 def test_bare(prefix: str) -> None:
-    assert logrules.bare(prefix + COUNT.line()) == COUNT.line()
+    assert log_rules.bare(prefix + COUNT.line()) == COUNT.line()
 
 
 def test_wanted_one_for_members_that_clusters_share() -> None:
     shared = [endpoint("10.0.0.2", 8080), endpoint("10.0.0.2", 8080, cluster="api"), endpoint("10.0.0.2", 8443),
               endpoint("10.0.0.2", 53, "udp"), endpoint("10.0.0.2", 54, "udp"), endpoint("fd00::2", 8080)]
-    assert logrules.wanted(shared, "int0", "log", 4711) == [TCP, Rule("log", "int0", "10.0.0.2", 8443, 4711), UDP, TCP6]
+    wanted = [TCP, Rule("log", "int0", "10.0.0.2", 8443, 4711), UDP, TCP6]
+    assert log_rules.wanted(shared, "int0", "log", 4711) == wanted
 
 
 @given(st.builds(Rule, st.sampled_from(["log", "count"]), st.from_regex(r"\A[a-z]{1,5}[0-9]{1,3}(\.[0-9]{1,4})?\Z"),

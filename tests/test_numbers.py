@@ -14,8 +14,9 @@ from test_ctl import answering
 from test_httpd import Site, read_all
 from test_metrics import scrape, value
 
-from l4ipd import ctl, ipfilter, logrules, status
-from l4ipd.filters import FilterTable
+from l4ipd import ctl, status
+from l4ipd.ipfilter import log_rules, rdr
+from l4ipd.ipfilter.filter_table import FilterTable
 from l4ipd.ipmon import missed
 from l4ipd.model import Ipfilter, Resets
 from l4ipd.runtime import pidfile
@@ -69,8 +70,8 @@ def test_records_of_ipmon_break_neither_metrics_nor_show() -> None:
 @pytest.mark.parametrize("text", HUGE)
 def test_hits_in_listings(text: str) -> None:
     rule = "rdr em0 203.0.113.1/32 port 80 -> 10.0.0.2/32 port 8080 tcp round-robin tag l4ip"
-    assert ipfilter.hits(f"{text} {rule}") is None
-    parsed = ipfilter.parse(rule.replace("8080", text))
+    assert rdr.hits(f"{text} {rule}") is None
+    parsed = rdr.parse(rule.replace("8080", text))
     assert parsed is None or parsed.target_port == text
     count = "count in on em1 proto tcp from 10.0.0.2 port = 8080 to any flags R/R"
     table = FilterTable(Ipfilter(), "count", False, (), lambda line: True)
@@ -78,14 +79,14 @@ def test_hits_in_listings(text: str) -> None:
     table.listed()
     assert all(number == 0 for number in table.hits.values())
     for line in (count.replace("8080", text), f"{count.replace('count', 'log')} set-tag(log={text})"):
-        rule_ = logrules.parse(line)
+        rule_ = log_rules.parse(line)
         assert rule_ is None, "what we cannot read is not ours"
 
 
 def test_ports_and_tags_that_are_none() -> None:
     line = "log in on em1 proto tcp from 10.0.0.2 port = {} to any flags R/R set-tag(log={})"
-    assert logrules.parse(line.format(65535, 4294967295)) is not None
-    assert logrules.parse(line.format(65536, 4711)) is None and logrules.parse(line.format(80, 4294967296)) is None
+    assert log_rules.parse(line.format(65535, 4294967295)) is not None
+    assert log_rules.parse(line.format(65536, 4711)) is None and log_rules.parse(line.format(80, 4294967296)) is None
 
 
 def test_losses_that_ipmon_tells() -> None:

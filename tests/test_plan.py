@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4ipd import plan
-from l4ipd.ipfilter import parse, side
+from l4ipd.ipfilter import plan
+from l4ipd.ipfilter.rdr import parse, side
 from l4ipd.model import Check, Cluster, Config, Endpoint, Ipfilter, Member, Service
 
 SETTINGS = Ipfilter(interface="em0")

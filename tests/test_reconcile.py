@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from sandbox_tools import Sandbox
 
-from l4ipd import held, ipfilter
+from l4ipd.ipfilter import held_lines, rdr
+from l4ipd.ipfilter.nat_table import Dialect, NatTable
+from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.model import Ipfilter
-from l4ipd.nat import Dialect, NatTable
-from l4ipd.reconcile import Reconciler
 from l4ipd.runtime import backoff
 from l4ipd.runtime.loop import Loop
 
@@ -37,7 +37,7 @@ class Bench:
         self.faults = directory / "faults"
         self.faults.write_text("")
         words = (sys.executable, "-I", "-S", str(Path(__file__).parent / "faulty.py"), str(self.faults), sys.executable,
-                 "-I", "-S", str(Path(ipfilter.__file__).parent / "sandbox" / "client.py"), "-s", kernel.path, "ipnat")
+                 "-I", "-S", str(Path(rdr.__file__).parent / "sandbox" / "client.py"), "-s", kernel.path, "ipnat")
         self.settings = Ipfilter(interface="ext0", ipnat=words, timeout=1.0, resync=60.0)
         self.loop = Loop()
         self.purged: list[str] = []
@@ -65,8 +65,8 @@ class Bench:
         self.until(lambda: self.it.settled)
 
     def ours(self) -> list[str]:
-        lines = [ipfilter.parse(line) for line in self.kernel.ipnat("-l").rules]
-        return [line.line() for line in lines if line is not None and ipfilter.owned(line.tag, "l4ip")]
+        lines = [rdr.parse(line) for line in self.kernel.ipnat("-l").rules]
+        return [line.line() for line in lines if line is not None and rdr.owned(line.tag, "l4ip")]
 
     def foreign(self) -> list[str]:
         return [line for line in self.kernel.ipnat("-l").rules if "tag l4ip" not in line]
@@ -100,7 +100,7 @@ def test_thousands_take_a_handful_of_runs(bench: Bench) -> None:
     bench.want(*many)
     bench.settle()
     assert bench.ours() == many
-    assert bench.it.runs <= 2 + len(many) // held.BATCH + 1
+    assert bench.it.runs <= 2 + len(many) // held_lines.BATCH + 1
 
 
 def test_what_is_there_is_adopted(bench: Bench) -> None:

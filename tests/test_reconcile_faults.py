@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated import FAULTS, LISTING, World
 
-from l4ipd import logrules
-from l4ipd.filters import FilterTable
-from l4ipd.ipfilter import owned, parse
+from l4ipd.ipfilter import log_rules
+from l4ipd.ipfilter.filter_table import FilterTable
+from l4ipd.ipfilter.nat_table import Dialect, NatTable
+from l4ipd.ipfilter.rdr import owned, parse
+from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.model import Ipfilter
-from l4ipd.nat import Dialect, NatTable
-from l4ipd.reconcile import Reconciler
 
 SOON = 5.0
 FOREIGN = ["rdr ext0 203.0.113.1/32 port 25 -> 10.0.0.7 port 25 tcp round-robin",
@@ -33,7 +33,7 @@ def rule(member: int, port: int = 80, more: str = "") -> str:
 
 
 def log_rule(member: int) -> str:
-    return logrules.Rule("log", "int0", f"10.0.{member >> 8}.{member & 255}", 8080, 4711).line()
+    return log_rules.Rule("log", "int0", f"10.0.{member >> 8}.{member & 255}", 8080, 4711).line()
 
 
 class Bench(World):

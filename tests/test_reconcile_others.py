@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 from test_reconcile_faults import Bench, log_rule, rule
 
-from l4ipd.ipfilter import parse
+from l4ipd.ipfilter.nat_table import Dialect, NatTable, whose
+from l4ipd.ipfilter.rdr import parse
+from l4ipd.ipfilter.reconcile import Reconciler
+from l4ipd.ipfilter.rivals import TRUCE, Rivals
 from l4ipd.model import Ipfilter
-from l4ipd.nat import Dialect, NatTable, whose
-from l4ipd.reconcile import Reconciler
-from l4ipd.rivals import TRUCE, Rivals
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from l4ipd.ipfilter.sessions import Tally
 from l4ipd.model import Check, Cluster, Member, Service
 from l4ipd.runtime.internal_errors import InternalErrors
-from l4ipd.sessions import Tally
 
 RULES = """List of active MAP/Redirect filters:
 rdr em0 203.0.113.10/32 port 80 -> 10.0.0.12/32 port 8080 tcp round-robin tag l4ip

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 import pytest
 from sandbox_tools import Sandbox, sandbox
 
-from l4ipd import ipfilter
 from l4ipd.checks import Recipe
 from l4ipd.config import parse
 from l4ipd.daemon import Daemon
+from l4ipd.ipfilter import rdr
+from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.model import Config
-from l4ipd.reconcile import Reconciler
 from l4ipd.runtime import backoff
 from l4ipd.runtime.loop import Loop
 from l4ipd.sandbox import tool_words
@@ -98,8 +98,8 @@ class World:
             self.wrong.append(f"a rule that is not ours was touched: {listed}")
         ruled: dict[str, set[str]] = {}
         for line in listed:
-            rule = ipfilter.parse(line)
-            if rule is not None and ipfilter.owned(rule.tag, "l4ip"):
+            rule = rdr.parse(line)
+            if rule is not None and rdr.owned(rule.tag, "l4ip"):
                 ruled.setdefault(rule.vip.partition("/")[0], set()).add(rule.target)
         self.note()
         self.passes.append((ruled, self.steady))
@@ -164,13 +164,13 @@ def test_random_lives(kernel: Sandbox, seed: int, monkeypatch: pytest.MonkeyPatc
         assert quiet < 100, "never settled"
     world.look()
     assert not world.wrong
-    kernel_lines = sorted(rule.line() for rule in map(ipfilter.parse, kernel.ipnat("-l").rules)
-                          if rule is not None and ipfilter.owned(rule.tag, "l4ip"))
+    kernel_lines = sorted(rule.line() for rule in map(rdr.parse, kernel.ipnat("-l").rules)
+                          if rule is not None and rdr.owned(rule.tag, "l4ip"))
     assert kernel_lines == sorted(world.daemon.steering.rules.want)
     for group, members in world.daemon.fleet.groups.items():
         up = [each.endpoint for each in members if each.eligible]
         regular = {each.address for each in up if not each.fallback}
-        served = {ipfilter.parse(line).target for line in world.daemon.steering._wanted[group]}    # type: ignore[union-attr]
+        served = {rdr.parse(line).target for line in world.daemon.steering._wanted[group]}    # type: ignore[union-attr]
         if up:
             assert served == (regular or {each.address for each in up})
     assert len(world.passes) > 5

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from l4ipd.listing import Listing
+from l4ipd.ipfilter.listing import Listing
 
 PATIENCE = 3                                        # listings in a row, each different, until the last is believed
 

@@ -6,7 +6,7 @@ import re
 import socket
 from functools import lru_cache
 
-from l4ipd.ipfilter import number
+from l4ipd.ipfilter.rdr import number
 
 NAME = re.compile(r"[\w+./-]*[A-Za-z][\w+./-]*", re.ASCII)
 LONGEST = 64                                        # characters; 15 in RFC 6335

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from l4ipd import ipfilter, logrules
-from l4ipd.listing import Table
+from l4ipd.ipfilter import log_rules, rdr
+from l4ipd.ipfilter.listing import Table
 from l4ipd.model import Ipfilter
 
 
@@ -30,8 +30,8 @@ class FilterTable:
         kind = "-iR" if self.action == "log" else "-aihR"
         ipf, removing = (*self.settings.ipf, *family), (*self.settings.ipf, *family, "-r", "-f", "-")
         return Table("ipf", "ipfilter.ipf and ipfilter.ipfstat", (*self.settings.ipfstat, *family, kind),
-                     (*ipf, "-f", "-"), removing, removing, self._read, logrules.feed, begin=self._begin,
-                     bare=logrules.bare)
+                     (*ipf, "-f", "-"), removing, removing, self._read, log_rules.feed, begin=self._begin,
+                     bare=log_rules.bare)
 
     def speaks_as(self, other: FilterTable) -> bool:
         """Whether both run the same commands and take the same log rules for ours."""
@@ -46,7 +46,7 @@ class FilterTable:
         self._counted = {}
 
     def _read(self, line: str) -> str | None:
-        rule = logrules.parse(line)
+        rule = log_rules.parse(line)
         if rule is None or rule.action != self.action or rule.inet6 != self.inet6:
             return None
         canonical = rule.line()
@@ -54,5 +54,5 @@ class FilterTable:
             return canonical if rule.tag in self.tags else None
         if rule.tag is not None or not self.known(canonical):
             return None
-        self._counted[canonical] = ipfilter.hits(line) or 0
+        self._counted[canonical] = rdr.hits(line) or 0
         return canonical

@@ -20,7 +20,7 @@ makes the belief stale: list again, and send what is still missing. That also he
 failed one (FACTS.md 2b-6). What has succeeded and what has not, only the table says, never the exit of a tool.
 
 When a tool works again, the table is right within five seconds: no wait is longer than three, anything that succeeds
-ends the waits of the rest, and a run that hangs is not waited for once its tool answers (:mod:`l4ipd.runner`).
+ends the waits of the rest, and a run that hangs is not waited for once its tool answers (:mod:`l4ipd.ipfilter.runner`).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from l4ipd.belief import Belief
-from l4ipd.held import Attempt, Held, HeldLines
-from l4ipd.ipfilter import explain, side
-from l4ipd.listing import IN_USE, Listing, Table
+from l4ipd.ipfilter.belief import Belief
+from l4ipd.ipfilter.held_lines import Attempt, Held, HeldLines
+from l4ipd.ipfilter.listing import IN_USE, Listing, Table
+from l4ipd.ipfilter.rdr import explain, side
+from l4ipd.ipfilter.rivals import LOST, OFTEN, WITHIN, Rivals
+from l4ipd.ipfilter.runner import Question, Runner, Spawn
 from l4ipd.model import Words
-from l4ipd.rivals import LOST, OFTEN, WITHIN, Rivals
-from l4ipd.runner import Question, Runner, Spawn
 from l4ipd.runtime.backoff import Backoff
 from l4ipd.runtime.child import Exit
 from l4ipd.runtime.loop import Loop, Timer
@@ -53,7 +53,7 @@ class Reconciler:
     ``removal(line)`` says how a rule that is no longer wanted is to go: "purge", "drain", or None for not yet.
     ``listed()`` is called whenever the table has been read, before anything is decided from it; ``repaired(lines)``
     when rules turn out to have been removed by somebody else. ``whose(line)`` tells of a rule of ours that we have not
-    loaded whose it may be (:class:`l4ipd.rivals.Rivals`).
+    loaded whose it may be (:class:`l4ipd.ipfilter.rivals.Rivals`).
     """
 
     def __init__(self, loop: Loop, table: Table, timeout: float, resync: float, *,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from l4ipd import ipfilter
-from l4ipd.ipfilter import Rdr, explain
-from l4ipd.nat import Listed, NatTable, Sides
+from l4ipd.ipfilter import rdr
+from l4ipd.ipfilter.nat_table import Listed, NatTable, Sides
+from l4ipd.ipfilter.rdr import Rdr, explain
 from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.internal_errors import InternalErrors
 from l4ipd.runtime.lines import Lines
@@ -65,10 +65,10 @@ class _Reader:
     def _take(self, raw: bytes) -> bool:
         """True at the end of the rules."""
         line = raw.decode(errors="replace").strip("\r")
-        if line == ipfilter.LISTING_END:
+        if line == rdr.LISTING_END:
             self.complete = True
             return True
-        count = ipfilter.hits(line)
+        count = rdr.hits(line)
         words = line if count is None else line.partition(" ")[2]
         listed = self.nat.understand(words)
         if listed is not None:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from l4ipd.ipfilter import is_absent
+from l4ipd.ipfilter.rdr import is_absent
 
 FIRST, LONGEST = 0.2, 3.0                           # seconds until a line is tried again
 BATCH = 400                                         # most lines of one run: they fit into a pipe, so that a kill -9

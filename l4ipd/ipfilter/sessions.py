@@ -10,8 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from l4ipd import ipfilter
-from l4ipd.ipfilter import explain
+from l4ipd.ipfilter import rdr
+from l4ipd.ipfilter.rdr import explain
 from l4ipd.model import Endpoint, Words
 from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.internal_errors import InternalErrors
@@ -58,7 +58,7 @@ class Tally:
 
     def _take(self, line: bytes) -> None:
         if not self.complete:
-            self.complete = line.strip() == ipfilter.LISTING_END.encode()
+            self.complete = line.strip() == rdr.LISTING_END.encode()
             return
         found = SESSION.match(line.decode(errors="replace").rstrip())
         if found is None:

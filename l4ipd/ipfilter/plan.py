@@ -12,7 +12,7 @@ from itertools import groupby
 from math import gcd
 from operator import add, attrgetter
 
-from l4ipd.ipfilter import Rdr
+from l4ipd.ipfilter.rdr import Rdr
 from l4ipd.model import Config, Endpoint, Ipfilter
 
 

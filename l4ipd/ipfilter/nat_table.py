@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from l4ipd import ipfilter, services
-from l4ipd.ipfilter import Rdr
-from l4ipd.listing import Iterator, Table
+from l4ipd.ipfilter import port_names, rdr
+from l4ipd.ipfilter.listing import Iterator, Table
+from l4ipd.ipfilter.rdr import Rdr
 from l4ipd.model import Ipfilter
 from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.loop import Loop
@@ -90,7 +90,7 @@ class NatTable:
         purging = ("-p",) if dialect.purge else ()
         return Table("ipnat", "ipfilter.ipnat", (*ipnat, "-l"), (*ipnat, "-f", "-"), (*ipnat, "-r", "-f", "-"),
                      (*ipnat, "-r", *purging, "-f", "-"), self._read, _plain if dialect.modern else _without_family,
-                     begin=self._begin, end=ipfilter.LISTING_END, other=_double,
+                     begin=self._begin, end=rdr.LISTING_END, other=_double,
                      mark=f"the tag {self.settings.tag}" if self.settings.tag else "", iterator=self.iterator)
 
     # -- what a line says
@@ -99,19 +99,19 @@ class NatTable:
         """A listed rule, without a count of hits before it."""
         if line in self._seen:
             return self._seen[line]
-        rule = ipfilter.parse(line, services.port)
+        rule = rdr.parse(line, port_names.port)
         if rule is None:
             listed = None
         else:
             canonical = rule.line()
-            listed = Listed(self.known(canonical) or canonical, ipfilter.owned(rule.tag, self.settings.tag), rule.vip,
+            listed = Listed(self.known(canonical) or canonical, rdr.owned(rule.tag, self.settings.tag), rule.vip,
                             rule.ports or (0, 0))
         self._seen[line] = listed
         return listed
 
     def is_ours(self, listed: Listed) -> bool:
         return listed.tagged or self.known(listed.line) is not None or (
-            bool(self.old_tags) and any(ipfilter.owned(_tag(listed.line), tag) for tag in self.old_tags))
+            bool(self.old_tags) and any(rdr.owned(_tag(listed.line), tag) for tag in self.old_tags))
 
     def _begin(self) -> None:
         """A listing is about to be read."""
@@ -138,7 +138,7 @@ class NatTable:
         warned: set[tuple[str, str]] = set()
         for line, listed in self._met.items():
             for ours, how in self._ours.clashes(listed):
-                key = line, ipfilter.side(ours.line())
+                key = line, rdr.side(ours.line())
                 if key not in self._warned:
                     log.warning("a rule that is not ours %s: remove it, or give its port up: %s: it meets ours: %s",
                                 how, line, ours.line())
@@ -153,7 +153,7 @@ class Sides:
         self.want = want
         self._single: dict[str, dict[int, list[Rdr]]] = {}      # by address, and by port
         self._ranges: dict[str, list[Rdr]] = {}                 # those with a range of ports, by address
-        for line in {ipfilter.side(line): line for line in want}.values():
+        for line in {rdr.side(line): line for line in want}.values():
             rule = _wanted(line)
             if rule is None or rule.ports is None:
                 continue
@@ -179,14 +179,14 @@ class Sides:
     def clashes(self, listed: Listed) -> list[tuple[Rdr, str]]:
         """Those that a rule which is not ours gets in the way of, and how."""
         near = self.near(listed.vip, listed.ports)
-        rule = ipfilter.parse(listed.line) if near else None
-        return [(ours, how) for ours in near if (how := ipfilter.swallows(rule, ours))] if rule is not None else []
+        rule = rdr.parse(listed.line) if near else None
+        return [(ours, how) for ours in near if (how := rdr.swallows(rule, ours))] if rule is not None else []
 
 
 def whose(line: str, tag: str | None) -> str:
     """Whose a rule may be that is ours by its tag, but that no endpoint makes."""
-    rule = ipfilter.parse(line)
-    if rule is not None and not ipfilter.is_made_here(rule):
+    rule = rdr.parse(line)
+    if rule is not None and not rdr.is_made_here(rule):
         return f"l4ipd makes no such rule: whoever has loaded it should use another tag than {tag}"
     return "it is of an earlier configuration" + (f", or of another l4ipd with the tag {tag}" if tag else "")
 
@@ -214,4 +214,4 @@ def _tag(line: str) -> str | None:
 
 @lru_cache(maxsize=8192)
 def _wanted(line: str) -> Rdr | None:
-    return ipfilter.parse(line)
+    return rdr.parse(line)
