@@ -10,7 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from l4ipd.checks import tls_of
+from l4ipd.checks.recipe import tls_of
 from l4ipd.config_words import PLACEHOLDERS, span
 from l4ipd.model import Check, Config, Service
 

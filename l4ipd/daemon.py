@@ -19,12 +19,12 @@ from __future__ import annotations
 import os
 import time
 
+from l4ipd.checks.probe import Prober
 from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
 from l4ipd.ipfilter.nat_table import Dialect
 from l4ipd.leaving import Leaving
 from l4ipd.model import Config, changes
-from l4ipd.probe import Prober
 from l4ipd.resets import Sensing
 from l4ipd.runtime.loop import Loop
 from l4ipd.state import Saved

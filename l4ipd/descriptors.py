@@ -11,10 +11,10 @@ import fcntl
 import resource
 from dataclasses import dataclass
 
-from l4ipd.command import places
+from l4ipd.checks.exec import places
+from l4ipd.checks.socket_pool import LISTS, SPARE
 from l4ipd.control import CLIENTS
 from l4ipd.model import Config
-from l4ipd.sockets import LISTS, SPARE
 
 UNLIMITED = 1 << 20
 LOOP = 3                                            # epoll or kqueue, and the pipe that wakes it

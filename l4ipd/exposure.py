@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from l4ipd.checks import recipe
+from l4ipd.checks.recipe import recipe
 from l4ipd.model import Cluster, Config, Words
 from l4ipd.runtime.child import find_program
 from l4ipd.runtime.ownership import loose

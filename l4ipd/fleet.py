@@ -12,19 +12,19 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from l4ipd import checks
-from l4ipd.checks import Recipe
+from l4ipd.checks import recipe
+from l4ipd.checks.probe import Probe
+from l4ipd.checks.recipe import Recipe
+from l4ipd.checks.verdict import Verdict
 from l4ipd.events import Event, Events
 from l4ipd.ipfilter import plan
 from l4ipd.model import Config, Endpoint
 from l4ipd.monitor import Monitor
 from l4ipd.news import News, Past
-from l4ipd.probe import Probe
 from l4ipd.rounds import Rounds
 from l4ipd.runtime.loop import Loop
 from l4ipd.sight import Sight
 from l4ipd.state import Saved
-from l4ipd.verdict import Verdict
 
 Start = Callable[[Recipe, Callable[[Verdict], object]], Probe]
 log = logging.getLogger("l4ipd")
@@ -88,7 +88,7 @@ class Fleet:
 
     def _watch(self, endpoint: Endpoint, known: Monitor | None) -> Monitor:
         """A new monitor, in the place of one that was ``known`` under this name, and checked in another way."""
-        monitor = Monitor(self.rounds, endpoint, [checks.recipe(check, endpoint) for check in endpoint.checks])
+        monitor = Monitor(self.rounds, endpoint, [recipe.recipe(check, endpoint) for check in endpoint.checks])
         if known is not None:
             monitor.inherit(known)
             if known.seen == "down":

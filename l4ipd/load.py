@@ -5,7 +5,7 @@ from __future__ import annotations
 import grp
 from dataclasses import replace
 
-from l4ipd import probe
+from l4ipd.checks import probe
 from l4ipd.config import ConfigError, locate, parse
 from l4ipd.model import Config
 from l4ipd.runtime import regular_file

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from typing import Protocol
 
 from l4ipd import __version__, status
+from l4ipd.checks.probe import Prober
 from l4ipd.config_warnings import warnings
 from l4ipd.control import Unusable, is_served
 from l4ipd.daemon import Daemon
@@ -25,7 +26,6 @@ from l4ipd.ipfilter.rdr import REMEDIES, explain
 from l4ipd.ipfilter.snapshot import Look, look
 from l4ipd.load import Refused, load, missing_tools
 from l4ipd.model import Config, Ipfilter
-from l4ipd.probe import Prober
 from l4ipd.rehearsal import Rehearsal
 from l4ipd.reload import Reloader
 from l4ipd.runtime import logs, pidfile

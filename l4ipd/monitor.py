@@ -19,14 +19,14 @@ import zlib
 from collections.abc import Sequence
 
 from l4ipd import health
-from l4ipd.checks import Recipe, which
+from l4ipd.checks.probe import Probe
+from l4ipd.checks.recipe import Recipe, which
+from l4ipd.checks.verdict import PASSED, Verdict, local
 from l4ipd.model import Endpoint
-from l4ipd.probe import Probe
 from l4ipd.refusals import Refusals
 from l4ipd.rounds import Rounds
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import RATE, Timed
-from l4ipd.verdict import PASSED, Verdict, local
 
 MOMENTS = 10                                        # of a period, at least, to which probes keep
 HASTE = 1.0                                         # seconds between two probes out of turn

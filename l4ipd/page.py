@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from l4ipd import __version__, page_style, status, survey, trouble
+from l4ipd.checks.verdict import CODES
 from l4ipd.history import Happening, History
 from l4ipd.model import Check, Endpoint
 from l4ipd.monitor import TRAIL
@@ -19,7 +20,6 @@ from l4ipd.page_style import POLICY, REFRESH
 from l4ipd.status import Kernel
 from l4ipd.survey import Group, Survey
 from l4ipd.table import ago, printable
-from l4ipd.verdict import CODES
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon

@@ -23,9 +23,9 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
+from l4ipd.checks.verdict import Verdict
 from l4ipd.doubt import Doubt
 from l4ipd.runtime.loop import Timed
-from l4ipd.verdict import Verdict
 
 if TYPE_CHECKING:
     from l4ipd.monitor import Monitor

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
-from l4ipd import probe
+from l4ipd.checks import probe
 from l4ipd.config_warnings import warnings
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event

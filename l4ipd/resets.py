@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from l4ipd.checks.verdict import Verdict
 from l4ipd.hearing import Hearing
 from l4ipd.listener import Listener
 from l4ipd.model import Ipfilter, Resets
@@ -20,7 +21,6 @@ from l4ipd.reaction import WORDS, Reaction
 from l4ipd.resetrules import ResetRules
 from l4ipd.runtime.loop import Loop
 from l4ipd.targets import Targets, Watched
-from l4ipd.verdict import Verdict
 
 ECHO, LATE_ECHO = 0.3, 1.5                          # seconds until a record of our own refused probe must have come
 

@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from l4ipd import verdict
-from l4ipd.checks import Recipe
-from l4ipd.probe import Probe
+from l4ipd.checks import verdict
+from l4ipd.checks.probe import Probe
+from l4ipd.checks.recipe import Recipe
+from l4ipd.checks.verdict import Verdict
 from l4ipd.runtime.loop import RATE, Loop
 from l4ipd.unprobed import Unprobed
-from l4ipd.verdict import Verdict
 
 if TYPE_CHECKING:
     from l4ipd.monitor import Monitor

@@ -20,10 +20,10 @@ import logging
 from collections.abc import Callable, Iterable
 from itertools import islice
 
-from l4ipd import routes
-from l4ipd.blame import NO_ROUTE
+from l4ipd.checks import routes
+from l4ipd.checks.errors import NO_ROUTE
+from l4ipd.checks.verdict import Verdict
 from l4ipd.runtime.loop import Loop, Timer
-from l4ipd.verdict import Verdict
 
 LOOK = 0.5                                          # seconds
 SLICE = 500                                         # members that are asked about in one look: about a millisecond
@@ -33,7 +33,7 @@ Tell = Callable[[str, str, int], object]            # kind of event, text, level
 
 class Sight:
     """``addresses()`` are those of all members; ``leads(address, send)`` says whether there is a way to one, and may
-    send a datagram to find out (see :mod:`l4ipd.routes`).
+    send a datagram to find out (see :mod:`l4ipd.checks.routes`).
     """
 
     def __init__(self, loop: Loop, addresses: Callable[[], Iterable[str]], tell: Tell,

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from typing import Protocol
 
+from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Endpoint
 from l4ipd.runtime.loop import Loop
-from l4ipd.verdict import Verdict
 
 OWN_FOR = 30.0                                      # seconds that our own address towards a member is remembered
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from l4ipd.checks.verdict import Verdict
 from l4ipd.daemon import Daemon
 from l4ipd.model import Check, Cluster, Config, Ipfilter, Member, Service
 from l4ipd.runtime.loop import Loop
-from l4ipd.verdict import Verdict
 
 GOOD, BAD = Verdict("L7OK", "200"), Verdict("L7STS", "503 Service Unavailable")
 

@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from l4ipd.checks import recipe
+from l4ipd.checks.probe import Prober
+from l4ipd.checks.recipe import recipe
+from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Check, Endpoint, Step
-from l4ipd.probe import Prober
 from l4ipd.runtime.loop import Loop
-from l4ipd.verdict import Verdict
 
 Behaviour = Callable[[socket.socket], object]
 PATIENCE = 20.0                                     # seconds after which a test has failed

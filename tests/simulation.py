@@ -28,7 +28,9 @@ from typing import Any
 import pytest
 from sandbox_tools import drive
 
-from l4ipd import main, probe, state
+from l4ipd import main, state
+from l4ipd.checks import probe
+from l4ipd.checks.verdict import Verdict
 from l4ipd.daemon import Daemon
 from l4ipd.descriptors import Room
 from l4ipd.load import load
@@ -39,7 +41,6 @@ from l4ipd.sandbox.ipf import ipf, ipfstat
 from l4ipd.sandbox.ipmon import ipmon
 from l4ipd.sandbox.ipnat import ipnat
 from l4ipd.sandbox.kernel import REFUSED, STDOUT, WAIT, Kernel
-from l4ipd.verdict import Verdict
 
 EPOCH = 1_800_000_000.0                             # time of day when the simulated clock says 0
 BUSY = 2000                                         # turns of the loop in a second that are too many

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from members import dialog, endpoint
 
 from l4ipd import __version__
-from l4ipd.checks import Recipe, Tls, recipe, which
-from l4ipd.expects import EXCERPT, LATE, LIMIT, Expect, Match, Page, Status, printable
+from l4ipd.checks.expect import EXCERPT, LATE, LIMIT, Expect, Match, Page, Status, printable
+from l4ipd.checks.pattern import pattern
+from l4ipd.checks.recipe import Recipe, Tls, recipe, which
+from l4ipd.checks.verdict import CODES, Verdict
 from l4ipd.model import Check
-from l4ipd.patterns import pattern
-from l4ipd.verdict import CODES, Verdict
 
 FINE = ((200, 399),)
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

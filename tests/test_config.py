@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from l4ipd import config, config_check, config_words, yamltree
+from l4ipd.checks.pattern import pattern
 from l4ipd.config import ConfigError, parse
 from l4ipd.config_warnings import warnings
 from l4ipd.model import Check, Cluster, Config, Control, Endpoint, Http, Ipfilter, Log, Member, Resets, Service, Step
-from l4ipd.patterns import pattern
 
 SAMPLE = """\
 pidfile: /var/run/l4ip.pid

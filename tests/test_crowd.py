@@ -12,12 +12,12 @@ from collections.abc import Callable
 import pytest
 from test_loop import Clock, Sleeper
 
-from l4ipd.checks import Recipe
+from l4ipd.checks.recipe import Recipe
+from l4ipd.checks.verdict import Verdict
 from l4ipd.config import parse
 from l4ipd.daemon import Daemon
 from l4ipd.ipmon import Reset
 from l4ipd.runtime.loop import Loop, Timer
-from l4ipd.verdict import Verdict
 
 WAY, CHANGE = 0.001, 0.005                          # seconds: a packet, and a run of ipnat
 EVERY = 0.05                                        # seconds between two good clients

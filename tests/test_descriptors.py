@@ -18,10 +18,10 @@ import pytest
 from gateway import Gateway, free_port, wait
 from sandbox_tools import Sandbox
 
+from l4ipd.checks.socket_pool import LISTS
 from l4ipd.config import parse
 from l4ipd.control import CLIENTS
 from l4ipd.descriptors import Room, TooFew, need, share
-from l4ipd.sockets import LISTS
 
 PLAIN = "ipfilter: {interface: lo}\n"
 CLUSTERS = "clusters: {w: {address: 10.0.0.1, services: {h: {port: 80%s}}, members: {m: 10.0.0.2}}}\n"

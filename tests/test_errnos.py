@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from members import Member, Watch, endpoint
 
-from l4ipd import ping, routes, sockets, udp
-from l4ipd.checks import recipe
+from l4ipd.checks import ping, routes, socket_pool, udp
+from l4ipd.checks.probe import Prober
+from l4ipd.checks.recipe import recipe
 from l4ipd.model import Check
-from l4ipd.probe import Prober
 from l4ipd.runtime.loop import Loop, Portable
 
 ROUTELESS = ("ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "EHOSTDOWN")
@@ -94,7 +94,7 @@ def watch() -> Iterator[Watch]:
 def test_whose_fault(step: str, kind: str, name: str, code: str, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Failing, "step", step)
     monkeypatch.setattr(Failing, "error", getattr(errno, name))
-    for module in (sockets, udp, ping):
+    for module in (socket_pool, udp, ping):
         monkeypatch.setattr(module, "Socket", Failing)
     if kind == "ping":
         monkeypatch.setattr(ping.Pinger, "_open", opened)

@@ -21,7 +21,10 @@ from test_control import Toy
 from test_control import read_all as read_lines
 from test_httpd import Site, read_all
 
-from l4ipd.checks import Recipe, Tls, recipe
+from l4ipd.checks.ping import HEADER, Ping, Pinger
+from l4ipd.checks.recipe import Recipe, Tls, recipe
+from l4ipd.checks.tls import Tunnel
+from l4ipd.checks.verdict import CODES, Verdict
 from l4ipd.ipfilter import log_rules
 from l4ipd.ipfilter.filter_table import FilterTable
 from l4ipd.ipfilter.listing import Listing
@@ -30,14 +33,11 @@ from l4ipd.ipfilter.sessions import Tally
 from l4ipd.ipfilter.snapshot import _Reader
 from l4ipd.listener import Listener
 from l4ipd.model import Check, Cluster, Endpoint, Ipfilter, Member, Service
-from l4ipd.ping import HEADER, Ping, Pinger
 from l4ipd.reaction import Reaction
 from l4ipd.runtime.internal_errors import InternalErrors
 from l4ipd.runtime.loop import Loop
 from l4ipd.sources import Ipmon
 from l4ipd.targets import Targets
-from l4ipd.tls import Tunnel
-from l4ipd.verdict import CODES, Verdict
 
 BYTES = [bytes([value]) for value in range(256)]
 SAMPLES = Path(__file__).parent / "samples"

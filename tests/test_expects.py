@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from l4ipd.expects import DIALOG, Match, Page, PageReader, Status, printable
-from l4ipd.patterns import pattern
-from l4ipd.verdict import Verdict
+from l4ipd.checks.expect import DIALOG, Match, Page, PageReader, Status, printable
+from l4ipd.checks.pattern import pattern
+from l4ipd.checks.verdict import Verdict
 
 OPEN = ((200, 399),)
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from l4ipd.checks import Recipe
+from l4ipd.checks.recipe import Recipe
+from l4ipd.checks.verdict import Verdict, local
 from l4ipd.config import parse
 from l4ipd.daemon import Daemon
 from l4ipd.desk import Desk
 from l4ipd.model import Config
 from l4ipd.runtime.loop import Loop
 from l4ipd.state import Saved, load
-from l4ipd.verdict import Verdict, local
 
 GOOD, BAD = Verdict("L4OK", "connected"), Verdict("L4CON", "connection refused")
 NAME = "c/s/m1"

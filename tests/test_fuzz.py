@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from chance import repeat, spoil
 
+from l4ipd.checks.verdict import Verdict
 from l4ipd.commands import Commands
 from l4ipd.control import Control
 from l4ipd.daemon import Daemon
@@ -29,7 +30,6 @@ from l4ipd.model import Check, Cluster, Config, Ipfilter, Member, Resets, Servic
 from l4ipd.runtime.lateness import Lateness
 from l4ipd.runtime.loop import Loop
 from l4ipd.state import Saved, Store
-from l4ipd.verdict import Verdict
 
 SECONDS = 5.0
 PASS = Verdict("L4OK", "connected")

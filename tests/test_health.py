@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4ipd import health, verdict
+from l4ipd import health
+from l4ipd.checks import verdict
 
 
 class Naive:

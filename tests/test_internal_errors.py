@@ -19,8 +19,13 @@ from test_control import Toy
 from test_httpd import Site, status
 
 from l4ipd import control, httpd, sources, targets
-from l4ipd.checks import recipe
-from l4ipd.command import Command
+from l4ipd.checks.exec import Command
+from l4ipd.checks.ping import Pinger
+from l4ipd.checks.probe import Prober
+from l4ipd.checks.recipe import recipe
+from l4ipd.checks.tcp import Stream
+from l4ipd.checks.udp import Datagram
+from l4ipd.checks.verdict import Verdict
 from l4ipd.control import Control, Session
 from l4ipd.httpd import Client, Server
 from l4ipd.ipfilter import snapshot
@@ -31,17 +36,12 @@ from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.ipfilter.runner import Runner
 from l4ipd.model import Check, Ipfilter, Resets
 from l4ipd.monitor import Monitor
-from l4ipd.ping import Pinger
-from l4ipd.probe import Prober
 from l4ipd.reaction import Reaction
 from l4ipd.runtime import backoff
 from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.internal_errors import INTERNAL, InternalErrors
 from l4ipd.runtime.lines import Lines
 from l4ipd.runtime.loop import READ, Loop
-from l4ipd.stream import Stream
-from l4ipd.udp import Datagram
-from l4ipd.verdict import Verdict
 
 PATIENCE = 30.0
 

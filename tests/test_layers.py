@@ -13,8 +13,8 @@ import l4ipd
 HERE = Path(l4ipd.__file__).parent
 LAYERS = {
     0: {
-        "__init__", "model", "health", "verdict",
-        "doubt", "checks", "expects", "patterns", "blame", "ipmon",
+        "__init__", "model", "health",
+        "doubt", "ipmon",
         "config", "config_check", "config_section", "config_warnings", "config_words", "yamltree",
         "table", "estimate", "page_style", "similar", "matching"},
     1: {"events", },
@@ -22,9 +22,9 @@ LAYERS = {
         },
     3: {"leaving",
         "listener", "targets", "reaction", "resetrules",
-        "probe", "sockets", "stream", "tls", "udp", "ping", "command", "sources",
+        "sources",
         "hearing", "resets", "control", "httpd", "state",
-        "routes", "sight", "unprobed", },
+        "sight", "unprobed", },
     4: {"refusals", "fleet", "steering",
         "monitor", "rounds", "news", "orphans", "daemon", "status", "trouble", "survey", "history", "metrics", "page",
         "web", "commands", "checking", "disabling", "notify", "desk"},

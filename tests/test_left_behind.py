@@ -16,7 +16,7 @@ import pytest
 from gateway import Gateway, free_port, wait
 from sandbox_tools import Sandbox
 
-from l4ipd.command import PROCESSES
+from l4ipd.checks.exec import PROCESSES
 from l4ipd.runtime import reaper
 
 A = "127.0.0.11"

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from l4ipd import config, config_check, config_warnings, ctl, main, notify, reaction, verdict
+from l4ipd import config, config_check, config_warnings, ctl, main, notify, reaction
+from l4ipd.checks import verdict
 from l4ipd.config_words import span
 from l4ipd.model import Check, Config, Ipfilter, Log, Member, Resets, Service
 from l4ipd.status import Row

@@ -25,14 +25,14 @@ from members import Member as Server
 from members import answers, dialog, endpoint, overcrowded, refusing, silent
 
 from l4ipd import load, reload
-from l4ipd.checks import recipe
+from l4ipd.checks.probe import Prober, prepare
+from l4ipd.checks.recipe import recipe
 from l4ipd.daemon import Daemon
 from l4ipd.desk import Desk
 from l4ipd.ipfilter.nat_table import Dialect, NatTable
 from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.ipfilter.snapshot import Look, look
 from l4ipd.model import Check, Ipfilter
-from l4ipd.probe import Prober, prepare
 from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.loop import Loop, Timer
 from l4ipd.web import Web

@@ -11,12 +11,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from l4ipd import metrics, rounds, status, trouble
+from l4ipd.checks.verdict import CODES
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.history import History
 from l4ipd.model import Member
 from l4ipd.runtime.lateness import Lateness
-from l4ipd.verdict import CODES
 from l4ipd.web import status_json
 
 UNITS = ("seconds", "bytes", "info", "total")

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_loop import Clock, Sleeper
 
-from l4ipd.checks import Recipe, recipe
+from l4ipd.checks.recipe import Recipe, recipe
+from l4ipd.checks.verdict import Verdict, local
 from l4ipd.model import Check, Cluster, Endpoint, Member, Service
 from l4ipd.monitor import TRAIL, Monitor
 from l4ipd.rounds import Rounds
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import RATE, Loop
-from l4ipd.verdict import Verdict, local
 
 GOOD, BAD, LATE = Verdict("L4OK", "connected"), Verdict("L4CON", "connection refused"), Verdict("L4TOUT", "no answer")
 REFUSED = Verdict("RST", "connection refused, seen by ipmon")

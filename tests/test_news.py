@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from test_first_outcomes import BAD, GOOD, World
 
+from l4ipd.checks.verdict import Verdict, local
 from l4ipd.config import parse
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.model import Config
 from l4ipd.monitor import Monitor
 from l4ipd.state import Saved
-from l4ipd.verdict import Verdict, local
 
 
 def configuration(directory: Path, members: str, more: str = "", service: str = "s") -> Config:

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from l4ipd import notify
+from l4ipd.checks.verdict import Verdict
 from l4ipd.config import parse
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.notify import Notifier
 from l4ipd.runtime.loop import Loop
-from l4ipd.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = """

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from sandbox_tools import sandbox
 
 from l4ipd import page, survey
+from l4ipd.checks.verdict import Verdict
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.history import History
 from l4ipd.model import Check, Member
 from l4ipd.monitor import TRAIL
-from l4ipd.verdict import Verdict
 
 VOID = {"meta", "link", "input", "br"}
 NASTY = '"><script>alert(1)</script>\x1b[31m\x00\u202e&amp;\'\n'

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from l4ipd.patterns import CLASSES, Pattern, pattern
+from l4ipd.checks.pattern import CLASSES, Pattern, pattern
 
 MATCHES = [                                         # pattern, data, where the match ends (-1: none)
     (b"+PONG", b"+PONG\r\n", 5),

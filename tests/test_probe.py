@@ -25,12 +25,12 @@ from members import (
 )
 from test_loop import POLLERS
 
-from l4ipd import blame
-from l4ipd.checks import recipe
+from l4ipd.checks import errors
+from l4ipd.checks.probe import prepare
+from l4ipd.checks.recipe import recipe
+from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Check
-from l4ipd.probe import prepare
 from l4ipd.runtime import loop
-from l4ipd.verdict import Verdict
 
 TCP, HTTP = Check("tcp"), Check("http")
 BODY = Check("http", body=b"all is well")
@@ -342,8 +342,8 @@ BLAME = {
 @pytest.mark.parametrize("name", [*sorted(BLAME), "0", "99999"])
 def test_blame(name: str) -> None:
     error = int(name) if name.isdigit() else getattr(errno, name)
-    verdicts = (blame.at_once(error, "connect"), blame.later(error), blame.broken(error, "L7RSP"),
-                blame.broken(error, "L7RSP", sending=True))
+    verdicts = (errors.at_once(error, "connect"), errors.later(error), errors.broken(error, "L7RSP"),
+                errors.broken(error, "L7RSP", sending=True))
     assert tuple(verdict.code for verdict in verdicts) == BLAME.get(name, ("LOCAL", "L4CON", "L7RSP", "L7RSP"))
     assert all((str(verdict) == NO_ROUTE) == (name in ROUTELESS) for verdict in verdicts)
 

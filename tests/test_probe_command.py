@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from members import PATIENCE, Watch, endpoint, probe
 
-from l4ipd.checks import recipe
+from l4ipd.checks.probe import prepare
+from l4ipd.checks.recipe import recipe
+from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Check
-from l4ipd.probe import prepare
-from l4ipd.verdict import Verdict
 
 ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="only root can become another user")

@@ -17,10 +17,10 @@ import pytest
 from certs import Authority
 from members import Member, answers, dialog, endless, probe, reset, send, silent
 
-from l4ipd import tls
+from l4ipd.checks import tls
+from l4ipd.checks.probe import prepare, use_prepared
+from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Check
-from l4ipd.probe import prepare, use_prepared
-from l4ipd.verdict import Verdict
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\nConnection: close\r\n\r\nall is well"
 PING = dialog(("send", b"PING\r\n\r\n"), ("expect", b"+PONG"))

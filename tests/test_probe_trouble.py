@@ -15,7 +15,7 @@ PRELUDE = f"""
 import os, resource, socket, struct, sys
 sys.path[:0] = [{str(HERE.parent)!r}, {str(HERE)!r}]
 from members import Watch, dialog, endpoint, refusing
-from l4ipd.checks import recipe
+from l4ipd.checks.recipe import recipe
 from l4ipd.model import Check
 CHECKS = [Check("tcp"), Check("http"), Check("tls"), Check("udp"), Check("ping"), Check("exec", command=("/bin/true",))]
 """

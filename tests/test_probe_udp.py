@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from members import Watch, endpoint, probe
 
-from l4ipd import udp
-from l4ipd.checks import recipe
+from l4ipd.checks import udp
+from l4ipd.checks.ping import HEADER, Pinger, checksum
+from l4ipd.checks.recipe import recipe
 from l4ipd.model import Check
-from l4ipd.ping import HEADER, Pinger, checksum
 
 UDP = Check("udp")
 Answer = Callable[[bytes], list[bytes]]

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from test_monitor import BAD, GOOD, LATE, PACE, REFUSED, World
 
 from l4ipd import doubt, refusals, status
+from l4ipd.checks.verdict import Verdict, local
 from l4ipd.doubt import Doubt
 from l4ipd.monitor import Monitor
-from l4ipd.verdict import Verdict, local
 
 SLOW = replace(PACE, interval=600.0, fast_interval=600.0, down_interval=600.0)
 

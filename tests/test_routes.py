@@ -11,7 +11,7 @@ NEEDS_NETWORK = pytest.mark.skipif(bool(netns.why_not()), reason=netns.why_not()
 PROBES = """
 from netns import *
 from members import Watch, endpoint
-from l4ipd.checks import recipe
+from l4ipd.checks.recipe import recipe
 from l4ipd.model import Check
 CHECKS = {"tcp": Check("tcp"), "http": Check("http"), "udp": Check("udp", send=b"x", expect=b"x"),
           "silent": Check("udp"), "closed": Check("udp", closed=True), "ping": Check("ping")}

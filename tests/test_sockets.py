@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from members import Member, Watch, answers, dialog, endpoint, overcrowded, refusing, send, silent
 
-from l4ipd import sockets
-from l4ipd.checks import KINDS, recipe
+from l4ipd.checks import socket_pool
+from l4ipd.checks.probe import Probe
+from l4ipd.checks.recipe import KINDS, recipe
 from l4ipd.model import Check
-from l4ipd.probe import Probe
 from l4ipd.runtime import loop
 from l4ipd.runtime.loop import WRITE, Loop, Portable
 
-pytestmark = pytest.mark.skipif(sockets.CONNECT is None, reason="connections cannot be dissolved here")
+pytestmark = pytest.mark.skipif(socket_pool.CONNECT is None, reason="connections cannot be dissolved here")
 TCP, FIN, HTTP = Check("tcp"), Check("tcp", close="fin"), Check("http")
 BODY, RESET = Check("http", body=b"well"), Check("http", close="reset")
 GREETED = Check("tcp", dialog=dialog(("expect", b"220*")))
@@ -94,9 +94,9 @@ def test_the_member_sees_a_polite_end(watch: Watch) -> None:
 @pytest.mark.parametrize("without", ["the system's help", "what the poller tells", "success"])
 def test_without_it_connections_are_closed(without: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if without == "the system's help":
-        monkeypatch.setattr(sockets, "CONNECT", None)
+        monkeypatch.setattr(socket_pool, "CONNECT", None)
     elif without == "success":
-        monkeypatch.setattr(sockets, "CONNECT", lambda fd, address, size: -1)
+        monkeypatch.setattr(socket_pool, "CONNECT", lambda fd, address, size: -1)
     else:
         monkeypatch.setattr(loop, "best_poller", Portable)
     with Ender() as member, Watch() as watch:
@@ -150,7 +150,7 @@ def test_where_we_speak_first_the_handshake_ends_with_what_we_say(kind: tuple[bo
     address, speaks_first = ("127.0.0.1", "::1")[kind[0]], kind[1]
     with Ender(address) as member:
         loop = Loop()
-        pool = sockets.Sockets(loop, *kind)
+        pool = socket_pool.Sockets(loop, *kind)
         for _ in range(3):
             sock = pool.take()
             sock.connect_ex((address, member.port))
@@ -168,17 +168,17 @@ def test_a_connection_to_itself_leaves_nothing(watch: Watch, check: Check, monke
     """As happens when the kernel picks the port of the member, where nobody listens, for the probe's own side."""
     with refusing() as port:
         pass
-    sock = sockets.Socket(socket.AF_INET, sockets.KIND)
+    sock = socket_pool.Socket(socket.AF_INET, socket_pool.KIND)
     sock.bind(("127.0.0.1", port))
     with monkeypatch.context() as patched:
-        patched.setattr(sockets.Sockets, "take", lambda self: sock)
+        patched.setattr(socket_pool.Sockets, "take", lambda self: sock)
         assert watch.probe(check, port).code == "L4CON"
     with socket.socket() as again:
         again.bind(("127.0.0.1", port))             # not in TIME_WAIT
 
 
 def test_no_more_are_kept_than_may_be(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "SPARE", 3)
+    monkeypatch.setattr(socket_pool, "SPARE", 3)
     with Ender() as member, Watch() as watch:
         before = ours()
         for check, most in ((TCP, 3), (HTTP, 6)):

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from sandbox_tools import Sandbox, sandbox
 
-from l4ipd.checks import Recipe
+from l4ipd.checks.recipe import Recipe
+from l4ipd.checks.verdict import Verdict
 from l4ipd.config import parse
 from l4ipd.daemon import Daemon
 from l4ipd.ipfilter import rdr
@@ -26,7 +27,6 @@ from l4ipd.model import Config
 from l4ipd.runtime import backoff
 from l4ipd.runtime.loop import Loop
 from l4ipd.sandbox import tool_words
-from l4ipd.verdict import Verdict
 
 FOREIGN = ["map ext0 10.0.0.0/24 -> 0/32",
            "rdr ext0 203.0.113.1/32 port 25 -> 10.0.0.7 port 25 tcp round-robin"]

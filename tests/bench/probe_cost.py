@@ -22,11 +22,11 @@ from collections.abc import Callable
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", ".."))
 
-from l4ipd.checks import Recipe, recipe
+from l4ipd.checks.probe import Prober
+from l4ipd.checks.recipe import Recipe, recipe
+from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Check, Endpoint
-from l4ipd.probe import Prober
 from l4ipd.runtime.loop import Loop
-from l4ipd.verdict import Verdict
 
 ANSWER = (b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n")
 KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC

@@ -13,8 +13,8 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from l4ipd.patterns import Pattern
-from l4ipd.verdict import Verdict
+from l4ipd.checks.pattern import Pattern
+from l4ipd.checks.verdict import Verdict
 
 if TYPE_CHECKING:
     import h11

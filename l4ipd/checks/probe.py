@@ -12,15 +12,15 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from l4ipd.checks import KINDS, Recipe, recipe, tls_of
-from l4ipd.command import Command, Commands, places, prepare_command
+from l4ipd.checks.exec import Command, Commands, places, prepare_command
+from l4ipd.checks.ping import Ping, Pinger
+from l4ipd.checks.recipe import KINDS, Recipe, recipe, tls_of
+from l4ipd.checks.socket_pool import Sockets
+from l4ipd.checks.tcp import Stream
+from l4ipd.checks.udp import Datagram
+from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Check, Endpoint
-from l4ipd.ping import Ping, Pinger
 from l4ipd.runtime.loop import Loop
-from l4ipd.sockets import Sockets
-from l4ipd.stream import Stream
-from l4ipd.udp import Datagram
-from l4ipd.verdict import Verdict
 
 Done = Callable[[Verdict], object]
 
@@ -72,7 +72,7 @@ def prepare(check: Check, endpoints: Sequence[Endpoint] = ()) -> None:
     """
     tls = tls_of(check)
     if tls is not None:
-        from l4ipd.tls import TlsError, prepare_tls  # 4 MB: not before a check needs it
+        from l4ipd.checks.tls import TlsError, prepare_tls  # 4 MB: not before a check needs it
 
         try:
             prepare_tls(tls)

@@ -15,13 +15,13 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from l4ipd.checks import Recipe
-from l4ipd.expects import printable
+from l4ipd.checks.expect import printable
+from l4ipd.checks.recipe import Recipe
+from l4ipd.checks.verdict import Verdict, local
 from l4ipd.runtime import run_as
 from l4ipd.runtime.child import Child, Exit, find_program
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Loop
-from l4ipd.verdict import Verdict, local
 
 SAFE_USER = "nobody"
 NO_WAIT = 0.02                                      # seconds: a command that began within them has not waited

@@ -22,17 +22,17 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from l4ipd import blame, routes
-from l4ipd.checks import REFUSED, Recipe, Tls
-from l4ipd.expects import DIALOG, LIMIT, Reader, after
+from l4ipd.checks import errors, routes
+from l4ipd.checks.expect import DIALOG, LIMIT, Reader, after
+from l4ipd.checks.recipe import REFUSED, Recipe, Tls
+from l4ipd.checks.socket_pool import Sockets, met_itself
+from l4ipd.checks.verdict import Verdict, local
 from l4ipd.runtime.errno_words import words
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import READ, WRITE
-from l4ipd.sockets import Sockets, met_itself
-from l4ipd.verdict import Verdict, local
 
 if TYPE_CHECKING:
-    from l4ipd.tls import Tunnel
+    from l4ipd.checks.tls import Tunnel
 
 CONNECT_TIMED_OUT = Verdict("L4TOUT", "no answer to the connection attempt")
 SHAKE_TIMED_OUT = Verdict("L6TOUT", "no answer to the TLS handshake")
@@ -108,10 +108,10 @@ class Stream:
         if events != WRITE:
             failure = self._socket.getsockopt(SOCKET, ERROR)
             if failure:
-                self._refused(failure, blame.later(failure))
+                self._refused(failure, errors.later(failure))
                 return
         if self._loop.now > self._sockets.elsewhere.get(recipe.address, 0.0) and self._met_itself():
-            self._refused(errno.ECONNREFUSED, blame.later(errno.ECONNREFUSED))      # for nobody listens
+            self._refused(errno.ECONNREFUSED, errors.later(errno.ECONNREFUSED))      # for nobody listens
         elif method.tls is not None:
             self._begin_tls(method.tls)
         elif steps:
@@ -260,7 +260,7 @@ class Stream:
             self._loop.watch(self._fd, READ, self._receive)
 
     def _begin_tls(self, tls: Tls) -> None:
-        from l4ipd.tls import Tunnel  # 4 MB: not before a check needs it (probe.prepare imports it)
+        from l4ipd.checks.tls import Tunnel  # 4 MB: not before a check needs it (probe.prepare imports it)
 
         try:
             self._tls = Tunnel(tls, not self._recipe.steps)
@@ -274,8 +274,8 @@ class Stream:
     # -- ending
 
     def _broken(self, error: OSError, sending: bool = False) -> None:
-        verdict = blame.broken(error.errno or 0, "L6RSP" if self._at < 0 else "L7RSP", sending)
-        if verdict is not blame.NO_ROUTE:
+        verdict = errors.broken(error.errno or 0, "L6RSP" if self._at < 0 else "L7RSP", sending)
+        if verdict is not errors.NO_ROUTE:
             verdict = verdict._replace(text=self._where() + verdict.text + after(self._data))
         self._finish(verdict)
 

@@ -12,8 +12,8 @@ import socket
 import sys
 from collections.abc import Iterable
 
-from l4ipd import blame
-from l4ipd.verdict import Verdict
+from l4ipd.checks import errors
+from l4ipd.checks.verdict import Verdict
 
 DISCARD = 9                                         # the port; also of what is only connected
 CONNECT_TELLS = sys.platform.startswith("linux")
@@ -26,12 +26,12 @@ def leads_to(address: str, send: bool = False) -> bool:
     try:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as asking:
             asking.setblocking(False)
-            if asking.connect_ex((address, DISCARD)) in blame.ROUTELESS | UNCLEAR:
+            if asking.connect_ex((address, DISCARD)) in errors.ROUTELESS | UNCLEAR:
                 return False
             if send and not CONNECT_TELLS:
                 asking.send(b"")
     except OSError as error:                        # no descriptor, no such family, a filter: that says nothing
-        return error.errno not in blame.ROUTELESS - {errno.EHOSTDOWN}   # which is about a neighbour, not about the way
+        return error.errno not in errors.ROUTELESS - {errno.EHOSTDOWN}   # which is about a neighbour, not about the way
     return True
 
 
@@ -43,5 +43,5 @@ def first(addresses: Iterable[str], send: bool = False) -> str | None:
 def at_once(error: int, what: str, address: str) -> Verdict:
     """The verdict when a system call of a probe fails at once: :func:`blame.at_once`, once it is clear who speaks."""
     if error in UNCLEAR and not leads_to(address):
-        return blame.NO_ROUTE
-    return blame.at_once(error, what)
+        return errors.NO_ROUTE
+    return errors.at_once(error, what)

@@ -16,13 +16,13 @@ import struct
 import sys
 from collections.abc import Callable
 
-from l4ipd import blame, routes
-from l4ipd.checks import Recipe
+from l4ipd.checks import errors, routes
+from l4ipd.checks.recipe import Recipe
+from l4ipd.checks.socket_pool import FAMILIES, NONBLOCK, TELL_ERRORS, Socket
+from l4ipd.checks.verdict import Verdict, local
 from l4ipd.runtime.errno_words import words
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import READ, Loop
-from l4ipd.sockets import FAMILIES, NONBLOCK, TELL_ERRORS, Socket
-from l4ipd.verdict import Verdict, local
 
 ECHOED = Verdict("L4OK", "echo answered")
 TIMED_OUT = Verdict("L4TOUT", "no answer to the echo request")
@@ -164,7 +164,7 @@ class Pinger:
             if error and len(request) >= HEADER.size:
                 ping = self._flights.get(HEADER.unpack_from(request)[4])
                 if ping is not None and request[HEADER.size:] == ping.cookie and _packed(target[0]) == ping.address:
-                    ping.finish(blame.later(error))
+                    ping.finish(errors.later(error))
 
     def _unreachable(self, code: int, quoted: bytes) -> None:
         """``quoted`` is the beginning of the packet that did not arrive."""
@@ -181,7 +181,7 @@ class Pinger:
         rest = inner[HEADER.size:][:COOKIE]         # routers need not quote that much
         if ping.cookie.startswith(rest):
             other = (OTHERS6 if self._inet6 else OTHERS4).get(code)
-            ping.finish(blame.NO_ROUTE if other is None else Verdict("L4CON", other))
+            ping.finish(errors.NO_ROUTE if other is None else Verdict("L4CON", other))
 
     def _ours(self, identifier: int, sequence: int) -> Ping | None:
         if self._raw and identifier != self._identifier:    # else the kernel has set it, and has looked
@@ -233,7 +233,7 @@ def _packed(address: str) -> bytes:
 
 def _no_socket(failure: int) -> str:
     remedy = ""
-    if blame.forbids(failure):
+    if errors.forbids(failure):
         remedy = ": run as root, or let net.ipv4.ping_group_range hold its group" if sys.platform == "linux" else \
             ": ping needs root"
         return f"no ICMP socket: not permitted{remedy}"

@@ -12,14 +12,14 @@ import errno
 import socket
 from collections.abc import Callable
 
-from l4ipd import blame, routes
-from l4ipd.checks import OPEN, REFUSED, Recipe
-from l4ipd.expects import LIMIT, got
+from l4ipd.checks import errors, routes
+from l4ipd.checks.expect import LIMIT, got
+from l4ipd.checks.recipe import OPEN, REFUSED, Recipe
+from l4ipd.checks.socket_pool import FAMILIES, NONBLOCK, TELL_ERRORS, Socket, met_itself
+from l4ipd.checks.verdict import Verdict, local
 from l4ipd.runtime.errno_words import words
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import READ, Loop
-from l4ipd.sockets import FAMILIES, NONBLOCK, TELL_ERRORS, Socket, met_itself
-from l4ipd.verdict import Verdict, local
 
 KIND = socket.SOCK_DGRAM | NONBLOCK | getattr(socket, "SOCK_CLOEXEC", 0)
 ANSWERED = Verdict("L4OK", "answered")
@@ -52,7 +52,7 @@ class Datagram:
             self._failed(failure, routes.at_once(failure, "connect", recipe.address))
             return
         if met_itself(self._socket):
-            self._failed(errno.ECONNREFUSED, blame.later(errno.ECONNREFUSED))       # nobody has it, then
+            self._failed(errno.ECONNREFUSED, errors.later(errno.ECONNREFUSED))       # nobody has it, then
             return
         try:
             self._socket.send(recipe.steps[0].send)
@@ -91,7 +91,7 @@ class Datagram:
             except BlockingIOError:
                 return
             except OSError as error:
-                self._failed(error.errno or 0, blame.later(error.errno or 0))
+                self._failed(error.errno or 0, errors.later(error.errno or 0))
                 return
             self._judge(data)
 

@@ -18,10 +18,10 @@ import re
 import ssl
 from dataclasses import dataclass
 
-from l4ipd.checks import Tls
-from l4ipd.expects import printable, quoted
+from l4ipd.checks.expect import printable, quoted
+from l4ipd.checks.recipe import Tls
+from l4ipd.checks.verdict import Verdict
 from l4ipd.runtime import regular_file
-from l4ipd.verdict import Verdict
 
 SIZE_LIMIT = 16 << 20                               # bytes of a file of CA certificates
 HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")

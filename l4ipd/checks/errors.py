@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 
+from l4ipd.checks.verdict import Verdict, local
 from l4ipd.runtime.errno_words import NO_ROUTE as NO_ROUTE_WORDS
 from l4ipd.runtime.errno_words import OURS, WORDS, words
-from l4ipd.verdict import Verdict, local
 
 NO_ROUTE = Verdict("L4CON", NO_ROUTE_WORDS)       # the way of a probe is the way of the clients: it counts
 #: no way to the member, at once or later; ENONET is what Linux makes of an ICMP "host isolated"

@@ -21,7 +21,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 
-from l4ipd.checks import KINDS
+from l4ipd.checks.recipe import KINDS
 from l4ipd.runtime.loop import ENDED, WRITE, Loop
 
 SPARE = 128                                         # sockets that wait at most, of each kind

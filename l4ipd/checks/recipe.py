@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from l4ipd import __version__
-from l4ipd.expects import Expect, Match, Page, Status
+from l4ipd.checks.expect import Expect, Match, Page, Status
+from l4ipd.checks.pattern import Pattern, pattern
+from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Check, Endpoint, Step, Words, host_port
-from l4ipd.patterns import Pattern, pattern
-from l4ipd.verdict import Verdict
 
 CONNECTED = Verdict("L4OK", "connected")
 SHAKEN = Verdict("L6OK", "handshake complete")
