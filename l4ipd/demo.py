@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 
-from l4ipd.config import parse
+from l4ipd.config.parse import parse
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.runtime import isolated

@@ -14,17 +14,17 @@ from typing import Protocol
 
 from l4ipd import __version__, status
 from l4ipd.checks.probe import Prober
-from l4ipd.config_warnings import warnings
+from l4ipd.config.estimate import Estimate, estimate
+from l4ipd.config.exposure import exposures
+from l4ipd.config.files import Refused, load, missing_tools
+from l4ipd.config.warnings import warnings
 from l4ipd.control import Unusable, is_served
 from l4ipd.daemon import Daemon
 from l4ipd.descriptors import CHILD, Room, TooFew, opened
 from l4ipd.desk import Desk
-from l4ipd.estimate import Estimate, estimate
-from l4ipd.exposure import exposures
 from l4ipd.ipfilter import plan
 from l4ipd.ipfilter.rdr import REMEDIES, explain
 from l4ipd.ipfilter.snapshot import Look, look
-from l4ipd.load import Refused, load, missing_tools
 from l4ipd.model import Config, Ipfilter
 from l4ipd.rehearsal import Rehearsal
 from l4ipd.reload import Reloader

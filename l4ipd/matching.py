@@ -10,7 +10,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from l4ipd.similar import like
+from l4ipd.config.similar import like
 
 LONGEST = 500                                       # characters of a pattern
 WILD = re.compile(r"[*?[]")

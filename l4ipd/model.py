@@ -1,7 +1,7 @@
 """What a configuration says, and nothing of what is happening: every object here is frozen and compares by value.
 
 A reload compares old with new by ``==``; whatever compares equal keeps its state. Times are seconds, addresses are
-numeric text in the spelling of :mod:`ipaddress`, and every name has been checked by :mod:`l4ipd.config`.
+numeric text in the spelling of :mod:`ipaddress`, and every name has been checked by :mod:`l4ipd.config.parse`.
 """
 
 from __future__ import annotations

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from l4ipd.checks import probe
-from l4ipd.config_warnings import warnings
+from l4ipd.config.exposure import exposures
+from l4ipd.config.files import Refused, load, missing_tools
+from l4ipd.config.warnings import warnings
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
-from l4ipd.exposure import exposures
-from l4ipd.load import Refused, load, missing_tools
 from l4ipd.model import Config
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Timer

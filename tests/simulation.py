@@ -31,9 +31,9 @@ from sandbox_tools import drive
 from l4ipd import main, state
 from l4ipd.checks import probe
 from l4ipd.checks.verdict import Verdict
+from l4ipd.config.files import load
 from l4ipd.daemon import Daemon
 from l4ipd.descriptors import Room
-from l4ipd.load import load
 from l4ipd.runtime import child as child_module
 from l4ipd.runtime.child import Exit
 from l4ipd.runtime.loop import READ, WRITE, Loop

@@ -12,10 +12,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from l4ipd import config, config_check, config_words, yamltree
 from l4ipd.checks.pattern import pattern
-from l4ipd.config import ConfigError, parse
-from l4ipd.config_warnings import warnings
+from l4ipd.config import check_section, parse, values, yaml_tree
+from l4ipd.config.parse import ConfigError, parse
+from l4ipd.config.warnings import warnings
 from l4ipd.model import Check, Cluster, Config, Control, Endpoint, Http, Ipfilter, Log, Member, Resets, Service, Step
 
 SAMPLE = """\
@@ -138,17 +138,17 @@ def test_everything_in_the_example_counts(old: str, new: str) -> None:
 
 def test_every_key_of_the_manual_is_known() -> None:
     known = {*config.TOP, *config.IPFILTER, *config.RESETS, *config.CLUSTER, *config.SERVICE, *config.MEMBER,
-             *config_check.KEYS, *config_check.VERBS, "facility", "level", "path", "group"}
+             *check_section.KEYS, *check_section.VERBS, "facility", "level", "path", "group"}
     names = {"www", "http", "https", "web1", "web2", "sorry"}
     assert set(re.findall(r"(?:^ *|[{,] *)([a-z_0-9]+):(?= |\n)", SAMPLE, re.MULTILINE)) <= known | names
-    assert set(config_check.KEYS) == ({field.name for field in fields(Check)})
+    assert set(check_section.KEYS) == ({field.name for field in fields(Check)})
     for type_, keys in {
         "tcp": "dialog closed", "tls": "dialog verify sni", "http": "method path host headers status body",
         "https": "method path host headers status body verify sni", "udp": "send expect closed", "exec": "command user",
         "ping": "",
     }.items():
         common = ["type", "interval", "timeout", "rise", "fall", "port", "fast_interval", "down_interval"]
-        assert {*common, *keys.split()} <= {*config_check.COMMON, *config_check.OWN[type_]}
+        assert {*common, *keys.split()} <= {*check_section.COMMON, *check_section.OWN[type_]}
 
 
 @pytest.mark.skipif(not INSTALLED.exists(), reason="there is no sample beside the tests")
@@ -351,8 +351,8 @@ def test_a_reload_of_the_same_text_compares_equal() -> None:
 @pytest.mark.parametrize("text, seconds", [("500ms", .5), ("2s", 2), ("1m", 60), ("1h", 3600), ("3", 3), (".5", .5),
                                            ("1.5m", 90), ("1100ms", 1.1)])
 def test_duration(text: str, seconds: float) -> None:
-    assert config_words.duration(text) == seconds
-    assert config_words.duration(config_words.span(seconds)) == seconds
+    assert values.duration(text) == seconds
+    assert values.duration(values.span(seconds)) == seconds
 
 
 # -- what is worth a warning
@@ -441,16 +441,16 @@ def survives(text: str | bytes) -> None:
 def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both of PyYAML's parsers, since not every machine has the one in C."""
     if request.param == "pure":
-        monkeypatch.setattr(yamltree, "Loader", yaml.BaseLoader)
+        monkeypatch.setattr(yaml_tree, "Loader", yaml.BaseLoader)
     return str(request.param)
 
 
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 WORDS = st.sampled_from(re.findall(r"[\w./-]+|[^\w\s]|\n *", SAMPLE))
 KEYS = [*config.TOP, *config.IPFILTER, *config.RESETS, *config.CLUSTER, *config.SERVICE, *config.MEMBER,
-        *config_check.KEYS, *config_check.VERBS, "<<", "www"]
+        *check_section.KEYS, *check_section.VERBS, "<<", "www"]
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20),
-                    st.sampled_from([*config_check.TYPES, "10.0.0.1", "fd00::1", "em0", "no", "/a", "%0d", "220 *",
+                    st.sampled_from([*check_section.TYPES, "10.0.0.1", "fd00::1", "em0", "no", "/a", "%0d", "220 *",
                                      "5s"]))
 TREES = st.recursive(SCALARS, lambda inner: st.one_of(
     st.lists(inner, max_size=4),
@@ -512,7 +512,7 @@ def test_both_parsers_read_the_same(loader: str) -> None:
 @given(st.text(max_size=30))
 def test_what_goes_into_rules_has_no_surprises(text: str) -> None:
     """Whatever these readers let through is one plain word."""
-    for reader in (config_words.interface, config_words.tag, config_words.name, config_words.address):
+    for reader in (values.interface, values.tag, values.name, values.address):
         try:
             value = reader(text)
         except ValueError:
@@ -524,5 +524,5 @@ def test_what_goes_into_rules_has_no_surprises(text: str) -> None:
 @given(st.binary(min_size=1, max_size=40))
 def test_any_byte_can_be_written(data: bytes) -> None:
     text = "".join(f"%{byte:02x}" for byte in data)
-    assert config_words.octets(text) == data
-    assert pattern(config_words.pattern(text)).search(data) == len(data)
+    assert values.octets(text) == data
+    assert pattern(values.pattern(text)).search(data) == len(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_config import SAMPLE, small, with_check
 
-from l4ipd.config import ConfigError, parse
+from l4ipd.config.parse import ConfigError, parse
 
 
 def errors(text: str | bytes) -> list[str]:

@@ -14,7 +14,7 @@ from test_loop import Clock, Sleeper
 
 from l4ipd.checks.recipe import Recipe
 from l4ipd.checks.verdict import Verdict
-from l4ipd.config import parse
+from l4ipd.config.parse import parse
 from l4ipd.daemon import Daemon
 from l4ipd.ipmon import Reset
 from l4ipd.runtime.loop import Loop, Timer

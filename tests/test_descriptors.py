@@ -19,7 +19,7 @@ from gateway import Gateway, free_port, wait
 from sandbox_tools import Sandbox
 
 from l4ipd.checks.socket_pool import LISTS
-from l4ipd.config import parse
+from l4ipd.config.parse import parse
 from l4ipd.control import CLIENTS
 from l4ipd.descriptors import Room, TooFew, need, share
 

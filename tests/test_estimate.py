@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from l4ipd.config import parse
-from l4ipd.estimate import estimate
+from l4ipd.config.estimate import estimate
+from l4ipd.config.parse import parse
 
 
 def of(check: str, members: int) -> str:

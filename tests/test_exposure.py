@@ -12,8 +12,8 @@ from desk import Desk
 from gateway import wait
 from sandbox_tools import Sandbox
 
-from l4ipd.config import parse
-from l4ipd.exposure import exposures
+from l4ipd.config.exposure import exposures
+from l4ipd.config.parse import parse
 from l4ipd.runtime.ownership import loose
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

@@ -10,7 +10,7 @@ import pytest
 
 from l4ipd.checks.recipe import Recipe
 from l4ipd.checks.verdict import Verdict, local
-from l4ipd.config import parse
+from l4ipd.config.parse import parse
 from l4ipd.daemon import Daemon
 from l4ipd.desk import Desk
 from l4ipd.model import Config

@@ -15,8 +15,8 @@ LAYERS = {
     0: {
         "__init__", "model", "health",
         "doubt", "ipmon",
-        "config", "config_check", "config_section", "config_warnings", "config_words", "yamltree",
-        "table", "estimate", "page_style", "similar", "matching"},
+
+        "table", "page_style", "matching"},
     1: {"events", },
     2: {"peers",
         },
@@ -28,8 +28,8 @@ LAYERS = {
     4: {"refusals", "fleet", "steering",
         "monitor", "rounds", "news", "orphans", "daemon", "status", "trouble", "survey", "history", "metrics", "page",
         "web", "commands", "checking", "disabling", "notify", "desk"},
-    5: {"__main__", "reload", "exposure",
-        "descriptors", "main", "ctl", "load", "rehearsal", "demo", },
+    5: {"__main__", "reload",
+        "descriptors", "main", "ctl", "rehearsal", "demo", },
 }
 WORLDLY = {"os", "socket", "select", "selectors", "time", "signal", "subprocess", "random", "logging", "threading",
            "asyncio", "ssl", "pathlib", "io", "shutil", "tempfile"}

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from l4ipd import config, config_check, config_warnings, ctl, main, notify, reaction
+from l4ipd import ctl, main, notify, reaction
 from l4ipd.checks import verdict
-from l4ipd.config_words import span
+from l4ipd.config import check_section, parse, warnings
+from l4ipd.config.values import span
 from l4ipd.model import Check, Config, Ipfilter, Log, Member, Resets, Service
 from l4ipd.status import Row
 
@@ -112,25 +113,25 @@ def test_variables_of_the_service() -> None:
 # -- keys
 
 @pytest.mark.parametrize("heading, known", [
-    ("Top level", config.TOP),
-    ("ipfilter", config.IPFILTER),
-    ("resets", config.RESETS),
-    ("A cluster", config.CLUSTER),
-    ("A service", config.SERVICE),
-    ("A member", config.MEMBER),
-    ("Keys of every check", config_check.COMMON),
-    *[(kind, config_check.OWN[kind]) for kind in config_check.TYPES if kind not in ("https", "ping")],
-    ("https", [key for key in config_check.OWN["https"] if key not in config_check.HTTP]),
+    ("Top level", parse.TOP),
+    ("ipfilter", parse.IPFILTER),
+    ("resets", parse.RESETS),
+    ("A cluster", parse.CLUSTER),
+    ("A service", parse.SERVICE),
+    ("A member", parse.MEMBER),
+    ("Keys of every check", check_section.COMMON),
+    *[(kind, check_section.OWN[kind]) for kind in check_section.TYPES if kind not in ("https", "ping")],
+    ("https", [key for key in check_section.OWN["https"] if key not in check_section.HTTP]),
     ("ping", ()),
-    ("Dialogs", config_check.VERBS),
+    ("Dialogs", check_section.VERBS),
 ])
 def test_keys(heading: str, known: tuple[str, ...]) -> None:
     assert sorted(keys(heading)) == sorted(known)
 
 
 def test_every_type_of_check_has_a_section() -> None:
-    assert set(config_check.TYPES) <= set(sections(manual("l4ip.conf.5")))
-    assert f".It Ic type : Li {' | '.join(config_check.TYPES)}\n" in manual("l4ip.conf.5")
+    assert set(check_section.TYPES) <= set(sections(manual("l4ip.conf.5")))
+    assert f".It Ic type : Li {' | '.join(check_section.TYPES)}\n" in manual("l4ip.conf.5")
 
 
 def word(value: object) -> str:
@@ -151,9 +152,9 @@ def defaults() -> list[tuple[str, str, str]]:
     found = []
     told = {"control", "log", "resets", "given", "ipfilter", "clusters", "fast_interval", "down_interval", "close",
             "port", "sni", "host", "body", "send", "expect", "user", "dialog", "headers", "command"}
-    check = [(kind, key) for kind in config_check.TYPES for key in config_check.OWN[kind]
-             if kind != "https" or key not in config_check.HTTP]
-    check += [("Keys of every check", key) for key in config_check.COMMON]
+    check = [(kind, key) for kind in check_section.TYPES for key in check_section.OWN[kind]
+             if kind != "https" or key not in check_section.HTTP]
+    check += [("Keys of every check", key) for key in check_section.COMMON]
     plain = {each.name: each.default for each in fields(Check)}
     found += [(heading, key, word(plain[key])) for heading, key in check if key not in told and key != "type"]
     for heading, model in (("Top level", Config()), ("ipfilter", Ipfilter()), ("resets", Resets("")),
@@ -179,7 +180,7 @@ def test_defaults_of_keys(heading: str, key: str, default: str) -> None:
 def test_the_model_agrees_with_the_defaults_that_have_no_class() -> None:
     text = ("ipfilter: {interface: em0}\n"
             "clusters: {a: {address: 192.0.2.1, services: {b: {port: 1}}, members: {c: 10.0.0.1}}}")
-    cluster = config.parse(text, "").clusters[0]
+    cluster = parse.parse(text, "").clusters[0]
     check = Check("tcp")
     assert cluster.services == (Service("b", 1, "tcp", 1, False, (check,)),)
     assert not cluster.keep
@@ -273,21 +274,21 @@ def switched_on(text: str) -> str:
 
 @pytest.mark.parametrize("text", [SAMPLE, switched_on(SAMPLE)], ids=["as it stands", "everything switched on"])
 def test_sample(text: str) -> None:
-    parsed = config.parse(text, "l4ip.conf.sample")
-    assert config_warnings.warnings(parsed) == []
+    parsed = parse.parse(text, "l4ip.conf.sample")
+    assert warnings.warnings(parsed) == []
 
 
 def test_sample_shows_every_key() -> None:
     shown = set(re.findall(r"(?:^|[{,]|- ) *(\w+):", switched_on(SAMPLE), re.MULTILINE))
-    known = {*config.TOP, *config.IPFILTER, *config.RESETS, *config.CLUSTER, *config.SERVICE, *config.MEMBER,
-             *config_check.KEYS, "send", "expect"}
+    known = {*parse.TOP, *parse.IPFILTER, *parse.RESETS, *parse.CLUSTER, *parse.SERVICE, *parse.MEMBER,
+             *check_section.KEYS, "send", "expect"}
     assert known - shown == set()
 
 
 def test_sample_shows_the_defaults() -> None:
     """What is commented out at the top, in ipfilter and in defaults says what holds anyway."""
-    plain = config.parse(SAMPLE, "")
-    shown = config.parse(switched_on(SAMPLE), "")
+    plain = parse.parse(SAMPLE, "")
+    shown = parse.parse(switched_on(SAMPLE), "")
     for key in ("pidfile", "control", "state", "log", "http", "notify", "ipfilter"):
         assert getattr(shown, key) == getattr(plain, key)
     tcp = next(endpoint for endpoint in shown.endpoints() if endpoint.name == "mail/pop3/mail1").checks[0]
@@ -305,4 +306,4 @@ def test_examples_of_the_manual(example: str) -> None:
         protocol = "udp" if "type: udp" in example else "tcp"
         example = ("ipfilter: {interface: em0}\nclusters:\n  a:\n    address: 192.0.2.1\n    members: {b: 10.0.0.1}\n"
                    f"    services:\n      c:\n        port: 25\n        protocol: {protocol}\n{indented}")
-    config.parse(example, "l4ip.conf.5")
+    parse.parse(example, "l4ip.conf.5")

@@ -24,9 +24,10 @@ from gateway import free_port
 from members import Member as Server
 from members import answers, dialog, endpoint, overcrowded, refusing, silent
 
-from l4ipd import load, reload
+from l4ipd import reload
 from l4ipd.checks.probe import Prober, prepare
 from l4ipd.checks.recipe import recipe
+from l4ipd.config import files
 from l4ipd.daemon import Daemon
 from l4ipd.desk import Desk
 from l4ipd.ipfilter.nat_table import Dialect, NatTable
@@ -275,7 +276,7 @@ class House:
         self.configure()
         self.loop = Loop()
         tick(self.loop)
-        self.daemon = Daemon(self.loop, load.load(str(self.file)), 100)
+        self.daemon = Daemon(self.loop, files.load(str(self.file)), 100)
         reloader = reload.Reloader(self.daemon, str(self.file))
         self.desk = Desk(self.loop, self.daemon, self.daemon._first, reloader)
         self.web = Web(self.loop, self.daemon)

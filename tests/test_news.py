@@ -10,7 +10,7 @@ import pytest
 from test_first_outcomes import BAD, GOOD, World
 
 from l4ipd.checks.verdict import Verdict, local
-from l4ipd.config import parse
+from l4ipd.config.parse import parse
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.model import Config

@@ -15,7 +15,7 @@ import pytest
 
 from l4ipd import notify
 from l4ipd.checks.verdict import Verdict
-from l4ipd.config import parse
+from l4ipd.config.parse import parse
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.notify import Notifier

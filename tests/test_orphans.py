@@ -59,7 +59,7 @@ def test_reloads_every_few_moments_do_not_keep_a_rule_of_nobody(house: House, mo
         house.loop.later(0.02, reload_again)
 
     def load_again() -> Config:
-        from l4ipd.load import load
+        from l4ipd.config.files import load
         return load(str(house.file))
 
     house.daemon.fleet.rounds.start = lambda recipe, done: Silent()

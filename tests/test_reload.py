@@ -13,7 +13,8 @@ from gateway import Gateway, free_port, wait
 from members import PATIENCE
 from sandbox_tools import Sandbox
 
-from l4ipd import load, reload
+from l4ipd import reload
+from l4ipd.config import files
 from l4ipd.daemon import Daemon
 from l4ipd.runtime import regular_file
 from l4ipd.runtime.loop import Loop
@@ -35,7 +36,7 @@ class Office:
         self.file = directory / "l4ip.conf"
         self.write("m1")
         self.loop = Loop()
-        self.daemon = Daemon(self.loop, load.load(str(self.file)), 10)
+        self.daemon = Daemon(self.loop, files.load(str(self.file)), 10)
         self.events: list[str] = []
         self.daemon.events.listeners = [lambda event: self.events.append(event.kind)]
         self.reloader = reload.Reloader(self.daemon, str(self.file))

@@ -22,7 +22,8 @@ from members import PATIENCE, Member, probe
 from test_manual import SAMPLE, switched_on
 from test_probe_udp import talker
 
-from l4ipd import __version__, config
+from l4ipd import __version__
+from l4ipd.config import parse
 from l4ipd.model import Check
 
 CONVERSATIONS = (Path(__file__).parent / "samples/conversations.txt").read_text("ascii")
@@ -63,7 +64,7 @@ RECORDED = [parsed(block.strip()) for block in re.split(r"^== ", CONVERSATIONS, 
 
 def checks() -> dict[str, Check]:
     """By service: what the sample, with every setting switched on, asks of a member first, on whatever port."""
-    shown = config.parse(switched_on(SAMPLE), "l4ip.conf.sample")
+    shown = parse.parse(switched_on(SAMPLE), "l4ip.conf.sample")
     return {service.name: replace(service.checks[0], port=None)
             for cluster in shown.clusters for service in cluster.services}
 

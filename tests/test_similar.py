@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4ipd.similar import like, slips
+from l4ipd.config.similar import like, slips
 
 
 @pytest.mark.parametrize("text, known, guesses", [

@@ -19,7 +19,7 @@ from sandbox_tools import Sandbox, sandbox
 
 from l4ipd.checks.recipe import Recipe
 from l4ipd.checks.verdict import Verdict
-from l4ipd.config import parse
+from l4ipd.config.parse import parse
 from l4ipd.daemon import Daemon
 from l4ipd.ipfilter import rdr
 from l4ipd.ipfilter.reconcile import Reconciler

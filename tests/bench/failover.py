@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from l4ipd.config import parse  # noqa: E402
+from l4ipd.config.parse import parse  # noqa: E402
 from l4ipd.daemon import Daemon  # noqa: E402
 from l4ipd.runtime.child import Child, Exit  # noqa: E402
 from l4ipd.runtime.loop import Loop  # noqa: E402

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from l4ipd.checks.recipe import tls_of
-from l4ipd.config_words import PLACEHOLDERS, span
+from l4ipd.config.values import PLACEHOLDERS, span
 from l4ipd.model import Check, Config, Service
 
 #: what shells, and programs that make files of templates, would replace: ${TOKEN}, $(cat token), a word $TOKEN

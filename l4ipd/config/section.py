@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from l4ipd import config_words as words
-from l4ipd.similar import like
-from l4ipd.yamltree import Mapping, Node, Problems, Scalar, Sequence, join, secret, shown, step
+from l4ipd.config import values as words
+from l4ipd.config.similar import like
+from l4ipd.config.yaml_tree import Mapping, Node, Problems, Scalar, Sequence, join, secret, shown, step
 
 T = TypeVar("T")
 

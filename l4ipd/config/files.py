@@ -6,7 +6,7 @@ import grp
 from dataclasses import replace
 
 from l4ipd.checks import probe
-from l4ipd.config import ConfigError, locate, parse
+from l4ipd.config.parse import ConfigError, locate, parse
 from l4ipd.model import Config
 from l4ipd.runtime import regular_file
 from l4ipd.runtime.child import find_program

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from sys import intern
 
-from l4ipd import config_words as words
-from l4ipd.config_check import Pace, checks, defaults
-from l4ipd.config_section import Place, Section
+from l4ipd.config import values as words
+from l4ipd.config.check_section import Pace, checks, defaults
+from l4ipd.config.section import Place, Section
+from l4ipd.config.yaml_tree import Mapping, Node, Problems, Scalar, Sequence, join, tree
 from l4ipd.model import Check, Cluster, Config, Control, Http, Ipfilter, Log, Member, Resets, Service, Words
-from l4ipd.yamltree import Mapping, Node, Problems, Scalar, Sequence, join, tree
 
 TOP = ("pidfile", "control", "state", "log", "http", "notify", "ipfilter", "resets", "defaults", "clusters")
 IPFILTER = ("interface", "tag", "resync", "on_stop", "purge", "timeout", "ipnat", "ipf", "ipfstat", "ipmon")

@@ -11,10 +11,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from l4ipd import config_words as words
-from l4ipd.config_section import Place, Section
+from l4ipd.config import values as words
+from l4ipd.config.section import Place, Section
+from l4ipd.config.yaml_tree import Mapping, Scalar, Sequence, step
 from l4ipd.model import Check, Step
-from l4ipd.yamltree import Mapping, Scalar, Sequence, step
 
 TYPES = ("tcp", "tls", "http", "https", "udp", "exec", "ping")
 TRANSPORT = {"tcp": "tcp", "tls": "tcp", "http": "tcp", "https": "tcp", "udp": "udp"}

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
-from l4ipd.similar import like
-from l4ipd.yamltree import shown
+from l4ipd.config.similar import like
+from l4ipd.config.yaml_tree import shown
 
 DURATIONS = "500ms, 2s, 1m, 1h, or a number of seconds"
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
