@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from l4ipd import status
 from l4ipd.checks.verdict import Verdict
 from l4ipd.control import Session
-from l4ipd.monitor import HASTE, Monitor
-from l4ipd.rounds import Rounds
+from l4ipd.monitor.monitor import HASTE, Monitor
+from l4ipd.monitor.schedule import Rounds
 from l4ipd.runtime.loop import Timer
 from l4ipd.table import printable
 

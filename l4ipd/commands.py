@@ -16,7 +16,7 @@ from l4ipd.daemon import Daemon
 from l4ipd.disabling import GLANCE, SETTLE, Disabling, unsaved_words
 from l4ipd.events import Event
 from l4ipd.ipfilter.snapshot import Look, clashes, look
-from l4ipd.monitor import Monitor
+from l4ipd.monitor.monitor import Monitor
 from l4ipd.state import Store
 from l4ipd.table import printable
 

@@ -14,7 +14,7 @@ from l4ipd.control import Answer, Session, end
 from l4ipd.daemon import Daemon
 from l4ipd.ipfilter import sessions
 from l4ipd.model import Endpoint
-from l4ipd.monitor import Monitor
+from l4ipd.monitor.monitor import Monitor
 from l4ipd.state import Store
 from l4ipd.table import printable
 

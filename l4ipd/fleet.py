@@ -19,11 +19,11 @@ from l4ipd.checks.verdict import Verdict
 from l4ipd.events import Event, Events
 from l4ipd.ipfilter import plan
 from l4ipd.model import Config, Endpoint
-from l4ipd.monitor import Monitor
+from l4ipd.monitor.blindness import Sight
+from l4ipd.monitor.monitor import Monitor
+from l4ipd.monitor.schedule import Rounds
 from l4ipd.news import News, Past
-from l4ipd.rounds import Rounds
 from l4ipd.runtime.loop import Loop
-from l4ipd.sight import Sight
 from l4ipd.state import Saved
 
 Start = Callable[[Recipe, Callable[[Verdict], object]], Probe]

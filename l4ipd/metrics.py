@@ -18,8 +18,8 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from l4ipd import __version__, trouble
 from l4ipd.history import History
+from l4ipd.monitor.schedule import BOUNDS, Timing
 from l4ipd.reaction import WORDS
-from l4ipd.rounds import BOUNDS, Timing
 from l4ipd.runtime.lateness import BOUNDS as LATENESS_BOUNDS
 from l4ipd.runtime.lateness import Lateness
 from l4ipd.status import Kernel
@@ -27,7 +27,7 @@ from l4ipd.status import Kernel
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
     from l4ipd.ipfilter.reconcile import Reconciler
-    from l4ipd.monitor import Monitor
+    from l4ipd.monitor.monitor import Monitor
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SLICE = 200                                         # endpoints a piece

@@ -25,7 +25,7 @@ from l4ipd.events import Event
 from l4ipd.ipfilter.plan import Tally
 
 if TYPE_CHECKING:
-    from l4ipd.monitor import Monitor
+    from l4ipd.monitor.monitor import Monitor
 
 log = logging.getLogger("l4ipd")
 

@@ -15,7 +15,7 @@ from l4ipd import __version__, page_style, status, survey, trouble
 from l4ipd.checks.verdict import CODES
 from l4ipd.history import Happening, History
 from l4ipd.model import Check, Endpoint
-from l4ipd.monitor import TRAIL
+from l4ipd.monitor.monitor import TRAIL
 from l4ipd.page_style import POLICY, REFRESH
 from l4ipd.status import Kernel
 from l4ipd.survey import Group, Survey
@@ -23,7 +23,7 @@ from l4ipd.table import ago, printable
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
-    from l4ipd.monitor import Monitor
+    from l4ipd.monitor.monitor import Monitor
 
 __all__ = ["POLICY", "render"]
 LINKS = 12                                          # endpoints in trouble that are named at the head

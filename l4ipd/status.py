@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from l4ipd.daemon import Daemon
-    from l4ipd.monitor import Monitor
+    from l4ipd.monitor.monitor import Monitor
 
 Kernel = Mapping[str, "int | None"]                 # rules of ours in the kernel -> connections that each has had
 

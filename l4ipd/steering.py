@@ -16,7 +16,7 @@ from l4ipd.ipfilter import plan, rdr
 from l4ipd.ipfilter.nat_table import Dialect, NatTable, find_dialect, is_unknown, whose
 from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.model import Config, Endpoint, Ipfilter
-from l4ipd.monitor import Monitor
+from l4ipd.monitor.monitor import Monitor
 from l4ipd.orphans import Orphans
 from l4ipd.runtime.loop import Loop
 from l4ipd.state import Saved

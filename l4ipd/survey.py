@@ -10,7 +10,7 @@ from l4ipd.ipfilter.plan import Tally, tally
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
-    from l4ipd.monitor import Monitor
+    from l4ipd.monitor.monitor import Monitor
 
 SHOWN = 300                                         # endpoints on one page
 

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from l4ipd.checks.pattern import pattern
-from l4ipd.config import check_section, parse, values, yaml_tree
+from l4ipd.config import check_section, values, yaml_tree
+from l4ipd.config import parse as config
 from l4ipd.config.parse import ConfigError, parse
 from l4ipd.config.warnings import warnings
 from l4ipd.model import Check, Cluster, Config, Control, Endpoint, Http, Ipfilter, Log, Member, Resets, Service, Step

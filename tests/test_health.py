@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4ipd import health
 from l4ipd.checks import verdict
+from l4ipd.monitor import health
 
 
 class Naive:

@@ -10,7 +10,7 @@ from sensing_bench import DEAD, OK, Bench, append, line
 
 from l4ipd import hearing, sources
 from l4ipd.model import Resets
-from l4ipd.monitor import Monitor
+from l4ipd.monitor.monitor import Monitor
 
 
 class Kernel:

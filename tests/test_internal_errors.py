@@ -35,7 +35,7 @@ from l4ipd.ipfilter.nat_table import Dialect, NatTable
 from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.ipfilter.runner import Runner
 from l4ipd.model import Check, Ipfilter, Resets
-from l4ipd.monitor import Monitor
+from l4ipd.monitor.monitor import Monitor
 from l4ipd.reaction import Reaction
 from l4ipd.runtime import backoff
 from l4ipd.runtime.child import Child, Exit

@@ -13,8 +13,8 @@ import l4ipd
 HERE = Path(l4ipd.__file__).parent
 LAYERS = {
     0: {
-        "__init__", "model", "health",
-        "doubt", "ipmon",
+        "__init__", "model",
+        "ipmon",
 
         "table", "page_style", "matching"},
     1: {"events", },
@@ -24,9 +24,9 @@ LAYERS = {
         "listener", "targets", "reaction", "resetrules",
         "sources",
         "hearing", "resets", "control", "httpd", "state",
-        "sight", "unprobed", },
-    4: {"refusals", "fleet", "steering",
-        "monitor", "rounds", "news", "orphans", "daemon", "status", "trouble", "survey", "history", "metrics", "page",
+        },
+    4: {"fleet", "steering",
+        "news", "orphans", "daemon", "status", "trouble", "survey", "history", "metrics", "page",
         "web", "commands", "checking", "disabling", "notify", "desk"},
     5: {"__main__", "reload",
         "descriptors", "main", "ctl", "rehearsal", "demo", },

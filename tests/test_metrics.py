@@ -10,12 +10,13 @@ from balancer import BAD, GOOD, balancer, cluster, feed, settle, web
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from l4ipd import metrics, rounds, status, trouble
+from l4ipd import metrics, status, trouble
 from l4ipd.checks.verdict import CODES
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.history import History
 from l4ipd.model import Member
+from l4ipd.monitor import schedule
 from l4ipd.runtime.lateness import Lateness
 from l4ipd.web import status_json
 
@@ -99,7 +100,7 @@ def test_counts_of_probes() -> None:
             **dict.fromkeys(CODES, 0), "L7OK": 4, "L7STS": 1}
         assert value(families, "l4ip_probe_seconds_count", check="http") == len(took)
         assert value(families, "l4ip_probe_seconds_sum", check="http") == pytest.approx(sum(took), abs=0.5)
-        bounds = [*map(str, rounds.BOUNDS), "+Inf"]
+        bounds = [*map(str, schedule.BOUNDS), "+Inf"]
         buckets = [value(families, "l4ip_probe_seconds_bucket", check="http", le=bound) for bound in bounds]
         assert buckets == sorted(buckets) and buckets[-1] == len(took) and buckets[-2] == len(took) - 1
         assert families["l4ip_probe_seconds"].type == "histogram"

@@ -15,8 +15,8 @@ from test_loop import Clock, Sleeper
 from l4ipd.checks.recipe import Recipe, recipe
 from l4ipd.checks.verdict import Verdict, local
 from l4ipd.model import Check, Cluster, Endpoint, Member, Service
-from l4ipd.monitor import TRAIL, Monitor
-from l4ipd.rounds import Rounds
+from l4ipd.monitor.monitor import TRAIL, Monitor
+from l4ipd.monitor.schedule import Rounds
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import RATE, Loop
 

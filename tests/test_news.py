@@ -14,7 +14,7 @@ from l4ipd.config.parse import parse
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.model import Config
-from l4ipd.monitor import Monitor
+from l4ipd.monitor.monitor import Monitor
 from l4ipd.state import Saved
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from l4ipd.rounds import BOUNDS, FRESH, Rounds, Timing
+from l4ipd.monitor.schedule import BOUNDS, FRESH, Rounds, Timing
 from l4ipd.runtime.loop import Loop
 
 LATE = "probes are late: {} in flight, which is the limit; raise the limit of open files, or probe less often"

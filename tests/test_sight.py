@@ -8,8 +8,8 @@ import pytest
 from test_loop import Clock, Sleeper
 
 from l4ipd.checks.verdict import Verdict
+from l4ipd.monitor.blindness import LOOK, SLICE, Sight
 from l4ipd.runtime.loop import Loop
-from l4ipd.sight import LOOK, SLICE, Sight
 
 NO_ROUTE, LATE, REFUSED = (Verdict("L4CON", "no route to the member"), Verdict("L4TOUT", "no answer"),
                            Verdict("L4CON", "connection refused"))

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from l4ipd.unprobed import MINUTE, REMEMBERED, Unprobed
+from l4ipd.monitor.unprobed import MINUTE, REMEMBERED, Unprobed
 
 WORDS = "no memory"
 

@@ -12,11 +12,11 @@ from l4ipd.checks import verdict
 from l4ipd.checks.probe import Probe
 from l4ipd.checks.recipe import Recipe
 from l4ipd.checks.verdict import Verdict
+from l4ipd.monitor.unprobed import Unprobed
 from l4ipd.runtime.loop import RATE, Loop
-from l4ipd.unprobed import Unprobed
 
 if TYPE_CHECKING:
-    from l4ipd.monitor import Monitor
+    from l4ipd.monitor.monitor import Monitor
 
 BUNCH, LONGEST_STEP = 10, 0.1                       # probes that begin together, and seconds between bunches at most
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)     # seconds, see Timing

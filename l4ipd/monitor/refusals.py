@@ -24,11 +24,11 @@ import math
 from typing import TYPE_CHECKING
 
 from l4ipd.checks.verdict import Verdict
-from l4ipd.doubt import Doubt
+from l4ipd.monitor.doubt import Doubt
 from l4ipd.runtime.loop import Timed
 
 if TYPE_CHECKING:
-    from l4ipd.monitor import Monitor
+    from l4ipd.monitor.monitor import Monitor
 
 MOMENT = 0.05                                       # seconds until the endpoint is taken out undecided
 APART = 1.0                                         # seconds between two probes that hints bring about by themselves

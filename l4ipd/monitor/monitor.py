@@ -18,13 +18,13 @@ import math
 import zlib
 from collections.abc import Sequence
 
-from l4ipd import health
 from l4ipd.checks.probe import Probe
 from l4ipd.checks.recipe import Recipe, which
 from l4ipd.checks.verdict import PASSED, Verdict, local
 from l4ipd.model import Endpoint
-from l4ipd.refusals import Refusals
-from l4ipd.rounds import Rounds
+from l4ipd.monitor import health
+from l4ipd.monitor.refusals import Refusals
+from l4ipd.monitor.schedule import Rounds
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import RATE, Timed
 
@@ -152,7 +152,7 @@ class Monitor:
     def hasten(self) -> None:
         """Probe now, or let the probe in flight be it; once a second at most, whoever asks how often.
 
-        Only refusals of clients may bring about more: see :mod:`l4ipd.refusals`.
+        Only refusals of clients may bring about more: see :mod:`l4ipd.monitor.refusals`.
         """
         when = max(self.rounds.loop.now, self._hastened + HASTE)
         if self.slot is None or self._due > when:   # else its turn comes before, or it is in flight
