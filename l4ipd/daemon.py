@@ -25,7 +25,7 @@ from l4ipd.fleet import Fleet
 from l4ipd.ipfilter.nat_table import Dialect
 from l4ipd.leaving import Leaving
 from l4ipd.model import Config, changes
-from l4ipd.resets import Sensing
+from l4ipd.resets.sensing import Sensing
 from l4ipd.runtime.loop import Loop
 from l4ipd.state import Saved
 from l4ipd.steering import Steering

@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from l4ipd import __version__, trouble
 from l4ipd.history import History
 from l4ipd.monitor.schedule import BOUNDS, Timing
-from l4ipd.reaction import WORDS
+from l4ipd.resets.reaction import WORDS
 from l4ipd.runtime.lateness import BOUNDS as LATENESS_BOUNDS
 from l4ipd.runtime.lateness import Lateness
 from l4ipd.status import Kernel

@@ -12,7 +12,7 @@ from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Check, Endpoint, Ipfilter, Resets
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.monitor.schedule import Rounds
-from l4ipd.resets import Sensing
+from l4ipd.resets.sensing import Sensing
 from l4ipd.runtime.loop import Loop
 
 OK, DEAD = Verdict("L4OK", ""), Verdict("L4CON", "connection refused")

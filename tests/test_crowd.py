@@ -16,7 +16,7 @@ from l4ipd.checks.recipe import Recipe
 from l4ipd.checks.verdict import Verdict
 from l4ipd.config.parse import parse
 from l4ipd.daemon import Daemon
-from l4ipd.ipmon import Reset
+from l4ipd.resets.ipmon import Reset
 from l4ipd.runtime.loop import Loop, Timer
 
 WAY, CHANGE = 0.001, 0.005                          # seconds: a packet, and a run of ipnat

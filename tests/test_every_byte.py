@@ -31,13 +31,13 @@ from l4ipd.ipfilter.listing import Listing
 from l4ipd.ipfilter.nat_table import Dialect, NatTable
 from l4ipd.ipfilter.sessions import Tally
 from l4ipd.ipfilter.snapshot import _Reader
-from l4ipd.listener import Listener
 from l4ipd.model import Check, Cluster, Endpoint, Ipfilter, Member, Service
-from l4ipd.reaction import Reaction
+from l4ipd.resets.listener import Listener
+from l4ipd.resets.reaction import Reaction
+from l4ipd.resets.sources import Ipmon
+from l4ipd.resets.targets import Targets
 from l4ipd.runtime.internal_errors import InternalErrors
 from l4ipd.runtime.loop import Loop
-from l4ipd.sources import Ipmon
-from l4ipd.targets import Targets
 
 BYTES = [bytes([value]) for value in range(256)]
 SAMPLES = Path(__file__).parent / "samples"

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from sensing_bench import DEAD, OK, Bench, append, line
 
-from l4ipd import hearing, sources
 from l4ipd.model import Resets
 from l4ipd.monitor.monitor import Monitor
+from l4ipd.resets import deafness, sources
 
 
 class Kernel:
@@ -46,8 +46,8 @@ class Kernel:
 
 @pytest.fixture
 def kernel(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Kernel:
-    monkeypatch.setattr(hearing, "APART", 0.0)
-    monkeypatch.setattr(hearing, "LATE", 0.2)
+    monkeypatch.setattr(deafness, "APART", 0.0)
+    monkeypatch.setattr(deafness, "LATE", 0.2)
     monkeypatch.setattr(sources, "POLL", 0.01)
     bench.add()
     bench.add("dns", port=8080, protocol="udp")
@@ -99,7 +99,7 @@ def test_what_does_not_make_it_seem_deaf(bench: Bench, kernel: Kernel, what: str
 
 
 def test_the_table_is_not_read_again_at_once(bench: Bench, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hearing, "APART", 3600.0)
+    monkeypatch.setattr(deafness, "APART", 3600.0)
     for _ in range(3):
         kernel.refused(bench.monitors[0])
     assert kernel.runs == 1

@@ -18,7 +18,7 @@ from members import Member, answers, endpoint
 from test_control import Toy
 from test_httpd import Site, status
 
-from l4ipd import control, httpd, sources, targets
+from l4ipd import control, httpd
 from l4ipd.checks.exec import Command
 from l4ipd.checks.ping import Pinger
 from l4ipd.checks.probe import Prober
@@ -36,7 +36,8 @@ from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.ipfilter.runner import Runner
 from l4ipd.model import Check, Ipfilter, Resets
 from l4ipd.monitor.monitor import Monitor
-from l4ipd.reaction import Reaction
+from l4ipd.resets import sources, targets
+from l4ipd.resets.reaction import Reaction
 from l4ipd.runtime import backoff
 from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.internal_errors import INTERNAL, InternalErrors

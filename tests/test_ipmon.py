@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4ipd.ipmon import Lines, Reset, by_syslogd, missed, parse
+from l4ipd.resets.ipmon import Lines, Reset, by_syslogd, missed, parse
 
 SAMPLES = (Path(__file__).parent / "samples/ipmon-samples.txt").read_bytes().splitlines()
 RECORDS = [line for line in SAMPLES if re.match(rb"\d\d/\d\d/\d{4} ", line)]

@@ -14,16 +14,16 @@ HERE = Path(l4ipd.__file__).parent
 LAYERS = {
     0: {
         "__init__", "model",
-        "ipmon",
+
 
         "table", "page_style", "matching"},
     1: {"events", },
     2: {"peers",
         },
     3: {"leaving",
-        "listener", "targets", "reaction", "resetrules",
-        "sources",
-        "hearing", "resets", "control", "httpd", "state",
+
+
+        "control", "httpd", "state",
         },
     4: {"fleet", "steering",
         "news", "orphans", "daemon", "status", "trouble", "survey", "history", "metrics", "page",

@@ -17,11 +17,11 @@ from test_metrics import scrape, value
 from l4ipd import ctl, status
 from l4ipd.ipfilter import log_rules, rdr
 from l4ipd.ipfilter.filter_table import FilterTable
-from l4ipd.ipmon import missed
 from l4ipd.model import Ipfilter, Resets
+from l4ipd.resets.ipmon import missed
+from l4ipd.resets.sources import strangers
 from l4ipd.runtime import pidfile
 from l4ipd.runtime.numbers import COUNTER, ID, PORT, SERIAL, whole
-from l4ipd.sources import strangers
 
 HUGE = ["9" * 400, "9" * 5000, "1" + "0" * 20, "0" * 400 + "1", "²", "١٢", "-1", "+1", "1_0", "1e9", "0x10", "٣",
         "1\0", "inf", "nan"]

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sensing_bench import DEAD, OK, Bench, line, refused, unreachable
 
-from l4ipd import targets
-from l4ipd.ipmon import Reset
 from l4ipd.model import Check, Ipfilter, Resets
+from l4ipd.resets import targets
+from l4ipd.resets.ipmon import Reset
 
 # -- what a reset means
 

@@ -16,8 +16,8 @@ import pytest
 from gateway import wait
 from sensing_bench import PATIENCE, Bench, Device, append, line, refused, runs
 
-from l4ipd import sources
 from l4ipd.model import Check, Ipfilter, Resets
+from l4ipd.resets import sources
 
 # -- ipmon as a child
 

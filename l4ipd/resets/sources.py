@@ -17,8 +17,8 @@ import stat
 from collections.abc import Callable, Collection
 
 from l4ipd.ipfilter.rdr import explain
-from l4ipd.ipmon import Lines, is_record
 from l4ipd.model import Words
+from l4ipd.resets.ipmon import Lines, is_record
 from l4ipd.runtime.child import Child, Exit, find_program
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Loop, Timer

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from l4ipd.checks.verdict import Verdict
-from l4ipd.hearing import Hearing
-from l4ipd.listener import Listener
 from l4ipd.model import Ipfilter, Resets
-from l4ipd.reaction import WORDS, Reaction
-from l4ipd.resetrules import ResetRules
+from l4ipd.resets.deafness import Hearing
+from l4ipd.resets.listener import Listener
+from l4ipd.resets.reaction import WORDS, Reaction
+from l4ipd.resets.rules import ResetRules
+from l4ipd.resets.targets import Targets, Watched
 from l4ipd.runtime.loop import Loop
-from l4ipd.targets import Targets, Watched
 
 ECHO, LATE_ECHO = 0.3, 1.5                          # seconds until a record of our own refused probe must have come
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from l4ipd.checks.verdict import Verdict
 from l4ipd.ipfilter import log_rules
-from l4ipd.ipmon import Reset
+from l4ipd.resets.ipmon import Reset
+from l4ipd.resets.targets import Target, Targets
 from l4ipd.runtime.loop import Loop
-from l4ipd.targets import Target, Targets
 
 HASTE = 1.0                                         # seconds between two probes that resets hasten
 WORDS = {"own": "own probes", "down": "down already", "unknown": "of no endpoint", "stale": "older than we",

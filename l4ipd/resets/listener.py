@@ -11,9 +11,9 @@ import logging
 import time
 from collections.abc import Callable
 
-from l4ipd import ipmon, sources
 from l4ipd.ipfilter import port_names
 from l4ipd.model import Words
+from l4ipd.resets import ipmon, sources
 from l4ipd.runtime import ownership
 from l4ipd.runtime.loop import Loop
 
