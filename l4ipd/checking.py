@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from l4ipd import status
 from l4ipd.checks.verdict import Verdict
 from l4ipd.control import Session
 from l4ipd.monitor.monitor import HASTE, Monitor
 from l4ipd.monitor.schedule import Rounds
+from l4ipd.report import status
+from l4ipd.report.text import printable
 from l4ipd.runtime.loop import Timer
-from l4ipd.table import printable
 
 BATCH, BEAT = 200, 0.02                             # so many probes are hastened at once, every so many seconds
 GRACE = 1.0 + HASTE                                 # seconds beyond the timeouts

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from l4ipd import matching, status
 from l4ipd.checking import Checking
 from l4ipd.control import Answer, Refusal, Request, Session, end
 from l4ipd.daemon import Daemon
@@ -17,8 +16,9 @@ from l4ipd.disabling import GLANCE, SETTLE, Disabling, unsaved_words
 from l4ipd.events import Event
 from l4ipd.ipfilter.snapshot import Look, clashes, look
 from l4ipd.monitor.monitor import Monitor
+from l4ipd.report import matching, status
+from l4ipd.report.text import printable
 from l4ipd.state import Store
-from l4ipd.table import printable
 
 Reload = Callable[[Callable[[bool, list[str]], object]], object]
 

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from l4ipd import __version__
+from l4ipd.report.text import printable, table, wrap
 from l4ipd.runtime.numbers import whole
-from l4ipd.table import printable, table, wrap
 
 DEFAULT_SOCKET = "/var/run/l4ip.sock"
 SILENCE = 30.0                                      # seconds; a daemon that lives says something every 10

@@ -15,7 +15,7 @@ from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.model import Config
 from l4ipd.model import Control as ControlSettings
-from l4ipd.notify import Notifier
+from l4ipd.report.notify import Notifier
 from l4ipd.runtime.loop import Loop
 from l4ipd.state import Saved, Store, load
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 
-from l4ipd import status
 from l4ipd.control import Answer, Session, end
 from l4ipd.daemon import Daemon
 from l4ipd.ipfilter import sessions
 from l4ipd.model import Endpoint
 from l4ipd.monitor.monitor import Monitor
+from l4ipd.report import status
+from l4ipd.report.text import printable
 from l4ipd.state import Store
-from l4ipd.table import printable
 
 SETTLE = 3.0                                        # seconds that it waits for the rules to be gone
 GLANCE = 0.02                                       # seconds between two looks whether they are

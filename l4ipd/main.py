@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
-from l4ipd import __version__, status
+from l4ipd import __version__
 from l4ipd.checks.probe import Prober
 from l4ipd.config.estimate import Estimate, estimate
 from l4ipd.config.exposure import exposures
@@ -28,6 +28,7 @@ from l4ipd.ipfilter.snapshot import Look, look
 from l4ipd.model import Config, Ipfilter
 from l4ipd.rehearsal import Rehearsal
 from l4ipd.reload import Reloader
+from l4ipd.report import status
 from l4ipd.runtime import logs, pidfile
 from l4ipd.runtime.child import Child, Exit, adopt_orphans, end_all, seal
 from l4ipd.runtime.detach import Left, detach

@@ -16,13 +16,14 @@ from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from l4ipd import __version__, trouble
-from l4ipd.history import History
+from l4ipd import __version__
 from l4ipd.monitor.schedule import BOUNDS, Timing
+from l4ipd.report import warnings
+from l4ipd.report.history import History
+from l4ipd.report.status import Kernel
 from l4ipd.resets.reaction import WORDS
 from l4ipd.runtime.lateness import BOUNDS as LATENESS_BOUNDS
 from l4ipd.runtime.lateness import Lateness
-from l4ipd.status import Kernel
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
@@ -62,7 +63,7 @@ def whole(daemon: Daemon, history: History, lateness: Lateness) -> Iterator[Metr
     rounds = daemon.fleet.rounds
     yield gauge("l4ip_build_info", "The version of l4ipd; the value is always 1.", ("version",), {(__version__,): 1})
     yield gauge("l4ip_fit", "Whether the daemon knows the kernel's rules and can change them, and sees its members, as "
-                "/healthz says.", (), {(): not trouble.unfit(daemon)})
+                "/healthz says.", (), {(): not warnings.unfit(daemon)})
     yield gauge("l4ip_blind", "Whether no member at all has a route, so that no probe counts.", (),
                 {(): daemon.fleet.sight.blind})
     yield gauge("l4ip_endpoints", "Endpoints in the configuration.", (), {(): len(daemon.fleet.monitors)})
@@ -99,7 +100,7 @@ def resets(daemon: Daemon) -> Iterator[Metric]:
 def tables(daemon: Daemon) -> Iterator[Metric]:
     """Rules and the tools that write them: ipnat, and ipf for sensing, whose lists are added up."""
     known: dict[tuple[str, ...], list[Reconciler]] = {}
-    for table in trouble.tables(daemon):
+    for table in warnings.tables(daemon):
         known.setdefault((table.table.name,), []).append(table)
 
     def each(value: Callable[[Reconciler], int]) -> dict[tuple[str, ...], float]:

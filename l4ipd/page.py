@@ -11,15 +11,16 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from l4ipd import __version__, page_style, status, survey, trouble
+from l4ipd import __version__, page_style, survey
 from l4ipd.checks.verdict import CODES
-from l4ipd.history import Happening, History
 from l4ipd.model import Check, Endpoint
 from l4ipd.monitor.monitor import TRAIL
 from l4ipd.page_style import POLICY, REFRESH
-from l4ipd.status import Kernel
+from l4ipd.report import status, warnings
+from l4ipd.report.history import Happening, History
+from l4ipd.report.status import Kernel
+from l4ipd.report.text import ago, printable
 from l4ipd.survey import Group, Survey
-from l4ipd.table import ago, printable
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
@@ -43,7 +44,7 @@ def render(daemon: Daemon, history: History, connections: Kernel, pattern: str =
     tone, headline = verdict(seen)
     yield from _opening(seen, tone, headline, pattern)
     yield _hero(seen, tone, headline)
-    for words in trouble.troubles(daemon):
+    for words in warnings.troubles(daemon):
         yield f'<p class="alert warn">{shape("warn")}<span>{esc(words)}</span></p>'
     yield _figures(daemon, seen)
     if pattern:

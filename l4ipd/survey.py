@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from l4ipd import matching, trouble
 from l4ipd.ipfilter.plan import Tally, tally
+from l4ipd.report import matching, warnings
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
@@ -55,7 +55,7 @@ def look(daemon: Daemon, pattern: str = "", limit: int = SHOWN) -> Survey:
 
     ``pattern`` may be several, with blanks or commas between them.
     """
-    survey = Survey(unfit=trouble.unfit(daemon))
+    survey = Survey(unfit=warnings.unfit(daemon))
     try:
         matches = matching.matcher(pattern.replace(",", " ").split() or ["*"])
     except matching.Unclear as problem:

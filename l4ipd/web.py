@@ -15,10 +15,11 @@ from collections.abc import Callable, Collection, Iterator
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from l4ipd import __version__, status, trouble
-from l4ipd.history import History
+from l4ipd import __version__
 from l4ipd.ipfilter.snapshot import Look, look
 from l4ipd.model import host_port
+from l4ipd.report import status, warnings
+from l4ipd.report.history import History
 from l4ipd.runtime.lateness import Lateness
 from l4ipd.runtime.loop import Loop, Timer
 
@@ -142,7 +143,7 @@ class Web:
                           {"Content-Security-Policy": page.POLICY})
 
         def health(request: Request) -> Answer:
-            reason = trouble.unfit(self.daemon)
+            reason = warnings.unfit(self.daemon)
             return answer(503, f"{reason}\n".encode()) if reason else answer(200, b"ok\n")
 
         self._pages = {
@@ -189,8 +190,8 @@ def trusted(host: str, names: Collection[str] = ()) -> bool:
 
 def status_json(daemon: Daemon, counts: status.Kernel) -> Iterator[bytes]:
     """One object; its endpoints are the rows of `l4ipctl show --json`, one a line."""
-    head = {"version": __version__, "summary": status.summary(daemon), "fit": not trouble.unfit(daemon),
-            "troubles": trouble.troubles(daemon), "started": daemon.started,
+    head = {"version": __version__, "summary": status.summary(daemon), "fit": not warnings.unfit(daemon),
+            "troubles": warnings.troubles(daemon), "started": daemon.started,
             "rules_wanted": len(daemon.steering.rules.want),
             "rules_loaded": len(daemon.steering.rules.have),
             "internal_errors": {"total": daemon.loop.errors.total, "last_hour": daemon.loop.errors.recent()}}

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from sandbox_tools import sandbox
 
 from l4ipd import ctl
-from l4ipd.table import COLUMNS, ago, cell, table, wrap
+from l4ipd.report.text import COLUMNS, ago, cell, table, wrap
 
 ROW_KEYS = {"endpoint", "address", "state", "up", "disabled", "rule", "connections", "seconds", "code", "verdict",
             "milliseconds"}

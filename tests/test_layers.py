@@ -16,7 +16,7 @@ LAYERS = {
         "__init__", "model",
 
 
-        "table", "page_style", "matching"},
+        "page_style", },
     1: {"events", },
     2: {"peers",
         },
@@ -26,8 +26,8 @@ LAYERS = {
         "control", "httpd", "state",
         },
     4: {"fleet", "steering",
-        "news", "orphans", "daemon", "status", "trouble", "survey", "history", "metrics", "page",
-        "web", "commands", "checking", "disabling", "notify", "desk"},
+        "news", "orphans", "daemon", "survey", "metrics", "page",
+        "web", "commands", "checking", "disabling", "desk"},
     5: {"__main__", "reload",
         "descriptors", "main", "ctl", "rehearsal", "demo", },
 }

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from l4ipd import ctl, main, notify
+from l4ipd import ctl, main
 from l4ipd.checks import verdict
 from l4ipd.config import check_section, parse, warnings
 from l4ipd.config.values import span
 from l4ipd.model import Check, Config, Ipfilter, Log, Member, Resets, Service
+from l4ipd.report import notify
+from l4ipd.report.status import Row
 from l4ipd.resets import reaction
-from l4ipd.status import Row
 
 ROOT = Path(__file__).parent.parent
 MANUALS = ["l4ipd.8", "l4ipctl.8", "l4ip.conf.5"]

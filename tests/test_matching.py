@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4ipd import matching
-from l4ipd.matching import MOST_WILD, Unclear, choose, matcher
+from l4ipd.report import matching
+from l4ipd.report.matching import MOST_WILD, Unclear, choose, matcher
 
 NAMES = {"www/http/web1": "a", "www/http/web2": "b", "mail/smtp/mail1": "c"}
 

@@ -10,13 +10,14 @@ from balancer import BAD, GOOD, balancer, cluster, feed, settle, web
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from l4ipd import metrics, status, trouble
+from l4ipd import metrics
 from l4ipd.checks.verdict import CODES
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
-from l4ipd.history import History
 from l4ipd.model import Member
 from l4ipd.monitor import schedule
+from l4ipd.report import status, warnings
+from l4ipd.report.history import History
 from l4ipd.runtime.lateness import Lateness
 from l4ipd.web import status_json
 
@@ -41,7 +42,7 @@ def value(families: dict[str, Metric], sample: str, **labels: str) -> float:
 
 def test_internal_errors() -> None:
     with balancer(cluster("www", *web(1))) as daemon:
-        assert value(scrape(daemon), "l4ip_internal_errors_total") == 0 and not trouble.troubles(daemon)
+        assert value(scrape(daemon), "l4ip_internal_errors_total") == 0 and not warnings.troubles(daemon)
         daemon.loop.errors.shield("a line", int, "x")
         daemon.loop.errors.shield("a line", int, "x")
         assert value(scrape(daemon), "l4ip_internal_errors_total") == 2
@@ -79,10 +80,10 @@ def test_endpoints() -> None:
 def test_a_blind_gateway() -> None:
     with balancer(cluster("www", *web(1))) as daemon:
         settle(daemon)
-        assert value(scrape(daemon), "l4ip_blind") == 0 and not trouble.unfit(daemon)
+        assert value(scrape(daemon), "l4ip_blind") == 0 and not warnings.unfit(daemon)
         daemon.fleet.sight.blind_since = daemon.loop.now
         assert value(scrape(daemon), "l4ip_blind") == 1 and value(scrape(daemon), "l4ip_fit") == 0
-        assert "blind" in trouble.unfit(daemon) and "no member has a route" in trouble.troubles(daemon)[0]
+        assert "blind" in warnings.unfit(daemon) and "no member has a route" in warnings.troubles(daemon)[0]
         assert "the gateway is blind" in status.summary(daemon)
         daemon.fleet.sight.blind_since = None
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from l4ipd import notify
 from l4ipd.checks.verdict import Verdict
 from l4ipd.config.parse import parse
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
-from l4ipd.notify import Notifier
+from l4ipd.report import notify
+from l4ipd.report.notify import Notifier
 from l4ipd.runtime.loop import Loop
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,10 +14,11 @@ from test_ctl import answering
 from test_httpd import Site, read_all
 from test_metrics import scrape, value
 
-from l4ipd import ctl, status
+from l4ipd import ctl
 from l4ipd.ipfilter import log_rules, rdr
 from l4ipd.ipfilter.filter_table import FilterTable
 from l4ipd.model import Ipfilter, Resets
+from l4ipd.report import status
 from l4ipd.resets.ipmon import missed
 from l4ipd.resets.sources import strangers
 from l4ipd.runtime import pidfile

@@ -20,9 +20,9 @@ from l4ipd import page, survey
 from l4ipd.checks.verdict import Verdict
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
-from l4ipd.history import History
 from l4ipd.model import Check, Member
 from l4ipd.monitor.monitor import TRAIL
+from l4ipd.report.history import History
 
 VOID = {"meta", "link", "input", "br"}
 NASTY = '"><script>alert(1)</script>\x1b[31m\x00\u202e&amp;\'\n'

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_monitor import BAD, GOOD, LATE, PACE, REFUSED, World
 
-from l4ipd import status
 from l4ipd.checks.verdict import Verdict, local
 from l4ipd.monitor import doubt, refusals
 from l4ipd.monitor.doubt import Doubt
 from l4ipd.monitor.monitor import Monitor
+from l4ipd.report import status
 
 SLOW = replace(PACE, interval=600.0, fast_interval=600.0, down_interval=600.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from l4ipd.table import ago
+from l4ipd.report.text import ago
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon

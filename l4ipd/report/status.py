@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from l4ipd import trouble
-from l4ipd.table import ago as ago
-from l4ipd.table import printable
-from l4ipd.table import table as _table
+from l4ipd.report import warnings
+from l4ipd.report.text import ago as ago
+from l4ipd.report.text import printable
+from l4ipd.report.text import table as _table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,7 +122,7 @@ def summary(daemon: Daemon) -> str:
     disabled = sum(monitor.disabled for monitor in daemon.fleet.monitors.values())
     parts = [f"{up} of {len(daemon.fleet.monitors)} endpoints up" + (f" ({disabled} disabled)" if disabled else ""),
              f"rules: {len(daemon.steering.rules.want)} wanted, {len(daemon.steering.rules.have)} in the kernel",
-             *trouble.troubles(daemon),
+             *warnings.troubles(daemon),
              f"running since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(daemon.started))}"]
     return printable("; ".join(parts))
 

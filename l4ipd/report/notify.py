@@ -29,11 +29,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from l4ipd import status
 from l4ipd.model import Words
+from l4ipd.report import status
+from l4ipd.report.text import printable
 from l4ipd.runtime.child import Child, Exit, environment
 from l4ipd.runtime.loop import Loop
-from l4ipd.table import printable
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
