@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from l4ipd.checks.exec import places
 from l4ipd.checks.socket_pool import LISTS, SPARE
-from l4ipd.control import CLIENTS
+from l4ipd.control.server import CLIENTS
 from l4ipd.model import Config
 
 UNLIMITED = 1 << 20

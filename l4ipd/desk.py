@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import time
 
-from l4ipd.commands import Commands, Reload
-from l4ipd.control import CLIENTS, Control, Unusable
+from l4ipd.control.commands import Commands, Reload
+from l4ipd.control.server import CLIENTS, Control, Unusable
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.model import Config

@@ -18,7 +18,7 @@ from l4ipd.config.estimate import Estimate, estimate
 from l4ipd.config.exposure import exposures
 from l4ipd.config.files import Refused, load, missing_tools
 from l4ipd.config.warnings import warnings
-from l4ipd.control import Unusable, is_served
+from l4ipd.control.server import Unusable, is_served
 from l4ipd.daemon import Daemon
 from l4ipd.descriptors import CHILD, Room, TooFew, opened
 from l4ipd.desk import Desk

@@ -39,7 +39,7 @@ class Desk(Gateway):
 
     def popen(self, *words: str, **more: Any) -> subprocess.Popen[str]:
         environment = {name: text for name, text in self.environment().items() if name not in ("COLUMNS", "NO_COLOR")}
-        return subprocess.Popen([sys.executable, "-m", "l4ipd.ctl", *words], text=True, cwd=self.directory,
+        return subprocess.Popen([sys.executable, "-m", "l4ipd.control.client", *words], text=True, cwd=self.directory,
                                 **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL,
                                    "env": {**environment, "L4IP_SOCKET": self.socket}, **more})
 

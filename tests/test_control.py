@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from l4ipd import control
-from l4ipd.control import Answer, Control, Refusal, Request, Session, Unusable, end, is_served, listen, make_way
-from l4ipd.peers import quota, user_of
+from l4ipd.control import server
+from l4ipd.control.peers import quota, user_of
+from l4ipd.control.server import Answer, Control, Refusal, Request, Session, Unusable, end, is_served, listen, make_way
 from l4ipd.runtime.loop import Loop
 
 PATIENCE = 20.0
@@ -183,7 +183,7 @@ def test_a_living_daemon_keeps_its_socket(toy: Toy) -> None:
 def test_a_daemon_that_is_busy_is_alive(tmp_path: Path) -> None:
     path = str(tmp_path / "sock")
     with listen(path, None), contextlib.ExitStack() as stack:
-        for _ in range(control.BACKLOG + 5):        # nobody accepts: the backlog is full
+        for _ in range(server.BACKLOG + 5):        # nobody accepts: the backlog is full
             client = stack.enter_context(socket.socket(socket.AF_UNIX))
             client.setblocking(False)
             client.connect_ex(path)
@@ -307,7 +307,7 @@ def test_a_long_answer_is_produced_as_it_is_read(toy: Toy) -> None:
 
 
 def test_who_takes_nothing_is_hung_up_on(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "READER_TIME", 0.1)
+    monkeypatch.setattr(server, "READER_TIME", 0.1)
     with connect(toy.control.path) as client:
         client.sendall(b'{"command": "many", "count": 1000000}\n')
         toy.until(lambda: toy.produced)
@@ -315,7 +315,7 @@ def test_who_takes_nothing_is_hung_up_on(toy: Toy, monkeypatch: pytest.MonkeyPat
 
 
 def test_who_asks_nothing_is_hung_up_on(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "REQUEST_TIME", 0.1)
+    monkeypatch.setattr(server, "REQUEST_TIME", 0.1)
     assert "no request within" in toy.say(b'{"command": "ec')[-1]["error"][0]
 
 
@@ -338,7 +338,7 @@ def test_a_slow_reader_of_a_stream_gets_a_last_line(toy: Toy) -> None:
 
 
 def test_a_stream_shows_that_we_live(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "SIGN_OF_LIFE", 0.05)
+    monkeypatch.setattr(server, "SIGN_OF_LIFE", 0.05)
     with connect(toy.control.path) as client:
         client.sendall(b'{"command": "keep"}\n')
         data = toy.talk(lambda: [client.recv(100) for _ in range(4)])
@@ -354,7 +354,7 @@ def test_hanging_up_ends_a_stream(toy: Toy) -> None:
 
 
 def test_a_command_that_takes_its_time_outlives_a_half_close(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "SIGN_OF_LIFE", 0.02)
+    monkeypatch.setattr(server, "SIGN_OF_LIFE", 0.02)
     with connect(toy.control.path) as client:
         client.sendall(b'{"command": "wait"}\n')
         client.shutdown(socket.SHUT_WR)
@@ -384,7 +384,7 @@ def test_200_clients_that_say_nothing_keep_nobody_out(toy: Toy) -> None:
             while client.connect_ex(toy.control.path) == errno.EAGAIN:
                 toy.loop.turn()
         assert toy.ask(command="echo")[-1]["exit"] == 7
-        assert len(toy.control.sessions) <= control.CLIENTS
+        assert len(toy.control.sessions) <= server.CLIENTS
 
 
 def test_200_clients_at_once_are_all_answered(toy: Toy) -> None:
@@ -413,19 +413,19 @@ def test_200_clients_at_once_are_all_answered(toy: Toy) -> None:
 
 def test_when_all_places_are_taken_one_is_told_so(toy: Toy) -> None:
     with contextlib.ExitStack() as stack:
-        for number in range(control.CLIENTS):
+        for number in range(server.CLIENTS):
             client = stack.enter_context(connect(toy.control.path))
             client.sendall(b'{"command": "keep"}\n')
             toy.until(lambda number=number: len(toy.kept) > number)     # type: ignore[misc]
         answer = toy.say(b"")
         assert answer[0]["exit"] == 3 and "try again" in answer[0]["error"][0]
-    toy.until(lambda: toy.left == control.CLIENTS)
+    toy.until(lambda: toy.left == server.CLIENTS)
 
 
 def test_without_descriptors_the_loop_does_not_spin(toy: Toy, monkeypatch: pytest.MonkeyPatch,
                                                     caplog: pytest.LogCaptureFixture) -> None:
     import resource
-    monkeypatch.setattr(control, "PAUSE", 0.05)
+    monkeypatch.setattr(server, "PAUSE", 0.05)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     client = connect(toy.control.path)
     used = max(int(name) for name in os.listdir("/dev/fd")) + 1

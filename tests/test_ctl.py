@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sandbox_tools import sandbox
 
-from l4ipd import ctl
+from l4ipd.control import client
 from l4ipd.report.text import COLUMNS, ago, cell, table, wrap
 
 ROW_KEYS = {"endpoint", "address", "state", "up", "disabled", "rule", "connections", "seconds", "code", "verdict",
@@ -109,7 +109,7 @@ def test_a_single_pattern_is_asked_for_as_1_0_did(tmp_path: Path, capsys: pytest
     for words in (["show", "web1"], ["disable", "web1", "web2", "--now"], ["show"]):
         path = str(tmp_path / f"sock{len(heard)}")
         answering(path, b'{"end": true, "exit": 0}\n', heard=heard)
-        assert ctl.main(["-s", path, *words]) == 0
+        assert client.main(["-s", path, *words]) == 0
     assert [json.loads(request) for request in heard] == [
         {"command": "show", "pattern": "web1"}, {"command": "disable", "pattern": ["web1", "web2"], "now": True},
         {"command": "show"}]
@@ -156,7 +156,7 @@ def test_rules(desk: Desk) -> None:
 
 
 def test_no_socket(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ctl.main(["-s", f"{tmp_path}/sock", "show"]) == 3
+    assert client.main(["-s", f"{tmp_path}/sock", "show"]) == 3
     out, err = capsys.readouterr()
     assert out == "" and f"l4ipctl: {tmp_path}/sock: there is no such socket: is l4ipd running?" in err
 
@@ -165,12 +165,12 @@ def test_what_is_no_socket_is_not_taken_for_a_dead_daemon(tmp_path: Path, capsys
     (tmp_path / "file").write_text("")
     os.mkfifo(tmp_path / "fifo")
     for name in ("file", "fifo", "."):
-        assert ctl.main(["-s", f"{tmp_path}/{name}", "show"]) == 3
+        assert client.main(["-s", f"{tmp_path}/{name}", "show"]) == 3
         assert capsys.readouterr().err == (f"l4ipctl: {tmp_path}/{name}: is no socket: name that of l4ipd, which its "
                                            "log has, with -s SOCKET\n")
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(f"{tmp_path}/dead")
-    assert ctl.main(["-s", f"{tmp_path}/dead", "show"]) == 3
+    assert client.main(["-s", f"{tmp_path}/dead", "show"]) == 3
     assert "nobody listens: l4ipd was killed or has crashed" in capsys.readouterr().err
 
 
@@ -202,15 +202,15 @@ def answering(path: str, answer: bytes, hold: bool = False, heard: list[bytes] |
 def test_what_is_no_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str], answer: bytes, words: str) -> None:
     path = str(tmp_path / "sock")
     answering(path, answer)
-    assert ctl.main(["-s", path, "reload"]) == 3
+    assert client.main(["-s", path, "reload"]) == 3
     assert words in capsys.readouterr().err
 
 
 def test_a_daemon_that_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ctl, "SILENCE", 0.1)
+    monkeypatch.setattr(client, "SILENCE", 0.1)
     answering(str(tmp_path / "sock"), b"\n", hold=True)
-    assert ctl.main(["-s", str(tmp_path / "sock"), "monitor"]) == 3
+    assert client.main(["-s", str(tmp_path / "sock"), "monitor"]) == 3
     assert "l4ipd says nothing for" in capsys.readouterr().err
 
 
@@ -218,13 +218,13 @@ def test_a_daemon_that_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixtur
                                    ["-x"]])
 def test_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        ctl.main(words)
+        client.main(words)
     assert end.value.code == 2 and "usage: l4ipctl" in capsys.readouterr().err
 
 
 def test_alone_it_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        ctl.main([])
+        client.main([])
     lines = capsys.readouterr().err.splitlines()
     for command in ("show", "disable", "enable", "check", "monitor", "reload", "rules"):
         assert any(line.split()[:1] == [command] and len(line.split()) > 3 for line in lines), command
@@ -232,8 +232,8 @@ def test_alone_it_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_it_starts_quickly() -> None:
     """By what it does not import."""
-    done = subprocess.run([sys.executable, "-c", "import sys, l4ipd.ctl; print(*sys.modules)"], capture_output=True,
-                          text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    code = "import sys, l4ipd.control.client; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
     assert not {"yaml", "daemon", "ssl", "logging", "asyncio", "dataclasses", "l4ipd.daemon", "l4ipd.model"} & set(
         done.stdout.split())
 

@@ -20,7 +20,7 @@ from sandbox_tools import Sandbox
 
 from l4ipd.checks.socket_pool import LISTS
 from l4ipd.config.parse import parse
-from l4ipd.control import CLIENTS
+from l4ipd.control.server import CLIENTS
 from l4ipd.descriptors import Room, TooFew, need, share
 
 PLAIN = "ipfilter: {interface: lo}\n"
@@ -89,8 +89,8 @@ def refusal(gateway: Gateway, count: int) -> str:
 
 
 def ctl(gateway: Gateway, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "l4ipd.ctl", "-s", str(gateway.directory / "l4ip.sock"), *words],
-                          capture_output=True, text=True, env=gateway.environment(), timeout=60)
+    command = [sys.executable, "-m", "l4ipd.control.client", "-s", str(gateway.directory / "l4ip.sock"), *words]
+    return subprocess.run(command, capture_output=True, text=True, env=gateway.environment(), timeout=60)
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["plain", "everything"])

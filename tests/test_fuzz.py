@@ -21,8 +21,8 @@ import pytest
 from chance import repeat, spoil
 
 from l4ipd.checks.verdict import Verdict
-from l4ipd.commands import Commands
-from l4ipd.control import Control
+from l4ipd.control.commands import Commands
+from l4ipd.control.server import Control
 from l4ipd.daemon import Daemon
 from l4ipd.metrics import render
 from l4ipd.model import Check, Cluster, Config, Ipfilter, Member, Resets, Service

@@ -18,7 +18,7 @@ from members import Member, answers, endpoint
 from test_control import Toy
 from test_httpd import Site, status
 
-from l4ipd import control, httpd
+from l4ipd import httpd
 from l4ipd.checks.exec import Command
 from l4ipd.checks.ping import Pinger
 from l4ipd.checks.probe import Prober
@@ -26,7 +26,8 @@ from l4ipd.checks.recipe import recipe
 from l4ipd.checks.tcp import Stream
 from l4ipd.checks.udp import Datagram
 from l4ipd.checks.verdict import Verdict
-from l4ipd.control import Control, Session
+from l4ipd.control import server
+from l4ipd.control.server import Control, Session
 from l4ipd.httpd import Client, Server
 from l4ipd.ipfilter import snapshot
 from l4ipd.ipfilter.belief import Belief
@@ -404,7 +405,7 @@ def toy(tmp_path: Path) -> Iterator[Toy]:
 @pytest.mark.parametrize("name", ["_read", "_write", "_parse", "_await", "answer"])
 def test_a_session_that_raises_ends_and_says_so(toy: Toy, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     raised = fails(monkeypatch, Session, name)
-    assert toy.ask(command="many", count=3)[-1] == {"end": True, "exit": 1, "error": [control.FAILED]}
+    assert toy.ask(command="many", count=3)[-1] == {"end": True, "exit": 1, "error": [server.FAILED]}
     assert raised and not toy.control.sessions and toy.loop.errors.total == 1
     assert toy.ask(command="many", count=3)[-1] == {"end": True, "exit": 0}
 
@@ -414,17 +415,17 @@ def test_one_that_raises_later_ends_and_says_so(toy: Toy, monkeypatch: pytest.Mo
     def fail() -> None:
         raise Bug
 
-    monkeypatch.setattr(control, "SIGN_OF_LIFE", 0.02)
+    monkeypatch.setattr(server, "SIGN_OF_LIFE", 0.02)
     if name == "fire":
         fails(monkeypatch, Session, "fire")
     else:
         toy.control.commands = {"wait": lambda session, request: toy.loop.later(0.02, session.later(fail))}
-    assert toy.ask(command="wait")[-1] == {"end": True, "exit": 1, "error": [control.FAILED]}
+    assert toy.ask(command="wait")[-1] == {"end": True, "exit": 1, "error": [server.FAILED]}
     assert not toy.control.sessions and toy.loop.errors.total == 1
 
 
 def test_the_listener_of_the_control_socket_is_replaced(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    raised = fails(monkeypatch, control, "Session")
+    raised = fails(monkeypatch, server, "Session")
     with contextlib.suppress(ConnectionError):
         toy.ask(command="many", count=3)
     assert raised and toy.control.reachable
@@ -432,18 +433,18 @@ def test_the_listener_of_the_control_socket_is_replaced(toy: Toy, monkeypatch: p
 
 
 def test_a_control_socket_that_cannot_be_had_at_once_is_tried_again(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "AGAIN", 0.02)
+    monkeypatch.setattr(server, "AGAIN", 0.02)
     fails(monkeypatch, Control, "_take_in")
     tries: list[None] = []
-    listen = control.listen
+    listen = server.listen
 
     def unusable(path: str, group: str | None) -> socket.socket:
         tries.append(None)
         if len(tries) < 3:
-            raise control.Unusable("not now")
+            raise server.Unusable("not now")
         return listen(path, group)
 
-    monkeypatch.setattr(control, "listen", unusable)
+    monkeypatch.setattr(server, "listen", unusable)
     with contextlib.suppress(ConnectionError):
         toy.ask(command="many", count=3)
     toy.until(lambda: len(tries) == 3)

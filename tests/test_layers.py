@@ -18,18 +18,18 @@ LAYERS = {
 
         "page_style", },
     1: {"events", },
-    2: {"peers",
+    2: {
         },
     3: {"leaving",
 
 
-        "control", "httpd", "state",
+        "httpd", "state",
         },
     4: {"fleet", "steering",
         "news", "orphans", "daemon", "survey", "metrics", "page",
-        "web", "commands", "checking", "disabling", "desk"},
+        "web", "desk"},
     5: {"__main__", "reload",
-        "descriptors", "main", "ctl", "rehearsal", "demo", },
+        "descriptors", "main", "rehearsal", "demo", },
 }
 WORLDLY = {"os", "socket", "select", "selectors", "time", "signal", "subprocess", "random", "logging", "threading",
            "asyncio", "ssl", "pathlib", "io", "shutil", "tempfile"}

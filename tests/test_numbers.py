@@ -14,7 +14,7 @@ from test_ctl import answering
 from test_httpd import Site, read_all
 from test_metrics import scrape, value
 
-from l4ipd import ctl
+from l4ipd.control import client
 from l4ipd.ipfilter import log_rules, rdr
 from l4ipd.ipfilter.filter_table import FilterTable
 from l4ipd.model import Ipfilter, Resets
@@ -111,7 +111,7 @@ def test_processes_and_pid_files(tmp_path: Path, text: str) -> None:
 def test_exit_statuses_that_are_none(tmp_path: Path, exit: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(tmp_path / "sock")
     answering(path, b'{"end": true, "exit": ' + exit + b"}\n")
-    assert ctl.main(["-s", path, "reload"]) == 3
+    assert client.main(["-s", path, "reload"]) == 3
 
 
 @pytest.mark.parametrize("columns", HUGE)
@@ -119,7 +119,7 @@ def test_columns_that_are_none(monkeypatch: pytest.MonkeyPatch, columns: str) ->
     if "\0" not in columns:
         monkeypatch.setenv("COLUMNS", columns)
         monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((77, 24)))
-        assert ctl.width() in (0, 77)
+        assert client.width() in (0, 77)
 
 
 @pytest.mark.parametrize("length", ["9" * 400, "9" * 5000, "-1", "1e3", "²"])

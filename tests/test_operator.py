@@ -24,7 +24,7 @@ from desk import A, B, C, Desk
 from gateway import PATIENCE, free_port, wait
 from sandbox_tools import Sandbox
 
-from l4ipd.disabling import NOW_OR_NEVER
+from l4ipd.control.disable import NOW_OR_NEVER
 from l4ipd.sandbox import tool_words
 
 

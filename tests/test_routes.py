@@ -81,7 +81,7 @@ with Network() as network, sandbox() as kernel, tempfile.TemporaryDirectory() as
         lines = told.read_text().split("\\n")[:-1] if told.exists() else []
         return [line for line in lines if "www/check" not in line]
     def ctl(*words):
-        return subprocess.run([sys.executable, "-m", "l4ipd.ctl", "-s", f"{directory}/l4ip.sock", *words],
+        return subprocess.run([sys.executable, "-m", "l4ipd.control.client", "-s", f"{directory}/l4ip.sock", *words],
                               capture_output=True, text=True, env=gateway.environment()).stdout
     gateway.configure(f"www:\\n  address: {vip}\\n  services:\\n    http: {{port: 8000, member_port: 8080}}\\n"
                       f"    check: {{port: 8001, member_port: 8080, check: {{type: exec, command: [/bin/false]}}}}\\n"

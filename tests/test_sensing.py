@@ -294,7 +294,8 @@ def test_resets_that_probes_contradict_harm_nobody_and_a_true_one_still_counts(n
         assert served >= 10
         doubt = r"its resets are not believed for \d+ s: \d+ were contradicted by probes"
         new.wait_log(rf"^www/http/web1 {A}:{inside}: {doubt}$", 2)
-        command = [sys.executable, "-m", "l4ipd.ctl", "-s", str(new.directory / "l4ip.sock"), "--json", "show"]
+        command = [sys.executable, "-m", "l4ipd.control.client", "-s", str(new.directory / "l4ip.sock"),
+                   "--json", "show"]
 
         def shown() -> object:
             forge(11)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from l4ipd.checks.verdict import Verdict
-from l4ipd.control import Session
+from l4ipd.control.server import Session
 from l4ipd.monitor.monitor import HASTE, Monitor
 from l4ipd.monitor.schedule import Rounds
 from l4ipd.report import status

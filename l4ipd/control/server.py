@@ -27,7 +27,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from l4ipd import peers
+from l4ipd.control import peers
 from l4ipd.runtime import directories
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import READ, WRITE, Loop, Timed

@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from l4ipd.checking import Checking
-from l4ipd.control import Answer, Refusal, Request, Session, end
+from l4ipd.control.check_now import Checking
+from l4ipd.control.disable import GLANCE, SETTLE, Disabling, unsaved_words
+from l4ipd.control.server import Answer, Refusal, Request, Session, end
 from l4ipd.daemon import Daemon
-from l4ipd.disabling import GLANCE, SETTLE, Disabling, unsaved_words
 from l4ipd.events import Event
 from l4ipd.ipfilter.snapshot import Look, clashes, look
 from l4ipd.monitor.monitor import Monitor

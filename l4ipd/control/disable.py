@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 
-from l4ipd.control import Answer, Session, end
+from l4ipd.control.server import Answer, Session, end
 from l4ipd.daemon import Daemon
 from l4ipd.ipfilter import sessions
 from l4ipd.model import Endpoint

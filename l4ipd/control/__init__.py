@@ -1,0 +1,4 @@
+"""The control socket on both ends: the server and its commands, and l4ipctl.
+
+The client imports nothing that is slow to import. May import: report, daemon, and everything below.
+"""
