@@ -34,7 +34,7 @@ from l4ipd.runtime.child import Child, Exit, adopt_orphans, end_all, seal
 from l4ipd.runtime.detach import Left, detach
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Loop
-from l4ipd.web import Web
+from l4ipd.web.site import Web
 
 DEFAULT_CONFIG = "/usr/local/etc/l4ip.conf"
 SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}

@@ -24,12 +24,12 @@ from l4ipd.checks.verdict import Verdict
 from l4ipd.control.commands import Commands
 from l4ipd.control.server import Control
 from l4ipd.daemon import Daemon
-from l4ipd.metrics import render
 from l4ipd.model import Check, Cluster, Config, Ipfilter, Member, Resets, Service
 from l4ipd.report.history import History
 from l4ipd.runtime.lateness import Lateness
 from l4ipd.runtime.loop import Loop
 from l4ipd.state import Saved, Store
+from l4ipd.web.metrics import render
 
 SECONDS = 5.0
 PASS = Verdict("L4OK", "connected")

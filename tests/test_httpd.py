@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from l4ipd import httpd
-from l4ipd.httpd import Answer, Request, Server
 from l4ipd.runtime.loop import Loop
-from l4ipd.web import trusted
+from l4ipd.web import httpd
+from l4ipd.web.httpd import Answer, Request, Server
+from l4ipd.web.site import trusted
 
 PATIENCE = 20.0
 

@@ -18,7 +18,6 @@ from members import Member, answers, endpoint
 from test_control import Toy
 from test_httpd import Site, status
 
-from l4ipd import httpd
 from l4ipd.checks.exec import Command
 from l4ipd.checks.ping import Pinger
 from l4ipd.checks.probe import Prober
@@ -28,7 +27,6 @@ from l4ipd.checks.udp import Datagram
 from l4ipd.checks.verdict import Verdict
 from l4ipd.control import server
 from l4ipd.control.server import Control, Session
-from l4ipd.httpd import Client, Server
 from l4ipd.ipfilter import snapshot
 from l4ipd.ipfilter.belief import Belief
 from l4ipd.ipfilter.listing import Listing
@@ -44,6 +42,8 @@ from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.internal_errors import INTERNAL, InternalErrors
 from l4ipd.runtime.lines import Lines
 from l4ipd.runtime.loop import READ, Loop
+from l4ipd.web import httpd
+from l4ipd.web.httpd import Client, Server
 
 PATIENCE = 30.0
 

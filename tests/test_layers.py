@@ -16,18 +16,18 @@ LAYERS = {
         "__init__", "model",
 
 
-        "page_style", },
+        },
     1: {"events", },
     2: {
         },
     3: {"leaving",
 
 
-        "httpd", "state",
+        "state",
         },
     4: {"fleet", "steering",
-        "news", "orphans", "daemon", "survey", "metrics", "page",
-        "web", "desk"},
+        "news", "orphans", "daemon",
+        "desk"},
     5: {"__main__", "reload",
         "descriptors", "main", "rehearsal", "demo", },
 }

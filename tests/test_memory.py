@@ -36,7 +36,7 @@ from l4ipd.ipfilter.snapshot import Look, look
 from l4ipd.model import Check, Ipfilter
 from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.loop import Loop, Timer
-from l4ipd.web import Web
+from l4ipd.web.site import Web
 
 PATIENCE = 30.0
 ROUNDS = int(os.environ.get("L4IP_ROUNDS", "60"))   # of listings; a thousand take minutes

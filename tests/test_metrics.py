@@ -10,7 +10,6 @@ from balancer import BAD, GOOD, balancer, cluster, feed, settle, web
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from l4ipd import metrics
 from l4ipd.checks.verdict import CODES
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
@@ -19,7 +18,8 @@ from l4ipd.monitor import schedule
 from l4ipd.report import status, warnings
 from l4ipd.report.history import History
 from l4ipd.runtime.lateness import Lateness
-from l4ipd.web import status_json
+from l4ipd.web import metrics
+from l4ipd.web.site import status_json
 
 UNITS = ("seconds", "bytes", "info", "total")
 

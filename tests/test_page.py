@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sandbox_tools import sandbox
 
-from l4ipd import page, survey
 from l4ipd.checks.verdict import Verdict
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.model import Check, Member
 from l4ipd.monitor.monitor import TRAIL
 from l4ipd.report.history import History
+from l4ipd.web import overview, page
 
 VOID = {"meta", "link", "input", "br"}
 NASTY = '"><script>alert(1)</script>\x1b[31m\x00\u202e&amp;\'\n'
@@ -176,10 +176,10 @@ def test_ten_thousand_endpoints_are_not_all_shown_but_those_in_trouble_are() -> 
         settle(daemon)
         reader = read(daemon)
         rows = [each for each in reader.ids if each.startswith("e-")]
-        assert len(rows) == survey.SHOWN
+        assert len(rows) == overview.SHOWN
         down = [f"e-{name}" for place, name in enumerate(daemon.fleet.monitors) if place % 1000 == 999]
         assert set(down) <= set(rows)
-        assert f"{10000 - survey.SHOWN} endpoints are left out" in reader.text
+        assert f"{10000 - overview.SHOWN} endpoints are left out" in reader.text
         assert "10 of 10000 endpoints are down" in reader.text
         chosen = read(daemon, "c7/b/*")
         assert "50 endpoints match c7/b/*" in chosen.text and "left out" not in chosen.text
@@ -205,7 +205,7 @@ def test_a_pattern_that_is_not_understood_is_told() -> None:
 @pytest.mark.parametrize(("pattern", "expected"), PATTERNS)
 def test_patterns(pattern: str, expected: int) -> None:
     with balancer(cluster("www", *web(2)), cluster("mail", *web(2))) as daemon:
-        assert survey.look(daemon, pattern).matched == expected
+        assert overview.look(daemon, pattern).matched == expected
 
 
 # -- in a real browser
@@ -271,7 +271,7 @@ def test_the_policy_knows_the_style_and_the_script(tmp_path: Path) -> None:
     """Were they changed on the way, the browser would ignore them."""
     with balancer() as daemon:
         text = "".join(page.render(daemon, History(), {}))
-    from l4ipd.page_style import SCRIPT, STYLE, _hash
+    from l4ipd.web.page_style import SCRIPT, STYLE, _hash
     for tag, content in (("style", STYLE), ("script", SCRIPT)):
         found = re.search(f"<{tag}>(.*?)</{tag}>", text, re.S)
         assert found and found[1] == content and _hash(found[1]) in page.POLICY

@@ -26,7 +26,7 @@ from l4ipd.runtime.loop import Loop, Timer
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
     from l4ipd.events import Event
-    from l4ipd.httpd import Answer, Request, Server
+    from l4ipd.web.httpd import Answer, Request, Server
 
 RETRY = 10.0                                        # seconds
 GLANCE, GLANCE_KEPT = 4.0, 60.0                     # seconds until connections are counted anew, and until they are old
@@ -107,7 +107,7 @@ class Web:
             self.start()
 
     def _open(self) -> None:
-        from l4ipd import httpd  # not before it is needed, see above
+        from l4ipd.web import httpd  # not before it is needed, see above
 
         assert self._at is not None
         try:
@@ -133,7 +133,7 @@ class Web:
         """Import what answers need now, rather than while probes wait."""
         if self._pages:
             return
-        from l4ipd import httpd, metrics, page
+        from l4ipd.web import httpd, metrics, page
         self.loop.hook(self.lateness.note)
         answer = httpd.Answer
 
@@ -156,7 +156,7 @@ class Web:
         }
 
     def respond(self, request: Request) -> Answer:
-        from l4ipd.httpd import Answer
+        from l4ipd.web.httpd import Answer
         settings = self.daemon.config.http
         if not trusted(request.host, settings.names if settings else ()):
             return Answer(421, b"this name is not known to be ours: ask by an address, or as localhost, or list it in "

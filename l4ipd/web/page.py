@@ -11,16 +11,17 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from l4ipd import __version__, page_style, survey
+from l4ipd import __version__
 from l4ipd.checks.verdict import CODES
 from l4ipd.model import Check, Endpoint
 from l4ipd.monitor.monitor import TRAIL
-from l4ipd.page_style import POLICY, REFRESH
 from l4ipd.report import status, warnings
 from l4ipd.report.history import Happening, History
 from l4ipd.report.status import Kernel
 from l4ipd.report.text import ago, printable
-from l4ipd.survey import Group, Survey
+from l4ipd.web import overview, page_style
+from l4ipd.web.overview import Group, Survey
+from l4ipd.web.page_style import POLICY, REFRESH
 
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
@@ -40,7 +41,7 @@ def render(daemon: Daemon, history: History, connections: Kernel, pattern: str =
 
     ``connections`` is what rules have had, where that is known.
     """
-    seen = survey.look(daemon, pattern)
+    seen = overview.look(daemon, pattern)
     tone, headline = verdict(seen)
     yield from _opening(seen, tone, headline, pattern)
     yield _hero(seen, tone, headline)
@@ -116,7 +117,7 @@ def _opening(seen: Survey, tone: str, headline: str, pattern: str) -> Iterator[s
 
 
 def _hero(seen: Survey, tone: str, headline: str) -> str:
-    ailing = [(survey.tone(each), each.endpoint) for each in seen.ailing[:LINKS]]
+    ailing = [(overview.tone(each), each.endpoint) for each in seen.ailing[:LINKS]]
     shown = {monitor.endpoint.name for group in seen.groups for monitor in group.shown}
     links = "".join(f'<li><a class="pill {kind}" href="{_link(endpoint, shown)}">{shape(kind)}{esc(endpoint.name)}</a>'
                     "</li>" for kind, endpoint in ailing)
@@ -189,7 +190,7 @@ def check_words(check: Check) -> str:
 
 
 def _endpoint(row: status.Row, connections: int | None, monitor: Monitor) -> str:
-    endpoint, tone = monitor.endpoint, survey.tone(monitor)
+    endpoint, tone = monitor.endpoint, overview.tone(monitor)
     tags = ([f"weight {endpoint.weight}"] if endpoint.weight != 1 else []) + (["fallback"] if endpoint.fallback else [])
     since = time.localtime(time.time() - row.since)
     return (f'<tr id="{_anchor(endpoint)}" class="{tone}"><td class="cs"><span class="pill {tone}">{shape(tone)}'
