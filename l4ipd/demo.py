@@ -49,8 +49,8 @@ def run(verbose: bool) -> int:
     """The whole tour, until ^C."""
     from l4ipd import main
     from l4ipd.descriptors import CHILD, opened
-    from l4ipd.rehearsal import Rehearsal
     from l4ipd.runtime import logs
+    from l4ipd.sandbox.session import Rehearsal
 
     for port in (PORT, *SERVERS.values()):
         if not _is_free(port):

@@ -26,7 +26,6 @@ from l4ipd.ipfilter import plan
 from l4ipd.ipfilter.rdr import REMEDIES, explain
 from l4ipd.ipfilter.snapshot import Look, look
 from l4ipd.model import Config, Ipfilter
-from l4ipd.rehearsal import Rehearsal
 from l4ipd.reload import Reloader
 from l4ipd.report import status
 from l4ipd.runtime import logs, pidfile
@@ -34,6 +33,7 @@ from l4ipd.runtime.child import Child, Exit, adopt_orphans, end_all, seal
 from l4ipd.runtime.detach import Left, detach
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Loop
+from l4ipd.sandbox.session import Rehearsal
 from l4ipd.web.site import Web
 
 DEFAULT_CONFIG = "/usr/local/etc/l4ip.conf"

@@ -29,7 +29,7 @@ LAYERS = {
         "news", "orphans", "daemon",
         "desk"},
     5: {"__main__", "reload",
-        "descriptors", "main", "rehearsal", "demo", },
+        "descriptors", "main", "demo", },
 }
 WORLDLY = {"os", "socket", "select", "selectors", "time", "signal", "subprocess", "random", "logging", "threading",
            "asyncio", "ssl", "pathlib", "io", "shutil", "tempfile"}

@@ -20,7 +20,7 @@ from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.loop import Loop
 
 log = logging.getLogger("l4ipd")
-CLIENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sandbox", "client.py")
+CLIENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "client.py")
 
 
 class Rehearsal:
