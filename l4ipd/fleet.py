@@ -21,7 +21,7 @@ from l4ipd.ipfilter import plan
 from l4ipd.model import Config, Endpoint
 from l4ipd.monitor.blindness import Sight
 from l4ipd.monitor.monitor import Monitor
-from l4ipd.monitor.schedule import Rounds
+from l4ipd.monitor.schedule import Schedule
 from l4ipd.news import News, Past
 from l4ipd.runtime.loop import Loop
 from l4ipd.state import Saved
@@ -57,7 +57,7 @@ class Fleet:
         self.cut: set[str] = set()                  # disabled endpoints whose sessions are to end at once
         self.undecided: set[str] = set()            # endpoints without any outcome yet
         self.sight = Sight(loop, self._addresses, events.say)
-        self.rounds = Rounds(loop, limit, start, changed=self._state_changed, decided=self._first_outcome,
+        self.rounds = Schedule(loop, limit, start, changed=self._state_changed, decided=self._first_outcome,
                              spoiled=lambda monitor, verdict, began: self.sight.spoils(
                                  monitor.endpoint.address, verdict, began), alone=self._is_alone, refused=refused)
         self.news = News(events.tell, members=self.members, tally=self.tally, kept=kept)

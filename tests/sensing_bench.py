@@ -11,7 +11,7 @@ from l4ipd.checks.recipe import Recipe, recipe
 from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Check, Endpoint, Ipfilter, Resets
 from l4ipd.monitor.monitor import Monitor
-from l4ipd.monitor.schedule import Rounds
+from l4ipd.monitor.schedule import Schedule
 from l4ipd.resets.sensing import Sensing
 from l4ipd.runtime.loop import Loop
 
@@ -55,7 +55,7 @@ class Bench:
         self.probes = 0
         self.flips: list[tuple[str, bool]] = []
         self.told: list[tuple[str, str]] = []
-        self.rounds = Rounds(self.loop, 1000, self._probe, decided=lambda monitor: None,
+        self.rounds: Schedule[Monitor] = Schedule(self.loop, 1000, self._probe, decided=lambda monitor: None,
                              changed=lambda monitor, was: self.flips.append((monitor.endpoint.member, monitor.up)))
         self.sensing = Sensing(self.loop, lambda kind, text, level: self.told.append((kind, text)))
         self.count = self.sensing.reaction

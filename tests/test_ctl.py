@@ -233,7 +233,8 @@ def test_alone_it_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None
 def test_it_starts_quickly() -> None:
     """By what it does not import."""
     code = "import sys, l4ipd.control.client; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert not {"yaml", "daemon", "ssl", "logging", "asyncio", "dataclasses", "l4ipd.daemon", "l4ipd.model"} & set(
         done.stdout.split())
 

@@ -1,4 +1,7 @@
-"""Imports point downward only, and layer 0 has no way to touch the world."""
+"""The house: imports only go down, between rooms and between files; a room imports what its face says, and no other.
+
+The face of a room is its ``__init__.py``, whose text ends with ``May import: ...``. Read with ast, anywhere in a file.
+"""
 
 from __future__ import annotations
 
@@ -8,109 +11,103 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import l4ipd
 
 HERE = Path(l4ipd.__file__).parent
-LAYERS = {
-    0: {
-        "__init__", "model",
-
-
-        },
-    1: {"events", },
-    2: {
-        },
-    3: {"leaving",
-
-
-        "state",
-        },
-    4: {"fleet", "steering",
-        "news", "orphans", "daemon",
-        "desk"},
-    5: {"__main__", "reload",
-        "descriptors", "main", "demo", },
-}
+#: from the ground up; what stands in one line does not know of each other
+FLOORS = (("model", "events"), ("runtime",), ("ipfilter", "checks", "sandbox"), ("config", "monitor", "resets"),
+          ("news", "orphans", "state"), ("fleet",), ("steering",), ("daemon",), ("reload",), ("report",),
+          ("control", "web"), ("desk", "descriptors"), ("main",), ("demo",), ("__main__",))
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names} | {"": -1}
+PURE = ("model", "monitor.health", "monitor.doubt", "ipfilter.rdr", "ipfilter.log_rules", "ipfilter.plan",
+        "resets.ipmon", "checks.recipe", "checks.expect", "checks.pattern", "checks.verdict", "checks.errors",
+        "config.values", "config.section", "config.check_section", "config.yaml_tree", "config.parse",
+        "config.warnings", "config.similar", "config.estimate", "report.text", "report.matching",
+        "web.page_style", "runtime.lines", "runtime.numbers")
 WORLDLY = {"os", "socket", "select", "selectors", "time", "signal", "subprocess", "random", "logging", "threading",
            "asyncio", "ssl", "pathlib", "io", "shutil", "tempfile"}
 
 
-def layer_of(name: str) -> int:
-    return next(layer for layer, names in LAYERS.items() if name in names)
+def name_of(path: Path) -> str:
+    """``checks.tcp``; of a face, the room's; of the program's own, nothing."""
+    return ".".join(path.relative_to(HERE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
 
 
-def imports(path: Path) -> tuple[set[str], set[str]]:
-    """(our own modules, top-level names of others) that a file imports anywhere but under TYPE_CHECKING."""
+FILES = {name_of(path): path for path in sorted(HERE.rglob("*.py"))}
+ROOMS = sorted({name.partition(".")[0] for name in FILES if "." in name})
+
+
+def imports(name: str) -> tuple[set[str], set[str]]:
+    """(our own files, top-level names of others) that a file imports, if only for its types."""
     own: set[str] = set()
     other: set[str] = set()
-    tree = ast.parse(path.read_text())
-    skipped = {id(child) for node in ast.walk(tree)
-               if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) for child in ast.walk(node)}
+    tree = ast.parse(FILES[name].read_text())
     for node in ast.walk(tree):
-        if id(node) in skipped:
-            continue
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                base = f"l4ipd.{base}".rstrip(".")
-            names = [f"{base}.{alias.name}" for alias in node.names] if base == "l4ipd" else [base]
+            assert not node.level, "imports are written in full"
+            found = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        for name in names:
-            words = name.split(".")
-            if words[0] == "l4ipd":
-                own.add(words[1] if len(words) > 1 and (HERE / f"{words[1]}.py").exists() or "sandbox" in words
-                        else "__init__")
+        for word in found:
+            first, _, rest = word.partition(".")
+            if first != "l4ipd":
+                other.add(first)
             else:
-                other.add(words[0])
-    return own, other
+                own.add(rest if rest in FILES else rest.rpartition(".")[0])
+    return own - {name}, other
 
 
-def modules() -> list[Path]:
-    return sorted(HERE.glob("*.py"))
+def room_of(name: str) -> str:
+    return name.partition(".")[0]
 
 
-def test_every_module_has_a_layer() -> None:
-    assert {path.stem for path in modules()} == set().union(*LAYERS.values())
+def test_every_room_and_file_has_its_floor() -> None:
+    assert {room_of(name) for name in FILES} == set(FLOOR)
 
 
-def test_imports_point_downward() -> None:
-    upward = [f"{path.stem} imports {name}" for path in modules() for name in imports(path)[0]
-              if name != path.stem and layer_of(name) > layer_of(path.stem)]
-    assert not upward
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_imports_only_go_down(name: str) -> None:
+    room = room_of(name)
+    for other in imports(name)[0]:
+        there = room_of(other)
+        assert there == room or FLOOR[there] < FLOOR[room], f"{name} imports {other}"
 
 
-def test_no_cycles() -> None:
-    waiting = {path.stem: imports(path)[0] - {path.stem} for path in modules()}
+def test_there_is_no_circle() -> None:
+    waiting = {name: imports(name)[0] for name in FILES}
     while free := [name for name, needs in waiting.items() if not needs & waiting.keys()]:
         for name in free:
             del waiting[name]
     assert not waiting
 
 
-def test_layer_0_is_pure() -> None:
-    worldly = [f"{path.stem} imports {name}" for path in modules() if layer_of(path.stem) == 0
-               for name in imports(path)[1] & WORLDLY]
-    assert not worldly
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_what_its_face_says(room: str) -> None:
+    words = ast.get_docstring(ast.parse(FILES[room].read_text())) or ""
+    lines = words.splitlines()
+    said = re.search(r"May import: ([\w, ]+)\.$", " ".join(lines))
+    assert said is not None and lines[0], "a face says what its room is for, and ends with what it may import"
+    used = {room_of(other) for name in FILES if room_of(name) == room for other in imports(name)[0]} - {room, ""}
+    assert used == set(said[1].split(", ")) - {"nothing"}
 
 
-def test_the_sandbox_and_the_daemon_know_nothing_of_each_other() -> None:
-    assert not [path.name for path in modules() if "sandbox" in imports(path)[0]]
-    known = {name for path in (HERE / "sandbox").glob("*.py") for name in imports(path)[0]}
-    assert known <= {"loop", "ipfilter", "sandbox", "__init__"}
+@pytest.mark.parametrize("name", PURE)
+def test_what_is_pure_cannot_touch_the_world(name: str) -> None:
+    assert not imports(name)[1] & WORLDLY
 
 
 def test_nobody_but_child_creates_processes() -> None:
-    """But for the daemon itself, that the command which was typed leaves behind."""
-    for path in modules():
-        if path.stem not in ("child", "detach"):
-            assert not imports(path)[1] & {"subprocess", "multiprocessing"}, path
-            assert not {"os.fork", "os.posix_spawn"} & set(re.findall(r"os\.\w+", path.read_text())), path
+    for name, path in FILES.items():
+        if name not in ("runtime.child", "runtime.detach") and room_of(name) != "sandbox":
+            assert not imports(name)[1] & {"subprocess", "multiprocessing"}, name
+            assert not {"os.fork", "os.posix_spawn"} & set(re.findall(r"os\.\w+", path.read_text())), name
 
 
-def test_what_few_checks_need_is_not_loaded_for_all() -> None:
+def test_what_few_need_is_not_loaded_for_all() -> None:
     """ssl alone is 4 MB."""
     code = "import l4ipd.main, sys; print(*sorted({'ssl', 'h11', 'prometheus_client'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

@@ -16,7 +16,7 @@ from l4ipd.checks.recipe import Recipe, recipe
 from l4ipd.checks.verdict import Verdict, local
 from l4ipd.model import Check, Cluster, Endpoint, Member, Service
 from l4ipd.monitor.monitor import TRAIL, Monitor
-from l4ipd.monitor.schedule import Rounds
+from l4ipd.monitor.schedule import Schedule
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import RATE, Loop
 
@@ -68,7 +68,7 @@ class World:
         self.probes = Probes(self.clock)
         self.changes: list[tuple[str, str]] = []    # what it was, what it is
         self.decided: list[str] = []
-        self.rounds = Rounds(self.loop, limit, self.probes.start,
+        self.rounds: Schedule[Monitor] = Schedule(self.loop, limit, self.probes.start,
                              changed=lambda each, was: self.changes.append((was, each.seen)),
                              decided=lambda each: self.decided.append(each.endpoint.name))
 

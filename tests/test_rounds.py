@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from l4ipd.monitor.schedule import BOUNDS, FRESH, Rounds, Timing
+from l4ipd.monitor.schedule import BOUNDS, FRESH, Schedule, Timing
 from l4ipd.runtime.loop import Loop
 
 LATE = "probes are late: {} in flight, which is the limit; raise the limit of open files, or probe less often"
@@ -18,7 +18,7 @@ AGAIN = "probes are on time again"
 class Asker:
     """What a monitor is to its rounds: it begins, or has itself put into the queue. Some probes are over at once."""
 
-    def __init__(self, rounds: Rounds, name: str, begun: list[str], at_once: bool = False) -> None:
+    def __init__(self, rounds: Schedule[Any], name: str, begun: list[str], at_once: bool = False) -> None:
         self.rounds, self.name, self.begun, self.at_once = rounds, name, begun, at_once
         self.queued = False
 
@@ -36,8 +36,9 @@ class Asker:
 class Field:
     def __init__(self, limit: int) -> None:
         self.loop = Loop()
-        self.rounds = Rounds(self.loop, limit, lambda recipe, done: None, changed=lambda monitor, was: None,  # type: ignore[arg-type,return-value]
-                             decided=lambda monitor: None)
+        self.rounds: Schedule[Any] = Schedule(
+            self.loop, limit, lambda recipe, done: None,        # type: ignore[arg-type,return-value]
+            changed=lambda monitor, was: None, decided=lambda monitor: None)
         self.begun: list[str] = []
 
     def ask(self, names: str, at_once: bool = False) -> list[Asker]:

@@ -1,4 +1,4 @@
 """Checks as data, and the probes that carry them out: one machine for every transport, one verdict for each probe.
 
-May import: runtime, model.
+May import: model, runtime.
 """

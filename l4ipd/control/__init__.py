@@ -1,4 +1,6 @@
 """The control socket on both ends: the server and its commands, and l4ipctl.
 
-The client imports nothing that is slow to import. May import: report, daemon, and everything below.
+The client imports nothing that is slow to import.
+
+May import: checks, daemon, events, ipfilter, model, monitor, report, runtime, state.
 """

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from l4ipd.checks.verdict import Verdict
 from l4ipd.control.server import Session
 from l4ipd.monitor.monitor import HASTE, Monitor
-from l4ipd.monitor.schedule import Rounds
+from l4ipd.monitor.schedule import Schedule
 from l4ipd.report import status
 from l4ipd.report.text import printable
 from l4ipd.runtime.loop import Timer
@@ -25,7 +25,7 @@ class Checking:
     count, and the next one is asked for at once.
     """
 
-    def __init__(self, rounds: Rounds, session: Session, chosen: Sequence[Monitor]) -> None:
+    def __init__(self, rounds: Schedule[Monitor], session: Session, chosen: Sequence[Monitor]) -> None:
         self.rounds, self.session = rounds, session
         self._ahead = deque(chosen)
         self._left: dict[str, None] = {}            # who was asked and has not answered

@@ -8,7 +8,7 @@
        +-------------- next = previous + pace, on a phase of its name's hash <-------+
 
 There is one timer and at most one probe per endpoint. Idle, the timer means "start"; in flight, "give up". Our own
-trouble (verdict LOCAL) never moves health. Whoever owns the monitors is told of every change through :class:`Rounds`.
+trouble (verdict LOCAL) never moves health. Whoever owns the monitors is told of every change through :class:`Schedule`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from l4ipd.checks.verdict import PASSED, Verdict, local
 from l4ipd.model import Endpoint
 from l4ipd.monitor import health
 from l4ipd.monitor.refusals import Refusals
-from l4ipd.monitor.schedule import Rounds
+from l4ipd.monitor.schedule import Schedule
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import RATE, Timed
 
@@ -57,7 +57,7 @@ class Monitor:
                  "hurried", "slot", "_check", "_top", "_fresh", "_probe", "_place", "_first", "_others", "_unrun",
                  "_due", "_hastened", "_pace", "_begun", "_prolonged", "_passing", "_before", "_past", "_usual")
 
-    def __init__(self, rounds: Rounds, endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
+    def __init__(self, rounds: Schedule[Monitor], endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.rounds, self.endpoint = rounds, endpoint
         self._first, self._others = recipes[0], tuple(recipes[1:])
         self._check = check = endpoint.checks[0]    # the one that sets the pace
@@ -254,7 +254,7 @@ class Monitor:
         elif self.slot is None and not (self.queued or self.stopped):
             self._reschedule()
 
-    def _launch(self, rounds: Rounds, recipe: Recipe, timeout: float) -> None:
+    def _launch(self, rounds: Schedule[Monitor], recipe: Recipe, timeout: float) -> None:
         loop, start = rounds.loop, rounds.start
         loop.set(self, loop.now + timeout)
         self._probe = STARTING
@@ -288,7 +288,7 @@ class Monitor:
                 self._judge(verdict)
         finally:                                    # whatever happens, its next probe must come
             self._reschedule()
-            rounds.flying -= 1                      # as in Rounds.landed
+            rounds.flying -= 1                      # as in Schedule.landed
             if rounds.pressed:
                 rounds.relieve()
 

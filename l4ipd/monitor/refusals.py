@@ -21,14 +21,13 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from l4ipd.checks.verdict import Verdict
+from l4ipd.model import Endpoint
 from l4ipd.monitor.doubt import Doubt
+from l4ipd.monitor.schedule import Schedule
 from l4ipd.runtime.loop import Timed
-
-if TYPE_CHECKING:
-    from l4ipd.monitor.monitor import Monitor
 
 MOMENT = 0.05                                       # seconds until the endpoint is taken out undecided
 APART = 1.0                                         # seconds between two probes that hints bring about by themselves
@@ -37,12 +36,29 @@ NEVER = float("-inf")
 log = logging.getLogger("l4ipd.resets")
 
 
+class Refused(Protocol):
+    """What is asked of the endpoint's monitor."""
+
+    rounds: Schedule[Any]
+    endpoint: Endpoint
+    trouble: str
+
+    @property
+    def up(self) -> bool: ...
+    @property
+    def eligible(self) -> bool: ...
+    def hasten(self) -> object: ...
+    def probe_anew(self) -> object: ...
+    def probe_by(self, when: float) -> bool: ...
+    def take_down(self, verdict: Verdict) -> object: ...
+
+
 class Refusals:
     """Those of one endpoint. There is none before the first."""
 
     __slots__ = ("monitor", "doubt", "open", "charged", "out", "_client", "_when", "_asked", "slot")
 
-    def __init__(self, monitor: Monitor, doubt: Doubt | None = None) -> None:
+    def __init__(self, monitor: Refused, doubt: Doubt | None = None) -> None:
         self.monitor = monitor
         self.doubt = doubt or Doubt()
         self.open: Verdict | None = None            # what no probe has judged yet

@@ -6,7 +6,7 @@ import logging
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 from l4ipd.checks import verdict
 from l4ipd.checks.probe import Probe
@@ -15,14 +15,21 @@ from l4ipd.checks.verdict import Verdict
 from l4ipd.monitor.unprobed import Unprobed
 from l4ipd.runtime.loop import RATE, Loop
 
-if TYPE_CHECKING:
-    from l4ipd.monitor.monitor import Monitor
-
 BUNCH, LONGEST_STEP = 10, 0.1                       # probes that begin together, and seconds between bunches at most
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)     # seconds, see Timing
 FRESH = 1000                                        # durations that are counted at once
-Spoiled = Callable[["Monitor", Verdict, float], bool]
 log = logging.getLogger("l4ipd.probe")
+
+
+class Scheduled(Protocol):
+    """What is asked of a monitor that waits for a place."""
+
+    queued: bool
+
+    def fire(self) -> object: ...
+
+
+M = TypeVar("M", bound=Scheduled)
 
 
 class Timing:
@@ -46,7 +53,7 @@ class Timing:
         return counts
 
 
-class Rounds:
+class Schedule(Generic[M]):
     """Owned by whoever owns the monitors.
 
     ``changed(monitor, was)`` is called when an endpoint is in another state than it ``was``: up, down, unknown before
@@ -59,22 +66,22 @@ class Rounds:
     """
 
     def __init__(self, loop: Loop, limit: int, start: Callable[[Recipe, Callable[[Verdict], object]], Probe], *,
-                 changed: Callable[[Monitor, str], object], decided: Callable[[Monitor], object],
-                 spoiled: Spoiled = lambda monitor, verdict, began: False,
-                 alone: Callable[[Monitor], bool] = lambda monitor: False,
-                 refused: Callable[[Monitor, Verdict], object] = lambda monitor, verdict: None) -> None:
+                 changed: Callable[[M, str], object], decided: Callable[[M], object],
+                 spoiled: Callable[[M, Verdict, float], bool] = lambda monitor, verdict, began: False,
+                 alone: Callable[[M], bool] = lambda monitor: False,
+                 refused: Callable[[M, Verdict], object] = lambda monitor, verdict: None) -> None:
         self.loop, self.limit, self.start = loop, limit, start
         self.changed, self.decided, self.spoiled, self.alone, self.refused = changed, decided, spoiled, alone, refused
         self.verbose = False
         self.step = 1 / RATE                        # seconds: phases are multiples of it
         self.flying = 0
         self.late = self.skipped = 0
-        self.outcomes: list[Callable[[Monitor, Verdict], object]] = []  # who is told of the outcome of every round
+        self.outcomes: list[Callable[[M, Verdict], object]] = []  # who is told of the outcome of every round
         self.unprobed = Unprobed(lambda: loop.now)
         self.codes = dict.fromkeys(verdict.CODES, 0)  # outcomes of rounds, by code
         self.timings: dict[str, Timing] = {}        # by kind of check
         self.pressed = False                        # some wait, or have waited: whoever ends a probe calls relieve
-        self._queue: deque[Monitor] = deque()
+        self._queue: deque[M] = deque()
         self._admitting = False
         loop.hook(self._count)
 
@@ -97,7 +104,7 @@ class Rounds:
             if len(timing.fresh) > FRESH:
                 timing.counts()
 
-    def delay(self, monitor: Monitor) -> None:
+    def delay(self, monitor: M) -> None:
         """No place is free: it begins as soon as one is."""
         self.late += 1
         monitor.queued = True

@@ -1,4 +1,4 @@
 """Sensing resets: where they come from, what one means, and whether we would hear of any.
 
-May import: checks (verdicts), ipfilter, runtime, model.
+May import: checks, ipfilter, model, runtime.
 """

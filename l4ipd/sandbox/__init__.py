@@ -4,6 +4,8 @@ One process (``python3 -I -m l4ipd.sandbox serve``) stands for the kernel: it ho
 listens on the addresses that clients connect to, and relays their connections to the members by the rules. The commands
 ``ipnat``, ``ipf``, ``ipfstat`` and ``ipmon`` are a thin client that hands its words to that process. What they print,
 and how they end, is what the real ones do; see the facts and the samples that the tests compare with.
+
+May import: model, runtime.
 """
 
 from __future__ import annotations
