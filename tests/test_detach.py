@@ -33,7 +33,8 @@ class Service(Desk):
 
     def faulty(self, fault: str) -> list[str]:
         """The command that starts one with a fault, which is brought in before anything happens."""
-        code = f"import os, sys; from l4ipd import main, pidfile, desk; {fault}; sys.exit(main.main())"
+        code = ("import os, sys; from l4ipd import main, desk; from l4ipd.runtime import pidfile; "
+                f"{fault}; sys.exit(main.main())")
         return [sys.executable, "-c", code, "-c", str(self.config)]
 
     def broken(self, fault: str) -> subprocess.CompletedProcess[str]:
@@ -102,7 +103,7 @@ def test_of_two_starts_at_the_same_time_one_says_why_it_failed(service: Service)
     ("pidfile.PidFile.__enter__ = lambda self: 1 / 0", "ZeroDivisionError: division by zero"),
     ("desk.Desk.__init__ = lambda self, *more: os._exit(0)",
      "l4ipd has ended before it was ready; its log may say why"),
-    ("main.Daemon.start = lambda self: 1 / 0", "ZeroDivisionError: division by zero"),
+    ("main.Daemon.start = lambda self, saved: 1 / 0", "ZeroDivisionError: division by zero"),
 ])
 def test_one_that_dies_at_its_start_has_not_started(service: Service, fault: str, words: str) -> None:
     done = service.broken(fault)
@@ -113,7 +114,8 @@ def test_one_that_dies_at_its_start_has_not_started(service: Service, fault: str
 
 
 def test_a_sandbox_that_does_not_start(service: Service) -> None:
-    program = "from l4ipd import isolated; isolated.sys = type(sys)('sys'); isolated.sys.executable = '/bin/false'"
+    program = ("from l4ipd.runtime import isolated; isolated.sys = type(sys)('sys'); "
+               "isolated.sys.executable = '/bin/false'")
     for more in ((), ("-d",)):
         done = service.broken(f"sys.argv += {['--sandbox', *more]}; {program}")
         assert done.returncode == 1

@@ -104,7 +104,7 @@ def test_each_kind_has_one_traceback_and_all_are_counted(caplog: pytest.LogCaptu
 def test_the_kind_is_named_by_the_innermost_line_of_ours() -> None:
     errors = InternalErrors()
     errors.shield("x", targets.own_address, None)
-    assert errors.last.startswith("TypeError in targets.py:")
+    assert errors.last.startswith("TypeError in resets/targets.py:")
 
 
 # -- the loop
@@ -627,7 +627,7 @@ def test_every_callback_belongs_to_somebody_who_hears_of_it() -> None:
 
     import l4ipd
     deaf = []
-    for path in sorted(Path(l4ipd.__file__).parent.glob("*.py")):
+    for path in sorted(Path(l4ipd.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef) and path.stem != "demo" and _hands_out(node) and not _hears(node):
                 deaf.append(f"{path.stem}.{node.name}")

@@ -60,7 +60,7 @@ def test_the_trap_springs(trap: Trap) -> None:
     assert trap.sprung.exists()
 
 
-@pytest.mark.parametrize("words", [isolated.words("l4ipd", "-V"), isolated.words("l4ipd.ctl", "-h"),
+@pytest.mark.parametrize("words", [isolated.words("l4ipd", "-V"), isolated.words("l4ipd.control.client", "-h"),
                                    isolated.words("l4ipd.demo", "-h"), isolated.words("l4ipd.sandbox", "-h"),
                                    (*serve_words("/nonexistent/socket"), "-h")], ids=lambda words: words[3])
 def test_our_programs_in_a_hostile_place(trap: Trap, words: tuple[str, ...]) -> None:

@@ -93,7 +93,7 @@ def test_one_line_each_without_control_characters() -> None:
 
 def test_without_syslog_every_line_has_its_time(tmp_path: Path) -> None:
     """Into a file, too: also the date, when it is another than that of the line before."""
-    code = ("import logging, os, time\nfrom l4ipd import logs\nfrom l4ipd.model import Log\n"
+    code = ("import logging, os, time\nfrom l4ipd.runtime import logs\nfrom l4ipd.model import Log\n"
             "os.environ['TZ'] = 'UTC'; time.tzset(); logs.to_stderr(Log())\n"
             "for when in (86398, 86399, 86400, 86461, 200000):\n"
             "    record = logging.LogRecord('x', logging.INFO, '', 1, 'one\\ntwo', (), None); record.created = when\n"

@@ -199,7 +199,7 @@ def test_codes() -> None:
 def test_metrics() -> None:
     section = sections(manual("l4ipd.8"))["STATUS PAGE AND METRICS"]
     assert set(re.findall(r"^\.It Li (\w+)$", section, re.MULTILINE)) == set(re.findall(
-        r'"(l4ip_\w+)"', (ROOT / "l4ipd/metrics.py").read_text()))
+        r'"(l4ip_\w+)"', (ROOT / "l4ipd/web/metrics.py").read_text()))
     uses = section.partition(".It Li l4ip_resets\n")[2].partition(".It Li")[0]
     assert set(re.findall(r"^\.Li (\w+)", uses, re.MULTILINE)) == {"use", "used", *reaction.WORDS}
 
@@ -210,10 +210,15 @@ def literals(node: ast.AST) -> set[str]:
     return {each.value for each in ast.walk(node) if isinstance(each, ast.Constant) and isinstance(each.value, str)}
 
 
+def sources() -> list[ast.Module]:
+    """The daemon's own code, without the sandbox's tools."""
+    return [ast.parse(path.read_text()) for path in sorted((ROOT / "l4ipd").rglob("*.py"))
+            if path.parent.name != "sandbox" or path.name == "session.py"]
+
+
 def calls() -> list[ast.Call]:
     """Every call in the daemon that has a first argument."""
-    trees = [ast.parse(path.read_text()) for path in sorted((ROOT / "l4ipd").glob("*.py"))]
-    return [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
+    return [node for tree in sources() for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
 
 
 def events() -> set[str]:
@@ -221,7 +226,7 @@ def events() -> set[str]:
     found = set()
     for call in calls():
         name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-        if name == "Event" or name == "tell" and isinstance(call.args[0], ast.Constant):
+        if name == "Event" or name in ("tell", "say", "_say") and isinstance(call.args[0], ast.Constant):
             found |= literals(call.args[0])
     return found
 
@@ -235,7 +240,7 @@ def test_events() -> None:
 
 def test_environment_of_notify_programs() -> None:
     section = sections(manual("l4ip.conf.5"))["NOTIFY PROGRAMS"]
-    source = (ROOT / "l4ipd/notify.py").read_text()
+    source = (ROOT / "l4ipd/report/notify.py").read_text()
     assert set(re.findall(r"^\.It Ev (L4IP_\w+)$", section, re.MULTILINE)) == set(re.findall(r'"(L4IP_\w+)"', source))
 
 
@@ -257,8 +262,7 @@ def said(node: ast.AST) -> str:
 
 def messages() -> list[str]:
     """Every text in the daemon."""
-    trees = [ast.parse(path.read_text()) for path in sorted((ROOT / "l4ipd").glob("*.py"))]
-    return [said(node) for tree in trees for node in ast.walk(tree)
+    return [said(node) for tree in sources() for node in ast.walk(tree)
             if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp)]
 
 
