@@ -79,7 +79,7 @@ class Told:
 #: what has a limit of its own and may be fuller than at first, and the parts of the configuration of the start
 LIMITED = re.compile(
     r"Happening|Event|History\..*|.*\._?fresh|NatTable\._seen|Method|Check|Verdict|Timing(\..*)?|Schedule\.timings|Control"
-    r"|Saved\..*|Reaction\.(_hits|ignored)|ResetRules\._(counts|tags|left)|.*\.slot|Cluster|Member|Service|Resets|Ipfilter"
+    r"|Saved\..*|Reaction\.(_hits|ignored)|ResetRules\._(counts|older|left)|.*\.slot|Cluster|Member|Service|Resets|Ipfilter"
     r"|Past|News\.past|Refusals|Doubt.*|Config\.given|Reconciler\._said|Listed|Rdr|Rivals\._told|Times\._times")
 
 

@@ -10,6 +10,7 @@ from sandbox_tools import drive
 from simulation import GOOD, REFUSES, SILENT
 from test_leaving import Life
 
+from l4ipd.sandbox.ipf import ipf
 from l4ipd.sandbox.ipnat import ipnat
 from l4ipd.sandbox.kernel import Kernel
 
@@ -17,7 +18,8 @@ CONFIG = """
 pidfile: {0}/pid
 control: {0}/sock
 state: {0}/state.json
-ipfilter: {{interface: {interface}, tag: {tag}, resync: 10s, ipnat: {0}/{ipnat}, ipf: {0}/ipf, ipfstat: {0}/ipfstat}}
+ipfilter: {{interface: {interface}, tag: {tag}, ipnat: {0}/{ipnat}, ipf: {0}/ipf, ipfstat: {0}/ipfstat,
+           ipmon: {0}/ipmon}}
 defaults: {{interval: 1s, timeout: 900ms, rise: 1, fall: 1}}
 clusters:
   www:
@@ -190,3 +192,66 @@ def test_a_new_name_while_ipnat_loads_the_rules(tmp_path: Path, words: dict[str,
     assert seen[-1] == ["11", "12"]
     assert all(set(one) <= set(other) for one, other in zip(seen, seen[1:], strict=False)), "none is taken out again"
     assert seen.count([]) + seen.count(["11"]) + seen.count(["12"]) < 4.0 / 0.02, "two runs, and what was under way"
+
+
+LOG = "log in on em1 proto tcp from 10.0.0.{} port = 8080 to any flags R/R set-tag(log={})\n"
+
+
+def test_log_rules_of_another_tag(tmp_path: Path) -> None:
+    """Ours with the old one go; from then on it is somebody else's. One with the new one is named."""
+    world = Reloads(tmp_path, tag="l4ip")
+    usual = world.path.read_text()
+
+    def sense(tag: int) -> None:
+        world.path.write_text(f"{usual}resets: {{interface: em1, tag: {tag}}}\n")
+        world.signal(signal.SIGHUP)
+
+    def tags() -> list[str]:
+        return sorted(line.rpartition("log=")[2] for line in world.filters() if "log=" in line)
+
+    def old() -> None:
+        assert tags() == ["5000)"] * 2
+        drive(ipf(world.kernel, ("-f", "-"), "/"), LOG.format(77, 4711) + LOG.format(11, 4711) + LOG.format(78, 5000))
+
+    def left() -> None:
+        assert tags() == ["4711)"] * 2 + ["5000)"] * 2
+
+    world.path.write_text(f"{usual}resets: {{interface: em1, tag: 4711}}\n")
+    world.after(30.0, lambda: sense(5000))
+    world.after(60.0, old)
+    world.after(100.0, left)
+    world.end(101.0)
+    assert len(said(world, "no endpoint makes")) == 1
+    assert said(world, "10.0.0.78") == [
+        "a rule with resets.tag 5000 that no endpoint makes will be removed: log in on em1 proto tcp from 10.0.0.78 "
+        "port = 8080 to any flags R/R set-tag(log=5000): it is of an earlier configuration, or of another l4ipd with "
+        "resets.tag 5000"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_log_rules_that_an_earlier_run_has_left(tmp_path: Path, signum: int) -> None:
+    """The section is gone at the next start, and so are they; their tag is free."""
+    world = Reloads(tmp_path, tag="l4ip")
+    usual = world.path.read_text()
+    starts: list[float] = []
+
+    def stop() -> None:
+        assert len(world.filters()) == 2
+        world.path.write_text(usual)
+        world.signal(signum) if signum == signal.SIGTERM else world.kill()
+
+    world.stopped = lambda: starts.append(world.now)        # type: ignore[method-assign]
+    world.path.write_text(f"{usual}resets: {{interface: em1, tag: 4711}}\n")
+    world.after(30.0, stop)
+    world.after(60.0, lambda: none_left(world))
+    world.after(100.0, lambda: one_left(world))
+    world.end(101.0)
+
+
+def none_left(world: Reloads) -> None:
+    assert not world.filters()
+    drive(ipf(world.kernel, ("-f", "-"), "/"), LOG.format(11, 4711))
+
+
+def one_left(world: Reloads) -> None:
+    assert len(world.filters()) == 1

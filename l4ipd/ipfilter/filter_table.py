@@ -9,17 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from l4ipd.ipfilter import log_rules, rdr
-from l4ipd.ipfilter.listing import Table
+from l4ipd.ipfilter.listing import Iterator, Table
 from l4ipd.model import Ipfilter
 
 
 class FilterTable:
-    """Reads listings. Log rules of ours bear one of ``tags``; ``known`` says which count rules are ours."""
+    """Reads listings. Log rules of ours bear one of ``tags``, or are known; of count rules, only ``known`` can tell.
+
+    ``mark`` is what makes log rules ours, in words. All tables of ipf share an ``iterator``: their listings go through
+    the same rules.
+    """
 
     def __init__(self, settings: Ipfilter, action: str, inet6: bool, tags: Collection[int],
-                 known: Callable[[str], bool]) -> None:
+                 known: Callable[[str], bool], iterator: Iterator | None = None, mark: str = "") -> None:
         self.action, self.inet6, self.tags, self.known = action, inet6, frozenset(tags), known
-        self.settings = settings
+        self.settings, self.mark = settings, mark
+        self.iterator = iterator or Iterator()
         self.hits: dict[str, int] = {}              # of the last complete listing, by canonical line
         self._counted: dict[str, int] = {}          # of the one that is being read
 
@@ -31,7 +36,7 @@ class FilterTable:
         ipf, removing = (*self.settings.ipf, *family), (*self.settings.ipf, *family, "-r", "-f", "-")
         return Table("ipf", "ipfilter.ipf and ipfilter.ipfstat", (*self.settings.ipfstat, *family, kind),
                      (*ipf, "-f", "-"), removing, removing, self._read, log_rules.feed, begin=self._begin,
-                     bare=log_rules.bare)
+                     bare=log_rules.bare, mark=self.mark, iterator=self.iterator)
 
     def speaks_as(self, other: FilterTable) -> bool:
         """Whether both run the same commands and take the same log rules for ours."""
@@ -51,7 +56,7 @@ class FilterTable:
             return None
         canonical = rule.line()
         if self.action == "log":
-            return canonical if rule.tag in self.tags else None
+            return canonical if rule.tag in self.tags or self.known(canonical) else None
         if rule.tag is not None or not self.known(canonical):
             return None
         self._counted[canonical] = rdr.hits(line) or 0

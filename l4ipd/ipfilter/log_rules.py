@@ -70,6 +70,12 @@ def bare(line: str) -> str:
     return line[PREFIX.match(line).end():] if line[:1] in "0123456789@" else line  # type: ignore[union-attr]
 
 
+def tag(line: str) -> int | None:
+    """The number that a canonical line bears."""
+    number = line.rpartition(" set-tag(log=")[2]
+    return int(number[:-1]) if number != line else None
+
+
 def parse(line: str) -> Rule | None:
     """The rule of the kind above that ``line`` says, fed or listed; None for any other, however like ours it is."""
     found = RULE.fullmatch(bare(line).strip())

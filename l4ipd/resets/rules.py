@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from l4ipd.ipfilter import log_rules
 from l4ipd.ipfilter.filter_table import FilterTable
+from l4ipd.ipfilter.listing import Iterator
 from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.model import Endpoint, Ipfilter, Resets
 from l4ipd.runtime.loop import Loop
@@ -26,38 +27,42 @@ class ResetRules:
         self.tables: dict[Kind, Reconciler] = {}
         self._readers: dict[Kind, FilterTable] = {}
         self._left: set[Kind] = set()               # tables in which an earlier run may have left rules
-        self._tags: set[int] = set()                # that our log rules have had
-        self._counts: set[str] = set()              # count rules that we have wanted
+        self._tag: int | None = None                # of our log rules
+        self._older: dict[Kind, set[int]] = {}      # what else they may bear in a table that was not read yet
+        self._counts: frozenset[str] = frozenset()  # count rules that an earlier run has left
+        self._iterator = Iterator()
         self._tools = Ipfilter()
 
     def remember(self, tables: Iterable[str], tags: Iterable[int], counts: Iterable[str]) -> None:
         """What an earlier run may have left in the kernel (see :meth:`traces`): it goes, unless it is wanted again."""
         self._left = {(action, name.endswith("6")) for name in tables
                       if (action := name.removesuffix("6")) in ("log", "count")}
-        self._tags.update(tags)
-        self._counts.update(counts)
+        self._older = {kind: set(tags) for kind in self._left if kind[0] == "log"}
+        self._counts = frozenset(counts)
 
     def traces(self) -> Traces:
         """For the state file: the tables in which rules of ours may be, their tags, and the count rules."""
         used = {kind: rules for kind, rules in self.tables.items() if rules.want or rules.have or rules.stale}
+        tags = {tag for (action, _), rules in used.items() if action == "log"
+                for tag in (self._tag, *map(log_rules.tag, rules.known()))}
         return (frozenset(action + "6" * inet6 for action, inet6 in used),
-                frozenset(self._tags if any(action == "log" for action, _ in used) else ()),
+                frozenset(tag for tag in tags.union(*self._older.values()) if tag is not None),
                 frozenset(line for (action, _), rules in used.items() if action == "count"
                           for line in (*rules.want, *rules.have)))
 
     def use(self, tools: Ipfilter, settings: Resets | None, endpoints: Sequence[Endpoint]) -> None:
         """Keep the rules for ``endpoints``, and take out those of the other kind."""
+        before, self._tag = self._tag, None
         self._tools = tools
         want: dict[Kind, dict[str, None]] = {kind: {} for kind in self.tables.keys() | self._left}
         if settings is not None:
             action = "count" if settings.source == "counters" else "log"
-            tag = settings.tag if action == "log" else None
-            if tag is not None:
-                self._tags.add(tag)
-            for rule in log_rules.wanted(endpoints, settings.interface, action, tag):
+            self._tag = settings.tag if action == "log" else None
+            for rule in log_rules.wanted(endpoints, settings.interface, action, self._tag):
                 want.setdefault((action, rule.inet6), {})[rule.line()] = None
-                if action == "count":
-                    self._counts.add(rule.line())
+        for kind, rules in self.tables.items():
+            if before is not None and before != self._tag and kind[0] == "log" and not rules.belief.ever:
+                self._older.setdefault(kind, set()).add(before)         # what bears it has not been seen yet
         for kind, lines in want.items():
             rules = self._reconciler(kind)
             rules.want = lines
@@ -65,7 +70,10 @@ class ResetRules:
             rules.touch()
 
     def _reconciler(self, kind: Kind) -> Reconciler:
-        table = FilterTable(self._tools, *kind, self._tags, self._counts.__contains__)
+        log = kind[0] == "log"
+        tags = self._older.get(kind, set()) | ({self._tag} if self._tag is not None else set())
+        table = FilterTable(self._tools, *kind, tags if log else (), lambda line: self._knows(kind, line),
+                            self._iterator, f"resets.tag {self._tag}" if log and self._tag is not None else "")
         if kind in self._readers and self._readers[kind].speaks_as(table):
             table = self._readers[kind]
         self._readers[kind] = table
@@ -74,12 +82,28 @@ class ResetRules:
             self.tables[kind].use(table.table, timeout, resync)
         else:
             self.tables[kind] = Reconciler(self.loop, table.table, timeout, resync,
-                                           removal=lambda line: "drain", listed=lambda: self._listed(kind))
+                                           removal=lambda line: "drain", listed=lambda: self._listed(kind),
+                                           whose=lambda line: self._whose(kind, line))
         return self.tables[kind]
+
+    def _knows(self, kind: Kind, line: str) -> bool:
+        """Whether a rule is ours, whatever it bears."""
+        rules = self.tables.get(kind)
+        if rules is None:
+            return False
+        return rules.knows(line) or line in rules.want or (line in self._counts and not rules.belief.ever)
+
+    def _whose(self, kind: Kind, line: str) -> str:
+        """Whose a rule may be that we have not loaded; count rules are ours only if we know them."""
+        if kind[0] == "count" or line in self.tables[kind].want:
+            return ""
+        return f"it is of an earlier configuration, or of another l4ipd with resets.tag {log_rules.tag(line)}"
 
     def _listed(self, kind: Kind) -> None:
         reader, rules = self._readers[kind], self.tables[kind]
         reader.listed()
+        self._older.pop(kind, None)                 # what bore one of those is known by now
+        reader.tags = frozenset({self._tag} if self._tag is not None else ())
         if kind[0] == "count":
             self.counted(kind[1], reader.hits)
         if not rules.want and not rules.have:
