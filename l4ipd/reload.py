@@ -73,8 +73,9 @@ class Reloader:
         try:
             loop.aside(self._load, lambda result: self._arrived(number, result))
             loop.set(self._patience, loop.now + PATIENCE)
-        except RuntimeError as error:               # no thread to be had
-            self._take([f"{self.path}: cannot be read: {error}"])
+        except Exception:                           # no thread to be had, say
+            self.daemon.loop.errors.note("a reload of the configuration")
+            self._take([f"{self.path}: cannot be read: {INTERNAL}"])
 
     def _arrived(self, number: int, result: Loaded | list[str]) -> None:
         if number != self._reading:

@@ -224,9 +224,9 @@ class Steering:
         if (mistaken or not self.dialect.sure) and not self._asking:
             self._ask()
         if not self._adopted:
-            self._adopted = True
             self._adopt()
             self.fleet.news.begin()
+            self._adopted = True                    # only now: what fails is done again after the next listing
         self.nat.listed()
         self._orphans.keep_only(self.rules.have, self.owner)
 

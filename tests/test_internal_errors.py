@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -13,11 +14,15 @@ from typing import Any
 
 import pytest
 import sensing_bench
+import test_memory
+from certs import Authority
 from gateway import wait
 from members import Member, answers, endpoint
 from test_control import Toy
 from test_httpd import Site, status
+from test_memory import House
 
+import l4ipd.steering
 from l4ipd.checks.exec import Command
 from l4ipd.checks.ping import Pinger
 from l4ipd.checks.probe import Prober
@@ -27,6 +32,10 @@ from l4ipd.checks.udp import Datagram
 from l4ipd.checks.verdict import Verdict
 from l4ipd.control import server
 from l4ipd.control.server import Control, Session
+from l4ipd.daemon import Daemon
+from l4ipd.desk import Desk
+from l4ipd.events import Event, Events
+from l4ipd.fleet import Fleet
 from l4ipd.ipfilter import snapshot
 from l4ipd.ipfilter.belief import Belief
 from l4ipd.ipfilter.listing import Listing
@@ -35,6 +44,8 @@ from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.ipfilter.runner import Runner
 from l4ipd.model import Check, Ipfilter, Resets
 from l4ipd.monitor.monitor import Monitor
+from l4ipd.news import News
+from l4ipd.report.notify import Notifier
 from l4ipd.resets import sources, targets
 from l4ipd.resets.reaction import Reaction
 from l4ipd.runtime import backoff
@@ -42,6 +53,7 @@ from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.internal_errors import INTERNAL, InternalErrors
 from l4ipd.runtime.lines import Lines
 from l4ipd.runtime.loop import READ, Loop
+from l4ipd.state import Store
 from l4ipd.web import httpd
 from l4ipd.web.httpd import Client, Server
 
@@ -536,6 +548,15 @@ def test_a_probe_over_tcp_that_raises_is_our_trouble(loop: Loop, prober: Prober,
         assert raised and verdict(loop, prober, Check("http"), member.port) == Verdict("L7OK", "200")
 
 
+@pytest.mark.parametrize("name", ["_begin_tls", "_shake", "_unseal", "_next"])
+def test_a_probe_inside_tls_that_raises_is_our_trouble(loop: Loop, prober: Prober, monkeypatch: pytest.MonkeyPatch,
+                                                       name: str, tmp_path: Path) -> None:
+    with Member(answers(HTTP), Authority(tmp_path).server("localhost")) as member:
+        raised = fails(monkeypatch, Stream, name)
+        assert verdict(loop, prober, Check("https"), member.port) == Verdict("LOCAL", INTERNAL)
+        assert raised and verdict(loop, prober, Check("https"), member.port) == Verdict("L7OK", "200")
+
+
 def test_a_probe_over_udp_that_raises_is_our_trouble(loop: Loop, prober: Prober,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as member:
@@ -617,6 +638,41 @@ def test_what_sensing_makes_of_a_refusal_does_not_keep_an_endpoint_up(bench: sen
     monitor = bench.add(check=check)
     monitor.schedule()
     bench.until(lambda: not monitor.up)
+
+
+# -- the whole daemon
+
+@pytest.mark.parametrize("where, name", [
+    (Child, "_reaped"), (Child, "_close_all"), (Child, "_end"), (Loop, "aside"), (Daemon, "_turn"), (Events, "tell"),
+    (l4ipd.steering.Steering, "_listed"), (l4ipd.steering.Steering, "_adopt"), (l4ipd.steering.Steering, "_plan"),
+    (Fleet, "turn"), (Monitor, "_judge"),
+    (Store, "_begin"), (Notifier, "_ended"), (Desk, "_heard"), (News, "begin"),
+], ids=lambda value: getattr(value, "__name__", value))
+def test_wherever_it_happens_all_is_well_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Any,
+                                                    name: str) -> None:
+    raised = fails(monkeypatch, where, name)
+    house, rules = House(tmp_path), tmp_path / "rules"
+    for top in ("notify: [/bin/true]", ""):         # one of these may be refused, and says so
+        house.configure(top=top)
+        assert house.ctl(command="reload")["end"]
+    house.ctl(command="disable", pattern="web1")
+    house.ctl(command="enable", pattern="web1")
+    until(house.loop, lambda: raised)
+    for members in (f"web1: {test_memory.A}", f"web1: {test_memory.A}, web2: {test_memory.B}"):
+        house.configure(members=members)
+        assert house.ctl(command="reload")["exit"] == 0
+        until(house.loop, lambda: len(rules.read_text().splitlines()) == members.count("web"))      # noqa: B023
+    events: list[Event] = []
+    house.daemon.events.listen(events.append)
+    house.members[1].status = 503
+    until(house.loop, lambda: len(rules.read_text().splitlines()) == 1)
+    house.members[1].status = 200
+    house.until_settled()
+    until(house.loop, lambda: [event.kind for event in events] == ["down", "up"])
+    until(house.loop, lambda: house.ctl(command="show")["exit"] == 0)
+    until(house.loop, lambda: json.loads((tmp_path / "state.json").read_text())["disabled"] == {})
+    until(house.loop, lambda: house.desk.control and not house.desk.control.sessions)
+    house.close()
 
 
 # -- whoever watches

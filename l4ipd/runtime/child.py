@@ -247,6 +247,10 @@ class Child:
         self._end(self._failure or Exit(os.waitstatus_to_exitcode(status), bytes(self._got["stdout"]),
                                         bytes(self._got["stderr"]), self.timed_out))
 
+    def _lose(self) -> None:
+        self._close_all()
+        self._end(self._failure or Exit(None, error=f"{self._program}: given up: {INTERNAL}"))
+
     def _drain(self) -> None:
         for name in ("stdout", "stderr"):
             for _ in range(DRAIN):
@@ -307,7 +311,14 @@ def reap() -> None:
             ended, status = pid, 0xFF00
         if ended:
             del _alive[pid]
-            child.loop.errors.shield(f"the end of {child._program}", child._reaped, status)
+            _bury(child, status)
+
+
+def _bury(child: Child, status: int) -> None:
+    """Whoever waits for it hears of its end, and be it that it is not known."""
+    errors = child.loop.errors
+    if not errors.shield(f"the end of {child._program}", child._reaped, status):
+        errors.shield(f"that {child._program} has ended", child._lose)
 
 
 def _reap_all() -> None:
@@ -319,7 +330,7 @@ def _reap_all() -> None:
                 break
             child = _alive.pop(pid, None)
             if child is not None:
-                child.loop.errors.shield(f"the end of {child._program}", child._reaped, status)
+                _bury(child, status)
             adopted = adopted or child is None
     if adopted:
         _reaper.look()
