@@ -85,6 +85,6 @@ def prepare(check: Check, endpoints: Sequence[Endpoint] = ()) -> None:
 
 def use_prepared() -> None:
     """The configuration that checks were prepared for is accepted: probes trust the CAs that were read for it."""
-    tls = sys.modules.get("l4ipd.tls")
+    tls = sys.modules.get("l4ipd.checks.tls")
     if tls is not None:
         tls.use_prepared()
