@@ -50,7 +50,7 @@ class Desk:
     def _heard(self, event: Event) -> None:
         if event.kind == "reloaded":
             self._follow(self.daemon.config)
-        self.store.changed(urgent=event.kind in ("disabled", "enabled"))
+        self.store.changed(urgent=event.kind in ("disabled", "enabled", "reloaded"))
 
     def _follow(self, config: Config) -> None:
         self.notifier.use(config.notify)
@@ -81,7 +81,4 @@ class Desk:
         states = {name: (past.up, round(began + past.since, 1)) for name, past in daemon.fleet.news.past.items()}
         states |= {name: (monitor.up, round(began + monitor.since, 1))
                    for name, monitor in daemon.fleet.monitors.items() if monitor.seen != "unknown"}
-        tagless = daemon.config.ipfilter.tag is None
-        rules = daemon.steering.rules
-        return Saved(daemon.fleet.disabled, states, frozenset(rules.known() if tagless else ()),
-                     *daemon.sensing.rules.traces())
+        return Saved(daemon.fleet.disabled, states, daemon.steering.unmarked(), *daemon.sensing.rules.traces())

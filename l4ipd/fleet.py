@@ -165,7 +165,7 @@ class Fleet:
             self.cut.discard(endpoint.name)
             self._changed(endpoint.group)
             self._tallies.clear()
-            self.news.again(endpoint.group)
+            self.news.again(monitor)
             monitor.hasten()
             self.events.tell(Event("enabled", endpoint.name, (
                 f"{endpoint.name} {endpoint.where} disabled -> enabled: by the operator, to be checked first; "

@@ -124,8 +124,10 @@ class News:
         for group in touched:
             self._look(group)
 
-    def again(self, group: str) -> None:
-        """The operator has put a member of it back: if nobody is up after all, that is to be said again."""
+    def again(self, monitor: Monitor) -> None:
+        """The operator has put it back: what its next probe finds is news, and that nobody is up after all as well."""
+        self._waiting.pop(monitor, None)            # so that what was before is none
+        group = monitor.endpoint.group
         self.empty.discard(group)
         self.empty_before.discard(group)
         self.touch(group)

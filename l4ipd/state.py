@@ -1,15 +1,16 @@
 """The state file: what the operator disabled, what was up and since when, and which rules are ours.
 
-Written at once when the operator changes something, within a second of any other change, and at the end; always whole
-(a temporary file beside it, synchronized, renamed), and readable by us alone. A disk may be slow or broken: the file is
-written by a thread, of which there is never more than one, and a failure is said once and costs nothing else.
+Written at once when the operator changes something or reloads, within a second of any other change, and at the end;
+always whole (a temporary file beside it, synchronized, renamed), and readable by us alone. A disk may be slow or
+broken: the file is written by a thread, of which there is never more than one, and a failure is said once and costs
+nothing else.
 
 The kernel's table stays the first witness. Whether an endpoint starts *up* is decided by its rules in the kernel and
 by its probes, never by this file: after a reboot the table is empty, the first probes are a second away, and a file
 that says "up" of a member that died meanwhile would send clients to it. The file only tells *since when*, and that is
-forgotten after an hour. What the operator disabled never expires. The rules matter where IPFilter has no tags
-(``tag: no``): they are how the next run knows which of the kernel's rules are ours. So do the tags and tables of the
-ipf rules for sensing resets, since the configuration of the next run may not have that section any more.
+forgotten after an hour. What the operator disabled never expires. The rules are those that the next run cannot tell
+to be ours by their tag, for want of one (``tag: no``) or because it was another before a reload. So are the tags and
+tables of the ipf rules for sensing resets, since the configuration of the next run may not have that section any more.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Steering:
                                 listed=self._listed, repaired=self._repaired, whose=self._whose)
         self.removing = False                       # at the end, all of our rules go
         self._spoken = spoken
-        self._saved: frozenset[str] = frozenset()   # rules that an earlier run has left, where there are no tags
+        self._saved: frozenset[str] = frozenset()   # rules that an earlier run has left, until the table was read
         self._orphans = Orphans(loop)
         self._lines: dict[str, tuple[Endpoint, tuple[str, ...]]] = {}   # by endpoint: what it looked like, its rules
         self._keep: dict[str, bool] = {}            # by service: when_all_down: keep
@@ -186,6 +186,12 @@ class Steering:
         return self._keep[group] and any(not monitors[name].disabled for name in self._serving.get(group, ())
                                          if name in monitors)
 
+    def unmarked(self) -> frozenset[str]:
+        """Rules of ours that the next run cannot tell by their tag: there is none, or it was another one before."""
+        tag = self.settings.tag
+        return frozenset(line for line in {*self.rules.known(), *self._saved} if tag is None or not (
+            line.endswith(f" tag {tag}") or f" tag {tag}." in line))
+
     def _removal(self, line: str) -> str | None:
         """How a rule of ours that is not wanted goes."""
         monitor = self.owner.get(line)
@@ -209,7 +215,7 @@ class Steering:
             return next(own for own in self.lines(monitor) if own == line)
         if self.rules.knows(line):
             return line
-        return line if line in self._saved and not self.rules.belief.ever else None
+        return line if line in self._saved else None
 
     def _want(self) -> Iterable[str]:
         return self.rules.want
@@ -220,6 +226,7 @@ class Steering:
     def _listed(self) -> None:
         """The kernel's table has been read."""
         self._old_tags.clear()                      # what bore one is known by now
+        self._saved = frozenset()
         mistaken = self.dialect.purge and is_unknown(self.rules.complaint)     # it lied, or is another one now
         if (mistaken or not self.dialect.sure) and not self._asking:
             self._ask()

@@ -25,7 +25,7 @@ ADDRESSES = [f"10.0.0.{number}" for number in range(1, 10)]
 def draw(chance: random.Random) -> Settings:
     """A configuration to begin with."""
     clusters = {f"c{number}": cluster(chance, number) for number in range(chance.choice((1, 2, 2, 3)))}
-    settings: Settings = {"interface": "em0", "tag": "l4ip", "resync": 3.0,
+    settings: Settings = {"interface": "em0", "tag": chance.choice(("l4ip", "l4ip", "l4ip", None)), "resync": 3.0,
                           "on_stop": "keep", "purge": True, "resets": None, "clusters": clusters}
     if chance.random() < 0.6:
         settings["resets"] = {"interface": "em1", "source": chance.choice(("ipmon", "ipmon", "counters")),
@@ -181,8 +181,16 @@ def _interface(settings: Settings, chance: random.Random) -> None:
     settings["interface"] = "em2" if settings["interface"] == "em0" else "em0"
 
 
+def _tag(settings: Settings, chance: random.Random) -> None:
+    settings["tag"] = chance.choice(("l4ip", "gw2", None))
+
+
 def _purge(settings: Settings, chance: random.Random) -> None:
     settings["purge"] = not settings["purge"]
+
+
+def _on_stop(settings: Settings, chance: random.Random) -> None:
+    settings["on_stop"] = "remove" if settings["on_stop"] == "keep" else "keep"
 
 
 def _resets(settings: Settings, chance: random.Random) -> None:
@@ -192,7 +200,8 @@ def _resets(settings: Settings, chance: random.Random) -> None:
 
 EDITS = [_rename_member, _rename_member, _rename_service, _rename_cluster, _swap_addresses, _swap_addresses, _move,
          _weight, _fallback, _add_member, _remove_member, _remove_member, _add_cluster, _remove_cluster, _sticky, _port,
-         _member_port, _check, _keep, _interface, _purge, _resets]
+         _member_port, _check, _keep, _interface, _tag, _purge,
+         _on_stop, _resets]
 
 
 def text(settings: Settings, directory: Path) -> str:

@@ -14,6 +14,7 @@ import naive
 from chance import repeat
 from simulation import GOOD, REFUSES, SICK, SILENT, World, simulated
 
+from l4ipd.config.files import load
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.model import Endpoint
@@ -210,6 +211,22 @@ class Run(World):
         self.told.restarted(self.settings, there, sure=not self.faults and self.slowest < 1,
                             now=self.now)
         self.endpoints = self.now_there()
+
+    def stopped(self) -> None:
+        """What a daemon leaves behind that was told to stop, while the tools are good."""
+        assert self.daemon is not None
+        daemon = self.daemon
+        if self.faults or self.slowest > 1 or self.path.read_text() != naive.text(self.settings, self.directory):
+            return
+        if set(daemon.fleet.monitors) != set(naive.names(self.settings)) or daemon.config != load(str(self.path)):
+            return                                  # a change that it had not read yet
+        if self.settings["on_stop"] == "remove":
+            assert set(self.rules()) == self.foreign
+            return
+        there = {naive.read(line) for line in self.rules()}
+        for name, monitor in daemon.fleet.monitors.items():
+            if monitor.seen == "down" and not naive.keeps(self.settings, monitor.endpoint.group):
+                assert not naive.rules(self.settings, name) & there, f"{name} is down, and nobody is left to say so"
 
     def now_there(self) -> dict[str, Endpoint]:
         assert self.daemon is not None

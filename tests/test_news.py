@@ -409,3 +409,15 @@ def test_that_nobody_is_up_as_before_is_a_line_unless_the_operator_wants_it_so(
     read_table(world)
     world.fate(BAD, "m1", "m2", rounds=1)
     assert world.kinds() == [] and caplog.text.count("c/s: no member is up") == lines
+
+
+def test_what_waits_of_one_that_is_enabled_meanwhile_is_overtaken(tmp_path: Path) -> None:
+    it = Told(tmp_path, BOTH)
+    it.daemon.fleet.news.waits = True
+    it.fate(BAD, "m2", rounds=1)
+    it.disable("m2")
+    it.enable("m2")
+    it.daemon.fleet.news.begin()
+    assert it.kinds() == ["disabled m2", "enabled m2"]
+    it.fate(BAD, "m2", rounds=1)
+    assert it.kinds() == ["down m2"]
