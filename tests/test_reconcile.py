@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sandbox_tools import Sandbox
 
+import l4ipd
 from l4ipd.ipfilter import held_lines, rdr
 from l4ipd.ipfilter.nat_table import Dialect, NatTable
 from l4ipd.ipfilter.reconcile import Reconciler
@@ -37,7 +38,7 @@ class Bench:
         self.faults = directory / "faults"
         self.faults.write_text("")
         words = (sys.executable, "-I", "-S", str(Path(__file__).parent / "faulty.py"), str(self.faults), sys.executable,
-                 "-I", "-S", str(Path(rdr.__file__).parent / "sandbox" / "client.py"), "-s", kernel.path, "ipnat")
+                 "-I", "-S", str(Path(l4ipd.__file__).parent / "sandbox" / "client.py"), "-s", kernel.path, "ipnat")
         self.settings = Ipfilter(interface="ext0", ipnat=words, timeout=1.0, resync=60.0)
         self.loop = Loop()
         self.purged: list[str] = []
