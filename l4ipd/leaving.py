@@ -16,6 +16,7 @@ from l4ipd.runtime.loop import Loop
 
 PATIENCE = 5.0                                      # seconds for tools that fail
 
+
 class Leaving:
     """Ends the loop. ``planned()`` says whether what the tables are to hold is known; with ``thorough`` they are read
     back. ``longest`` is how long one run of a tool may take, in seconds.
@@ -25,6 +26,8 @@ class Leaving:
                  longest: float) -> None:
         self.loop, self.tables, self.planned, self.thorough = loop, tables, planned, thorough
         self._patience = loop.now + min(longest, PATIENCE)
+        if not thorough:
+            longest = min(longest, PATIENCE)        # whoever stops us waits, and the rules stay as they are anyway
         self._limit = self._patience + longest + GRACE + FORGOTTEN
         for when in (self._patience, self._limit):
             loop.later(when - loop.now, lambda: None)       # for a turn then
