@@ -105,7 +105,7 @@ def sizes(daemon: Daemon) -> dict[str, int]:
 class Run(World):
     """One run: an hour of trouble in a minute, and then peace."""
 
-    QUIET, NOISE, LULL, PATIENCE = 15.0, 60.0, 60.0, 45.0
+    QUIET, NOISE, LULL, PATIENCE = 15.0, 60.0, 60.0, 5.5
 
     def __init__(self, seed: int, directory: Path) -> None:
         super().__init__(seed, directory, old=seed % 5 == 0)
