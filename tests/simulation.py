@@ -40,7 +40,7 @@ from l4ipd.runtime.loop import READ, WRITE, Loop
 from l4ipd.sandbox.ipf import ipf, ipfstat
 from l4ipd.sandbox.ipmon import ipmon
 from l4ipd.sandbox.ipnat import ipnat
-from l4ipd.sandbox.kernel import REFUSED, STDOUT, WAIT, Kernel
+from l4ipd.sandbox.kernel import REFUSED, STDOUT, WAIT, Kernel, Run
 
 EPOCH = 1_800_000_000.0                             # time of day when the simulated clock says 0
 BUSY = 2000                                         # turns of the loop in a second that are too many
@@ -60,7 +60,7 @@ class World:
         self.random = random.Random(seed)
         self.directory = directory
         self.now = 1000.0
-        self.kernel = Kernel(old, clock=lambda: self.now)
+        self.kernel = Kernel(old, clock=lambda: self.now, iterator_life=10.0)
         self.kernel.log.wall = self.wall
         self.members: dict[tuple[str, int], str] = {}       # address and port -> how it behaves; GOOD by default
         self.faults = 0.0                           # how many tools misbehave, of all
@@ -302,7 +302,7 @@ class Child:
         if name == "ipmon":
             self._become_ipmon(words)
             if chance.random() < world.faults:
-                world.after(chance.uniform(1.0, 20.0), lambda: self._end(1))
+                world.after(chance.uniform(1.0, 20.0), self._fail)
             return
         if name not in ("ipnat", "ipf", "ipfstat"):
             world.after(chance.uniform(0.001, 0.05), lambda: self._run_other(name, words))
@@ -313,7 +313,7 @@ class Child:
         elif fault == "fail":
             world.after(takes, lambda: self._end(1, b"ioctl: the weather is bad\n"))
         elif fault == "hang":
-            pass
+            world.after(takes, lambda: self._work(name, words, fault))
         elif fault == "lie":
             world.after(takes, lambda: self._end(0))
         else:
@@ -335,15 +335,27 @@ class Child:
         if fault == "half" and text:
             lines = text.splitlines(keepends=True)
             text = "".join(lines[:len(lines) // 2])
+        elif fault == "hang" and text:
+            return
         kernel = self.world.kernel
-        run = {"ipnat": lambda: ipnat(kernel, words, "/"), "ipf": lambda: ipf(kernel, words, "/"),
-               "ipfstat": lambda: ipfstat(kernel, words)}[name]()
+        run = {"ipnat": lambda: ipnat(kernel, words, "/", spawner="l4ipd"),
+               "ipf": lambda: ipf(kernel, words, "/", spawner="l4ipd"),
+               "ipfstat": lambda: ipfstat(kernel, words, spawner="l4ipd")}[name]()
+        if not text and fault in ("half", "hang"):
+            self._write(self._begin(run))
+            return
         result = drive(run, text)
         self._status, out = result.status, result.stdout.encode("latin-1")
-        if fault == "half" and not self.stdin:
-            out = out[:len(out) // 2]
         self._stderr = result.stderr.encode("latin-1")
         self._write(out)
+
+    def _begin(self, run: Run) -> bytes:
+        """The first lines of a listing, which leaves its iterator in the kernel where it was broken off."""
+        out = ""
+        for kind, text in itertools.islice(run, self.world.random.randrange(8)):
+            out += text if kind == STDOUT else ""
+        run.close()
+        return out.encode("latin-1")
 
     def _write(self, out: bytes) -> None:
         """To its standard output, in pieces."""
@@ -365,6 +377,10 @@ class Child:
             self._end(1, self._stderr + b"ioctl: something else\n")
         else:
             self._end(self._status, self._stderr)
+
+    def _fail(self) -> None:
+        if self.world.faults:
+            self._end(1)
 
     def _run_other(self, name: str, words: list[str]) -> None:
         """A command of a check says how its member is; a notify program, ps and all others are content."""
