@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from l4ipd.ipfilter.listing import FORGOTTEN
 from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.runtime.child import GRACE
 from l4ipd.runtime.loop import Loop
 
-PATIENCE = 5.0                                      # seconds for tools that fail
+PATIENCE, LONGEST = 5.0, 10.0                       # seconds for tools that fail, and then for a run under way
+POLITE = 2.0                                        # seconds for a listing under way that nobody needs
 
 
 class Leaving:
@@ -25,23 +25,27 @@ class Leaving:
     def __init__(self, loop: Loop, tables: Sequence[Reconciler], planned: Callable[[], bool], thorough: bool,
                  longest: float) -> None:
         self.loop, self.tables, self.planned, self.thorough = loop, tables, planned, thorough
+        self._polite = loop.now + POLITE
         self._patience = loop.now + min(longest, PATIENCE)
-        if not thorough:
-            longest = min(longest, PATIENCE)        # whoever stops us waits, and the rules stay as they are anyway
-        self._limit = self._patience + longest + GRACE + FORGOTTEN
-        for when in (self._patience, self._limit):
+        self._limit = self._patience + min(longest, LONGEST) + GRACE
+        for when in (self._polite, self._patience, self._limit):
             loop.later(when - loop.now, lambda: None)       # for a turn then
         loop.hook(self._look)
 
     def _look(self) -> None:
         now = self.loop.now
         left = [rules for rules in self.tables if not self._is_done(rules)]
-        hopeful = any(rules.busy or rules.table.iterator.quiet_until > now for rules in left) or not self.planned()
-        if not (left or hopeful) or (now >= self._patience and not hopeful) or now >= self._limit:
+        in_use = any(rules.table.iterator.quiet_until > now for rules in left)
+        hopeful = not self.planned() or any(rules.busy for rules in left)
+        if not (left or hopeful):
+            over = now >= self._polite or not any(rules.busy for rules in self.tables)
+        else:
+            over = now >= (self._limit if hopeful else self._patience) and not in_use
+        if over:
             self.loop.stop()
 
     def _is_done(self, rules: Reconciler) -> bool:
-        return rules.pause or not (rules.busy or rules.undone) and (rules.settled or not self.thorough)
+        return rules.pause or not (rules.undone or (self.thorough and not rules.settled))
 
     @property
     def undone(self) -> list[str]:

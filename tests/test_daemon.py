@@ -632,3 +632,50 @@ def test_whoever_reads_our_output_may_stop(gateway: Gateway) -> None:
     end = subprocess.run(["sh", "-c", f"{' '.join(gateway.command('-n'))} | true"], capture_output=True, text=True,
                          env=gateway.environment(), timeout=PATIENCE)
     assert "Traceback" not in end.stderr
+
+
+# -- the table, with real tools
+
+def test_two_with_one_tag_name_each_other_and_come_to_rest(gateway: Gateway, kernel: Sandbox, tmp_path: Path) -> None:
+    """They would remove each other's rules for ever."""
+    other = Gateway(kernel, tmp_path / "other")
+    other.directory.mkdir()
+    inside = free_port()
+    for address in (A, B):
+        gateway.web(address, inside)
+    try:
+        gateway.configure(www(free_port(), inside, f"web1: {A}"))
+        other.configure(www(free_port(), inside, f"web1: {B}"))
+        gateway.start()
+        other.start()
+        pattern = "within a minute: rdr lo0 .* another l4ipd with the tag l4ip is the likely cause: give each its own"
+        wait("both say it", lambda: gateway.lines(pattern) and other.lines(pattern))
+        wait("both have their rules", lambda: gateway.targets() == [A, B])
+        gateway.wait_log("no endpoint makes will be removed: rdr lo0 .* of another l4ipd with the tag l4ip")
+    finally:
+        other.close()
+
+
+def test_a_listing_that_begins_in_the_middle_alarms_nobody(gateway: Gateway, kernel: Sandbox) -> None:
+    """After one that was killed: 3,000 rules of others, and ours before and behind them."""
+    tool, slow = gateway.directory / "ipnat", gateway.directory / "slow"
+    words = " ".join(tool_words(kernel.path)["ipnat"])
+    tool.write_text(f'#!/bin/sh\ncase "$*" in *-l*) [ -e {slow} ] && (sleep 0.08; kill -9 $$) >/dev/null 2>&1 & ;;\n'
+                    f'esac\nexec {words} "$@"\n')
+    tool.chmod(0o755)
+    inside = free_port()
+    gateway.web(A, inside)
+    gateway.configure(www(free_port(), inside, f"web1: {A}"), ipfilter=f"ipnat: {tool}")
+    gateway.start()
+    gateway.wait_targets(A)
+    text = "".join(f"rdr em0 203.0.113.9/32 port {n} -> 10.0.0.9 port 80 tcp tag other\n" for n in range(1000, 9000))
+    assert kernel.ipnat("-f", "-", stdin=text).status == 0
+    try:
+        slow.touch()
+        gateway.wait_log("ipnat: was killed by signal 9; trying again")
+        slow.unlink()
+        gateway.wait_log("ipnat works again")
+        time.sleep(1.0)                             # three more listings
+    finally:
+        kernel.ipnat("-r", "-f", "-", stdin=text)
+    assert not gateway.lines("somebody else|put back") and gateway.targets() == [A]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from test_reconcile_faults import Bench, log_rule, rule
 
+from l4ipd.ipfilter import rdr
 from l4ipd.ipfilter.nat_table import Dialect, NatTable, whose
 from l4ipd.ipfilter.rdr import parse
 from l4ipd.ipfilter.reconcile import Reconciler
@@ -369,3 +370,68 @@ def test_a_slow_tool_has_its_time() -> None:
     bench.want(*map(rule, range(20, 50)))
     bench.until(bench.right, 60.0)
     assert bench.it.failed_runs == 0
+
+
+# -- many rules of others
+
+class Counted:
+    """Counts what is parsed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lines: list[str] = []
+        real = rdr.parse
+
+        def counting(line: str, *more: object) -> object:
+            self.lines.append(line)
+            return real(line, *more)                # type: ignore[arg-type]
+
+        monkeypatch.setattr(rdr, "parse", counting)
+
+
+def test_a_foreign_rule_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    bench.tools.add(f"rdr ext0 203.0.113.{1 + n % 3}/32 port {1000 + n} -> 10.9.0.9 port 80 tcp" for n in range(3000))
+    bench.want(rule(2), rule(3))
+    bench.settle()
+    counted = Counted(monkeypatch)
+    for _ in range(5):
+        bench.it.reread()
+        bench.settle()
+    assert counted.lines == []
+    bench.want(rule(2), rule(3, 81))                # what is met is looked at anew, and only that
+    bench.settle()
+    assert len(counted.lines) < 10
+
+
+def test_rules_in_our_way_among_many(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    bench.tools.add(f"rdr ext0 203.0.113.1/32 port {1000 + n} -> 10.9.0.9 port 80 tcp" for n in range(300))
+    bench.tools.add(["rdr ext0 203.0.113.1/32 port 70-90 -> 10.9.0.9 port 80 tcp",
+                     "rdr ext0 203.0.113.1/32 port 1-79 -> 10.9.0.9 port 80 tcp",
+                     "rdr ext0 203.0.113.1/32 -> 10.9.0.9 ip",
+                     "rdr ext0 203.0.113.2/32 port 80 -> 10.9.0.9 port 80 tcp"])
+    bench.want(rule(2), rule(3), rule(4, 1007), rule(5, 5000))
+    for _ in range(3):
+        bench.it.reread()
+        bench.settle()
+    said = texts(caplog, "a rule that is not ours takes every connection for itself")
+    assert sorted(re.findall(r"port up: (.*?) -> .*: it meets ours: (.*?) ->", "\n".join(said))) == sorted([
+        ("rdr ext0 203.0.113.1/32 port 70-90", "rdr ext0 203.0.113.1/32 port 80"),
+        ("rdr ext0 203.0.113.1/32 port 1007", "rdr ext0 203.0.113.1/32 port 1007"),
+        ("rdr ext0 203.0.113.1/32", "rdr ext0 203.0.113.1/32 port 80"),
+        ("rdr ext0 203.0.113.1/32", "rdr ext0 203.0.113.1/32 port 1007"),
+        ("rdr ext0 203.0.113.1/32", "rdr ext0 203.0.113.1/32 port 5000")])
+
+
+@pytest.mark.parametrize("line", [
+    rule(2), rule(2, 81, ".17"), rule(2).replace("robin", "robin sticky"), rule(2).replace("10.0.0.2", "10.0.0.2/32"),
+    rule(2).replace(" tcp ", " udp "), rule(2).replace(" tag l4ip", ""), "7 " + rule(2),
+    rule(2).replace("l4ip", "l" * 20), rule(2).replace("80 ", "99999 ", 1), rule(2).replace("8080", "99999"),
+    rule(2).replace("10.0.0.2", "10.0.0.256"),
+    rule(2).replace("10.0.0.2", "10.0.0.02"), rule(2) + " # of mine", rule(2) + ";", rule(2).replace("203.", "0203."),
+])
+def test_plain_rules_are_read_as_others_are(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is a short way for the plain ones."""
+    short = parse(line)
+    monkeypatch.setattr(rdr, "PLAIN", re.compile("nothing"))
+    assert short == parse(line)
