@@ -71,6 +71,7 @@ class News:
         else:
             return                                  # told of already
         if monitor.up:
+            self.empty_before.discard(monitor.endpoint.group)   # should it go down, that will be news
             monitor.resume(past.since if past is not None and past.up else monitor.since)
 
     def begin(self) -> None:

@@ -358,6 +358,18 @@ def test_a_rule_of_one_that_was_down_makes_it_up_from_now_on(tmp_path: Path) -> 
     assert age(world, "m2") == pytest.approx(AGE, abs=60) and world.member("m2").changes == 0
 
 
+def test_that_nobody_is_up_is_news_where_a_rule_said_that_somebody_was(tmp_path: Path) -> None:
+    """Even if that is over in the very turn in which the rule was found."""
+    world = waiting(tmp_path, downs="m1 m2")
+    world.fate(BAD, "m2", rounds=1)
+    steering = world.daemon.steering
+    steering.rules.belief.have = {line: line for line in steering.lines(world.member("m1"))}
+    steering._listed()
+    world.fate(BAD, "m1", rounds=1)
+    world.daemon._turn()
+    assert world.kinds()[-2:] == ["down m1", "all-down s"], world.texts
+
+
 def test_last_rules_that_were_kept_make_nobody_up(tmp_path: Path) -> None:
     world = waiting(tmp_path, downs="m1 m2", more=", when_all_down: keep")
     read_table(world, "m1")

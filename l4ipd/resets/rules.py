@@ -106,6 +106,8 @@ class ResetRules:
         reader.tags = frozenset({self._tag} if self._tag is not None else ())
         if kind[0] == "count":
             self.counted(kind[1], reader.hits)
+            if all(rules.belief.ever for (action, _), rules in self.tables.items() if action == "count"):
+                self._counts = frozenset()          # what was there is known by now
         if not rules.want and not rules.have:
             rules.pause = True                      # nothing of ours is there, and nothing is to be
 
