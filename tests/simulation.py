@@ -488,6 +488,7 @@ def simulated(world: World) -> Iterator[None]:
     patch.setattr(probe.Prober, "start", start)
     patch.setattr(main, "Loop", world.make_loop)
     patch.setattr(main, "end_all", world.end_all)
+    patch.setattr(main, "adopt_orphans", lambda: None)      # this process would have those of all later tests
     patch.setattr(time, "time", world.wall)
     patch.setattr(state, "threading", SimpleNamespace(Thread=InlineThread, get_ident=threading.get_ident))
     patch.setattr(os, "fsync", lambda fd: None)

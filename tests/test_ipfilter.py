@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sandbox_tools import Lab
 
-from l4ipd.ipfilter.rdr import LISTING_END, explain, hits, number, owned, parse, side, swallows, target
+from l4ipd.ipfilter.rdr import (
+    LISTING_END,
+    explain,
+    hits,
+    is_absent,
+    is_made_here,
+    number,
+    owned,
+    parse,
+    side,
+    swallows,
+    target,
+)
 
 SAMPLES = Path(__file__).parent / "samples"
 BASE = "rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.2 port 8080 tcp round-robin"
@@ -208,3 +220,34 @@ def test_who_gets_in_our_way(foreign: str, how: str | None) -> None:
 ])
 def test_messages_name_the_remedy(status: int | None, stderr: str, timed_out: bool, words: str) -> None:
     assert explain(status, stderr, timed_out) == words
+
+
+MADE = "rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.2 port 8080 tcp round-robin tag l4ip"
+
+
+@pytest.mark.parametrize(("line", "made"), [
+    (MADE, True), (MADE.replace(" tcp ", " udp "), True), (MADE.replace("round-robin", "round-robin sticky"), True),
+    (MADE.replace("round-robin", "round-robin age 30/30"), True), (MADE.replace("port 80 ", "port 1 "), True),
+    ("rdr ext0 inet6 2001:db8::1/128 port 80 -> fd00::2 port 8080 tcp round-robin sticky tag l4ip.2", True),
+    (MADE.replace("round-robin ", ""), False), (MADE.replace("round-robin", "round-robin frag"), False),
+    (MADE.replace("round-robin", "round-robin purge"), False), (MADE.replace(" tcp ", " tcp/udp "), False),
+    (MADE.replace("/32", "/24").replace(".1/", ".0/"), False), (MADE.replace("10.0.0.2", "10.0.0.2,10.0.0.3"), False),
+    (MADE.replace("10.0.0.2", "10.0.0.2-10.0.0.9"), False), (MADE.replace("8080", "= 8080"), False),
+    (MADE.replace("8080", "8080-8090"), False), (MADE.replace("port 8080", "port 0"), False),
+    (MADE.replace("port 80 ", "port 0 "), False),
+    (MADE.replace("203.0.113.1/32 port", "from any to 203.0.113.1/32 port ="), False),
+    ("rdr ext0 203.0.113.1/32 -> 10.0.0.2 ip round-robin tag l4ip", False),
+])
+def test_what_an_l4ipd_makes(line: str, made: bool) -> None:
+    rule = parse(line)
+    assert rule is not None
+    assert is_made_here(rule) == made
+
+
+@pytest.mark.parametrize(("said", "absent"), [
+    ("60010:1:ioctl(delete nat rule) NAT rule could not be found", True),
+    ("1:ioctl(SIOCRMNAT): No such process", True),
+    ("60007:1:ioctl(add/insert nat rule)(line 1) NAT rule already exists", False), ("", False),
+])
+def test_words_for_a_rule_that_was_not_there(said: str, absent: bool) -> None:
+    assert is_absent(said) == absent

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4ipd.resets.ipmon import Lines, Reset, by_syslogd, missed, parse
+from l4ipd.resets.ipmon import Lines, Reset, by_syslogd, is_record, missed, parse
 
 SAMPLES = (Path(__file__).parent / "samples/ipmon-samples.txt").read_bytes().splitlines()
 RECORDS = [line for line in SAMPLES if re.match(rb"\d\d/\d\d/\d{4} ", line)]
@@ -140,7 +140,13 @@ def test_a_reset_whose_port_is_none(port: bytes) -> None:
             parse(line)
 
 
+def test_what_ipmon_has_written() -> None:
+    assert is_record(LINE) and is_record(b"Nov 22 06:48:57 gw ipmon[812]: 06:48:57.244962 " + BODY)
+    assert not is_record(BODY) and not is_record(b"") and not is_record(b"missed 1 ipf log entries: 0 1")
+
+
 def test_missed() -> None:
+    assert missed(b"missed 99999999999999999999 ipf log entries: 7 19") == 0, "no number that can be meant"
     assert missed(b"missed 1 ipf log entries: 0 1") == 0, "every fresh ipmon says so"
     assert missed(b"missed 11 ipf log entries: 195 206") == 11
     assert missed(LINE) == 0

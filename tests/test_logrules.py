@@ -75,6 +75,8 @@ def test_fed_and_listed_are_the_same_rule(fed: str, listed: list[str]) -> None:
     ("log in on int0 inet6 proto ipv6-icmp from 10.0.0.2/32 to any icmp-type 1 code 4 set-tag(log=4711)", None),
     ("log in on int0 inet proto icmp from 10.0.0.2/32 to any icmp-type unreach code 4 set-tag(log=4711)", None),
     ("log in on int0 inet proto icmp from 10.0.0.2/32 port = 8 to any icmp-type 3 code 3 set-tag(log=4711)", None),
+    ("log in on int0 inet proto tcp from 10.0.0.2/32 port = 99999 to any flags R/R set-tag(log=4711)", None),
+    ("log in on int0 inet proto tcp from 10.0.0.2/32 port = 80 to any flags R/R set-tag(log=9999999999)", None),
     ("# empty list for ipfilter(in)", None),
     ("", None),
 ])
@@ -103,6 +105,7 @@ def test_line(rule: Rule, line: str) -> None:
     assert rule.line() == line
     assert parse(line) == rule
     assert parse(log_rules.feed(line)) == rule
+    assert log_rules.tag(line) == rule.tag
 
 
 def test_log_rules_go_first_and_count_rules_where_they_come() -> None:

@@ -81,7 +81,8 @@ class Told:
 LIMITED = re.compile(
     r"Happening|Event|History\..*|.*\._?fresh|NatTable\._seen|Method|Check|Verdict|Timing(\..*)?|Schedule\.timings|Control"
     r"|Saved\..*|Reaction\.(_hits|ignored)|ResetRules\._(counts|older|left)|.*\.slot|Cluster|Member|Service|Resets|Ipfilter"
-    r"|Past|News\.past|Refusals|Doubt.*|Config\.given|FilterTable\.tags|Reconciler\._said|Listed|Rdr|Rivals\._told|Times\._times")
+    r"|Past|News\.past|Refusals|Doubt.*|Config\.given|Trouble(\..*)?|Unprobed\._troubles|FilterTable\.tags"
+    r"|Reconciler\._said|Listed|Rdr|Rivals\._told|Times\._times")
 
 
 def sizes(daemon: Daemon) -> dict[str, int]:

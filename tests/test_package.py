@@ -18,8 +18,8 @@ from test_isolated import Trap
 from l4ipd import __version__
 
 ROOT = Path(__file__).parent.parent
-PARTS = [".ci", "bin", "CHANGES", "LICENSE", "MANIFEST.in", "README", "etc", "l4ipd", "man", "pyproject.toml", "rc.d",
-         "setup.py", "tests"]
+PARTS = [".ci", "bin", "CHANGES", "CONTRIBUTING", "LICENSE", "MANIFEST.in", "README", "etc", "l4ipd", "man",
+         "pyproject.toml", "rc.d", "setup.py", "tests"]
 NOT_SHIPPED = {".gitignore"}
 #: what running the tests leaves in a tree, and must stay there
 LITTER = ["tests/__pycache__/x.pyc", "tests/.hypothesis/examples/x", "tests/.pytest_cache/README",

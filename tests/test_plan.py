@@ -54,6 +54,9 @@ SORRY = Member("sorry", "10.0.0.99", fallback=True)
         "rdr em0 203.0.113.11/32 port 80 -> 10.0.0.11 port 8080 tcp round-robin tag l4ip",
         "rdr em0 203.0.113.11/32 port 80 -> 10.0.0.12 port 8080 tcp round-robin tag l4ip",
         "rdr em0 203.0.113.11/32 port 80 -> 10.0.0.11 port 8080 tcp round-robin tag l4ip.2"]),
+    ((Member("a", "10.0.0.11", weight=2),), {"vips": ("203.0.113.1", "203.0.113.2", "203.0.113.3")}, [
+        f"rdr em0 203.0.113.{vip}/32 port 80 -> 10.0.0.11 port 8080 tcp round-robin tag {tag}"
+        for vip in (1, 2, 3) for tag in ("l4ip", "l4ip.2")]),
     ((Member("a", "10.0.0.11", port=9000),), {}, [
         "rdr em0 203.0.113.10/32 port 80 -> 10.0.0.11 port 9000 tcp round-robin tag l4ip"]),
 ])
@@ -84,6 +87,23 @@ def test_who_serves(up: str, last: str, keep: bool, expected: str) -> None:
 
     serving = plan.serving(endpoints(A, B, SORRY), names(up), names(last), keep)
     assert {member.name for member in serving} == names(expected)
+
+
+@pytest.mark.parametrize(("up", "words"), [
+    ("", "0 of 2 up"), ("a", "1 of 2 up"), ("ab", "2 of 2 up"), ("s", "1 of 3 up"), ("st", "2 of 4 up"),
+    ("ast", "1 of 2 up"), ("abst", "2 of 2 up"),
+])
+def test_how_many_are_up(up: str, words: str) -> None:
+    """A fallback counts while it serves. Changes are counted as what they lead to would be."""
+    members = endpoints(A, B, *(Member(name, f"10.0.0.9{place}", fallback=True) for place, name in enumerate("stu")))
+    assert str(plan.tally((each, each.member in up) for each in members)) == words
+    count = plan.tally((each, False) for each in members)
+    for each in members:
+        count.add(each.fallback, int(each.member in up))
+    assert str(count) == words
+    for each in members:
+        count.add(each.fallback, -int(each.member in up))
+    assert count == plan.tally((each, False) for each in members)
 
 
 @pytest.mark.parametrize(("weights", "order"), [
