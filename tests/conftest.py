@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from sandbox_tools import Sandbox, sandbox
-from sensing_bench import Bench, Device, runs
+
+from support.sandbox_tools import Sandbox, sandbox
+from support.sensing_bench import Bench, Device, runs
 
 settings.register_profile("l4ip", deadline=None)    # a busy machine is no failure
 settings.load_profile("l4ip")

@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 
@@ -25,8 +24,8 @@ from l4ipd.model import Check, Config, Ipfilter, Log, Member, Resets, Service
 from l4ipd.report import notify
 from l4ipd.report.status import Row
 from l4ipd.resets import reaction
+from support import ROOT
 
-ROOT = Path(__file__).parent.parent
 MANUALS = ["l4ipd.8", "l4ipctl.8", "l4ip.conf.5"]
 SAMPLE = (ROOT / "etc/l4ip.conf.sample").read_text()
 

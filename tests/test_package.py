@@ -13,11 +13,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from test_isolated import Trap
 
 from l4ipd import __version__
+from runtime.test_isolated import Trap
+from support import ROOT
 
-ROOT = Path(__file__).parent.parent
 PARTS = [".ci", "bin", "CHANGES", "CONTRIBUTING", "LICENSE", "MANIFEST.in", "README", "etc", "l4ipd", "man",
          "pyproject.toml", "rc.d", "setup.py", "tests"]
 NOT_SHIPPED = {".gitignore"}

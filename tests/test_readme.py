@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from support import ROOT
+
 SHOWN = ["README", "man/l4ipd.8", "man/l4ipctl.8", "man/l4ip.conf.5", "tests/bench/README"]
 #: what overwrites, removes or flushes, unless it is said otherwise
 DESTROYS = re.compile(r"(?<![-=<>&])>(?![>=&])\s*[/\w$\"'](?!dev/null)"

@@ -24,13 +24,12 @@ from pathlib import Path
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", ".."))
 
-from certs import Authority
-
 from l4ipd.checks.probe import Prober
 from l4ipd.checks.recipe import recipe
 from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Check, Endpoint
 from l4ipd.runtime.loop import Loop
+from support.certs import Authority
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n"

@@ -1,0 +1,170 @@
+"""The reconciler on a simulated clock, under minutes of every trouble that a tool can have.
+
+The property: within five seconds of the end of the trouble the kernel's table is as wanted; what is not ours was never
+touched; and then there is rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from l4ipd.ipfilter import log_rules
+from l4ipd.ipfilter.filter_table import FilterTable
+from l4ipd.ipfilter.nat_table import Dialect, NatTable
+from l4ipd.ipfilter.rdr import owned, parse
+from l4ipd.ipfilter.reconcile import Reconciler
+from l4ipd.model import Ipfilter
+from support.simulated import FAULTS, LISTING, World
+
+SOON = 5.0
+FOREIGN = ["rdr ext0 203.0.113.1/32 port 25 -> 10.0.0.7 port 25 tcp round-robin",
+           "rdr ext0 203.0.113.1/32 port 26 -> 10.0.0.7 port 25 tcp round-robin tag other"]
+SETTINGS = Ipfilter(interface="ext0")
+TROUBLES = [fault for fault in FAULTS if fault != "slow"]
+
+
+def rule(member: int, port: int = 80, more: str = "") -> str:
+    return (f"rdr ext0 203.0.113.1/32 port {port} -> 10.0.{member >> 8}.{member & 255} port 8080 tcp round-robin "
+            f"tag l4ip{more}")
+
+
+def log_rule(member: int) -> str:
+    return log_rules.Rule("log", "int0", f"10.0.{member >> 8}.{member & 255}", 8080, 4711).line()
+
+
+class Bench(World):
+    """A reconciler for one table, ipnat's or ipf's."""
+
+    def __init__(self, seed: int = 0, tool: str = "ipnat", takes: tuple[float, float] = (0.005, 0.05),
+                 resync: float = 10.0) -> None:
+        super().__init__(seed, takes)
+        self.tool = tool
+        self.rule: Callable[[int], str] = rule if tool == "ipnat" else log_rule
+        self.ways: dict[str, str | None] = {}
+        self.repaired: list[str] = []
+        self.nat = NatTable(SETTINGS, Dialect("6.0.0", True, True), lambda line: None, lambda: self.it.want)
+        self.filter = FilterTable(SETTINGS, "log", False, [4711], lambda line: False)
+        self.it = Reconciler(self.loop, self.nat.table if tool == "ipnat" else self.filter.table, 5.0, resync,
+                             removal=lambda line: self.ways.get(line, "drain"), repaired=self.repaired.extend,
+                             listed=self.listed, whose=lambda line: "it is of somebody",
+                             spawn=self.tools.spawn)
+        if tool == "ipnat":
+            self.tools.add(FOREIGN)
+
+    def listed(self) -> None:
+        if self.tool == "ipnat":
+            self.nat.listed()
+        else:
+            self.filter.listed()
+
+    def want(self, *lines: str) -> None:
+        self.it.want = dict.fromkeys(lines)
+        self.it.hurry()
+
+    def ours(self) -> list[str]:
+        if self.tool == "ipf":
+            return sorted(self.tools.filter())
+        return sorted(line for line in self.tools.nat() if owned(parse(line).tag, "l4ip"))     # type: ignore[union-attr]
+
+    def right(self) -> bool:
+        return self.ours() == sorted(self.it.want)
+
+    def settle(self, patience: float = 60.0) -> None:
+        self.until(lambda: self.it.settled, patience)
+
+    def noise(self, *faults: str, chance: float = 1.0, only: str = "") -> None:
+        """From now on runs meet one of these; ``only`` some of them: list, change."""
+        def fault(words: Sequence[str]) -> str:
+            kind = "list" if any(word in LISTING for word in words) else "change"
+            if (only and kind != only) or self.source.random() >= chance:
+                return "ok"
+            return self.source.choice(faults)
+
+        self.tools.fault = fault
+
+    def quiet(self) -> None:
+        self.tools.fault = lambda words: "ok"
+
+
+@pytest.fixture(autouse=True)
+def sane(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    assert "internal error" not in caplog.text
+
+
+@pytest.mark.parametrize("tool", ["ipnat", "ipf"])
+@pytest.mark.parametrize("only", ["", "list", "change"])
+@pytest.mark.parametrize("fault", TROUBLES)
+@pytest.mark.parametrize("lines", [1, 5, 60])
+def test_the_table_is_right_soon_after(fault: str, only: str, tool: str, lines: int) -> None:
+    """A few rules were there; after minutes of one trouble, wishes of before and during it are fulfilled."""
+    for seed in range(3 if lines < 10 else 1):
+        bench = Bench(seed, tool)
+        bench.want(*map(bench.rule, range(lines)))
+        bench.settle()
+        assert bench.right()
+        if tool == "ipf":
+            bench.run(11.0)                         # no rule is in use any more
+        bench.noise(fault, only=only)
+        bench.want(*map(bench.rule, range(lines // 2, lines + lines // 2 + 1)))
+        bench.run(100.0 + bench.source.random() * 20)
+        bench.want(*map(bench.rule, range(lines // 3, lines + 3)))
+        bench.run(bench.source.random() * 20)
+        bench.quiet()
+        bench.until(bench.right, SOON if tool == "ipnat" else SOON + 11.0)
+        bench.settle()
+        assert bench.right()
+
+
+SLOW = ("hang", "stubborn")
+QUICK = [fault for fault in FAULTS if fault not in (*SLOW, "slow")]
+STEPS = st.one_of(
+    st.tuples(st.just("want"), st.sets(st.integers(2, 25)), st.booleans()),
+    st.tuples(st.just("noise"), st.lists(st.sampled_from(QUICK), min_size=1, max_size=3)
+              | st.sampled_from(SLOW).map(lambda fault: [fault]), st.sampled_from(["", "list", "change"])),
+    st.tuples(st.just("steal"), st.integers(2, 25), st.booleans()),
+    st.tuples(st.just("leave"), st.integers(2, 40), st.booleans()),
+    st.tuples(st.just("wait"), st.floats(0.0, 30.0), st.booleans()),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(STEPS, max_size=25), st.integers(0, 2**16), st.sampled_from([(0.0, 0.01), (0.01, 0.2)]))
+def test_when_the_noise_stops_kernel_equals_want(steps: list[tuple[str, object, object]], seed: int,
+                                                 takes: tuple[float, float]) -> None:
+    bench = Bench(seed, takes=takes)
+    bench.settle()
+    stolen: set[object] = set()
+    for what, which, how in steps:
+        if what == "want":
+            lines = [rule(member) for member in which]              # type: ignore[attr-defined]
+            bench.ways.update(dict.fromkeys(bench.it.want, "purge" if how else "drain"))
+            bench.want(*lines)
+        elif what == "noise":
+            chance = 1.0 if which[0] in SLOW else 0.7               # type: ignore[index]
+            bench.noise(*which, chance=chance, only=str(how))       # type: ignore[misc]
+        elif what == "steal" and which not in stolen:               # oftener, and it would be a fight
+            stolen.add(which)
+            bench.tools.remove(rule(int(str(which))))
+        elif what == "leave" and (which, how) not in stolen:        # what another one has left: unknown, or like ours
+            line = rule(int(str(which)))
+            bench.tools.remove(line)
+            stolen.update((which, (which, how)))
+            bench.tools.add([line.replace("ext0 ", "ext0,ext0 ") if how else line])
+        else:
+            bench.run(float(str(which)) if what == "wait" else 0.1)
+    bench.quiet()
+    bench.it.reread()                               # what they have done since the table was read last
+    doubles = sum(what == "leave" and how is True for what, _, how in steps)
+    bench.until(bench.right, SOON + doubles)        # each takes two tries
+    bench.settle()
+    assert [line for line in bench.tools.nat() if not owned(parse(line).tag, "l4ip")] == FOREIGN    # type: ignore[union-attr]
+    before = len(bench.tools.runs)
+    bench.run(60.0)
+    assert bench.right() and bench.it.settled and not bench.it.held and not bench.it.complaint
+    assert {words[1] for words in bench.tools.runs[before:]} == {"-l"}, "there is nothing to do"
+    assert len(bench.tools.runs) - before <= 7

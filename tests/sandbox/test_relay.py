@@ -1,0 +1,325 @@
+"""Real connections and datagrams through the sandbox."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from l4ipd.sandbox import tool_words
+from support.sandbox_tools import (
+    HERE,
+    Sandbox,
+    ask,
+    connect,
+    echo,
+    eventually,
+    free_port,
+    has_ipv6,
+    member,
+    read_all,
+    reset,
+    rule,
+    sandbox,
+    says,
+    send_all,
+    udp_client,
+    udp_member,
+)
+
+
+@pytest.fixture
+def box() -> Iterator[Sandbox]:
+    with sandbox() as running:
+        yield running
+
+
+def test_rotation_and_listing(box: Sandbox) -> None:
+    vip = free_port()
+    with member(says("a")) as a, member(says("b")) as b:
+        box.add(rule(vip, a) + "\n" + rule(vip, b))
+        assert [ask(vip) for _ in range(6)] == ["a", "b"] * 3
+        listing = box.ipnat("-lh").stdout
+        assert listing.splitlines()[1].startswith("3 rdr lo0")
+        assert len(re.findall(rf"^RDR {HERE} {{7}}{a} *<- -> {HERE} {{7}}{vip} *\[{HERE} \d+\]$", listing, re.M)) == 3
+
+
+def test_listening_follows_the_rules(box: Sandbox) -> None:
+    vip = free_port()
+    with member(echo) as a:
+        with pytest.raises(ConnectionRefusedError):
+            connect(vip)
+        for _ in range(3):
+            box.add(rule(vip, a))
+            with connect(vip) as client:                    # at once: no retry
+                client.sendall(b"x")
+                assert client.recv(9) == b"x"
+                box.remove(rule(vip, a))
+                with pytest.raises(ConnectionRefusedError):
+                    connect(vip)
+                client.sendall(b"y")                        # the session outlives its rule
+                assert client.recv(9) == b"y"
+
+
+def test_a_refusing_member_means_a_reset(box: Sandbox) -> None:
+    vip = free_port()
+    box.add(rule(vip, free_port()))
+    with pytest.raises(ConnectionResetError), connect(vip) as client:
+        client.recv(1)
+    assert "ttl 60 " in box.ipnat("-lv").stdout or "ttl 59 " in box.ipnat("-lv").stdout
+
+
+def test_no_rule_matches(box: Sandbox) -> None:
+    vip = free_port()
+    box.add(f"rdr lo0 from 198.51.100.0/24 to {HERE} port = {vip} -> {HERE} port 9 tcp")
+    with pytest.raises(ConnectionResetError), connect(vip) as client:
+        client.recv(1)
+
+
+def test_a_member_that_resets(box: Sandbox) -> None:
+    vip = free_port()
+    with member(reset) as a:
+        box.add(rule(vip, a))
+        with connect(vip) as client:
+            client.sendall(b"x")
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+
+
+def test_a_client_that_resets(box: Sandbox) -> None:
+    vip, seen = free_port(), threading.Event()
+
+    def watch(connection: socket.socket) -> None:
+        connection.sendall(b"x")
+        try:
+            connection.recv(1)
+        except ConnectionResetError:
+            seen.set()
+
+    with member(watch) as a:
+        box.add(rule(vip, a))
+        client = connect(vip)
+        assert client.recv(1) == b"x"
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        assert seen.wait(10)
+
+
+def test_half_close_both_ways(box: Sandbox) -> None:
+    def backwards(connection: socket.socket) -> None:
+        connection.sendall(read_all(connection)[::-1])
+
+    def first_me(connection: socket.socket) -> None:
+        connection.sendall(b"greeting")
+        connection.shutdown(socket.SHUT_WR)
+        heard.append(read_all(connection))
+        done.set()
+
+    heard: list[bytes] = []
+    done = threading.Event()
+    vip, other = free_port(), free_port()
+    with member(backwards) as a, member(first_me) as b:
+        box.add(rule(vip, a) + "\n" + rule(other, b))
+        with connect(vip) as client:
+            client.sendall(b"abc" * 1000)
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(client) == b"cba" * 1000
+        with connect(other) as client:
+            assert read_all(client) == b"greeting"
+            client.sendall(b"still here")
+            client.close()
+            assert done.wait(10)
+            assert heard == [b"still here"]
+
+
+def test_much_data_and_a_slow_reader(box: Sandbox) -> None:
+    """More than all buffers hold, both ways at once; the sandbox's memory stays bounded."""
+    data = os.urandom(1 << 16) * 128
+    vip = free_port()
+    with member(echo) as a:
+        box.add(rule(vip, a))
+        with connect(vip) as client:
+            sender = threading.Thread(target=send_all, args=(client, data))
+            sender.start()
+            time.sleep(0.1)                                     # let the buffers fill
+            assert read_all(client) == data
+            sender.join(10)
+
+
+def test_hundreds_of_connections(box: Sandbox) -> None:
+    vip = free_port()
+    with member(echo) as a, member(echo) as b:
+        box.add(rule(vip, a) + "\n" + rule(vip, b))
+        clients = [connect(vip) for _ in range(300)]
+        try:
+            for number, client in enumerate(clients):
+                client.sendall(b"%d" % number)
+            for number, client in enumerate(clients):
+                assert client.recv(99) == b"%d" % number
+            assert box.ipnat("-l").stdout.count("\nRDR ") == 300
+        finally:
+            for client in clients:
+                client.close()
+
+
+def test_purge_cuts_and_plain_removal_does_not(box: Sandbox) -> None:
+    vip = free_port()
+    with member(echo) as a, member(echo) as b:
+        box.add(rule(vip, a) + "\n" + rule(vip, b))
+        with connect(vip) as first, connect(vip) as second:
+            for client in (first, second):
+                client.sendall(b"x")
+                assert client.recv(1) == b"x"
+            box.remove(rule(vip, a), "-p")
+            with pytest.raises(ConnectionResetError):
+                first.recv(1)
+            second.sendall(b"y")
+            assert second.recv(1) == b"y"
+            box.ipnat("-F")
+            with pytest.raises(ConnectionResetError):
+                second.recv(1)
+
+
+@contextlib.contextmanager
+def silent_member() -> Iterator[int]:
+    """A port where a connection is neither accepted nor refused: its backlog is full."""
+    with socket.socket() as listener, contextlib.ExitStack() as stack:
+        listener.bind((HERE, 0))
+        listener.listen(0)
+        for _ in range(8):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            assert filler.connect_ex(listener.getsockname()) in (0, errno.EINPROGRESS)
+        probe = stack.enter_context(socket.socket())
+        probe.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            probe.connect(listener.getsockname())
+        yield int(listener.getsockname()[1])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere a full backlog refuses")
+@pytest.mark.parametrize("words, expected", [(["-p"], b"b"), ([], b"")])
+def test_a_retried_syn_reaches_a_living_member(box: Sandbox, words: list[str], expected: bytes) -> None:
+    """FACTS.md 2b-7, 2b-8: with -p the client that waits gets through, without it stays with the dead member."""
+    vip = free_port()
+    with silent_member() as dead, member(says("b")) as b:
+        box.add(rule(vip, dead) + "\n" + rule(vip, b))
+        with connect(vip) as client:
+            eventually(lambda: "RDR" in box.ipnat("-l").stdout)
+            box.remove(rule(vip, dead), *words)
+            client.settimeout(10 if expected else 0.3)
+            if expected:
+                assert read_all(client) == expected
+            else:
+                with pytest.raises(TimeoutError):
+                    client.recv(1)
+
+
+def test_purge_with_nobody_left(box: Sandbox) -> None:
+    vip = free_port()
+    with member(echo) as a:
+        box.add(rule(vip, a, "tcp round-robin purge"))
+        with connect(vip) as client:
+            client.sendall(b"x")
+            assert client.recv(1) == b"x"
+            box.remove(rule(vip, a, "tcp round-robin purge"))
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+
+
+def test_sticky(box: Sandbox) -> None:
+    vip = free_port()
+    with member(says("a")) as a, member(says("b")) as b:
+        box.add(rule(vip, a, "tcp round-robin sticky") + "\n" + rule(vip, b, "tcp round-robin sticky"))
+        assert [ask(vip) for _ in range(4)] == ["a"] * 4
+        assert f"{HERE},{HERE} -> {HERE},0.0.0.0 (use = 5 hv = 0)\n" in box.ipnat("-lv").stdout
+        box.remove(rule(vip, a, "tcp round-robin sticky"), "-p")
+        assert [ask(vip) for _ in range(4)] == ["b"] * 4
+
+
+def test_an_address_of_somebody_else(box: Sandbox) -> None:
+    box.add("rdr em0 203.0.113.10 port 80 -> 10.0.0.2 port 80 tcp")
+    box.add("rdr em0 203.0.113.10 port 80 -> 10.0.0.3 port 80 tcp")
+    box.add("rdr em0 0/0 port 3128 -> 127.0.0.1 port 3128 tcp")
+    lines = box.stderr.read_text().splitlines()[1:]
+    assert len(lines) == 2
+    assert lines[0].startswith("sandbox: 203.0.113.10:80/tcp: cannot listen there, its rules get no traffic: ")
+    assert "names no single address" in lines[1]
+    assert len(box.ipnat("-l").rules) == 3
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on loopback")
+def test_ipv6(box: Sandbox) -> None:
+    vip = free_port(address="::1")
+    with member(says("a"), "::1") as a:
+        box.add(f"rdr lo0 inet6 ::1/128 port {vip} -> ::1 port {a} tcp round-robin")
+        with connect(vip, "::1") as client:
+            assert read_all(client) == b"a"
+        assert re.search(rf"^RDR ::1 {a} *<- -> ::1 {vip} *\[::1 \d+\]$", box.ipnat("-l").stdout, re.M)
+
+
+def test_udp(box: Sandbox) -> None:
+    vip = free_port(socket.SOCK_DGRAM)
+    with udp_member(b"a") as a, udp_member(b"b") as b:
+        box.add(rule(vip, a, "udp round-robin") + "\n" + rule(vip, b, "udp round-robin"))
+        with udp_client(vip) as first, udp_client(vip) as second:
+            for number in (b"1", b"2"):
+                for client, word in ((first, b"a"), (second, b"b")):
+                    client.send(number)
+                    assert client.recv(99) == number + word
+            box.remove(rule(vip, a, "udp round-robin"), "-p")
+            first.send(b"3")
+            assert first.recv(99) == b"3b"
+
+
+def test_udp_sessions_outlive_their_rule(box: Sandbox) -> None:
+    vip = free_port(socket.SOCK_DGRAM)
+    with udp_member(b"a") as a, udp_client(vip) as client, udp_client(vip) as other:
+        box.add(rule(vip, a, "udp"))
+        client.send(b"1")
+        assert client.recv(99) == b"1a"
+        box.remove(rule(vip, a, "udp"))
+        other.send(b"2")                                    # no rule: it is dropped
+        client.send(b"3")
+        assert client.recv(99) == b"3a"
+        box.add(rule(vip, a, "udp"))
+        other.send(b"4")
+        assert other.recv(99) == b"4a"
+
+
+def test_switched_off(box: Sandbox) -> None:
+    vip = free_port()
+    with member(says("a")) as a:
+        box.add(rule(vip, a))
+        box.run("ipf", "-D")
+        with pytest.raises(ConnectionResetError), connect(vip) as client:
+            client.recv(1)
+        box.run("ipf", "-E")
+        assert ask(vip) == "a"
+
+
+def test_an_enormous_listing_is_streamed(box: Sandbox) -> None:
+    """A reader who stops after the rules neither waits for the sessions nor makes the sandbox hold them."""
+    vip = free_port()
+    text = "".join(f"rdr em0 203.0.113.1 port 80 -> 10.{n >> 8}.{n & 255}.2 port 80 tcp tag t{n}\n"
+                   for n in range(20000))
+    with member(says("a")) as a:
+        assert box.ipnat("-f", "-", stdin=text).status == 0
+        process = subprocess.Popen([*tool_words(box.path)["ipnat"], "-l"], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"List of active MAP/Redirect filters:\n"
+        box.add(rule(vip, a))
+        assert ask(vip) == "a"                              # it goes on working meanwhile
+        process.stdout.close()
+        process.wait(10)
+        eventually(lambda: len(box.ipnat("-l").rules) == 20001)     # the next one begins where that was cut

@@ -1,0 +1,90 @@
+"""What reloads in quick succession must not keep up: the removal of rules that nobody wants, and what a tool can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from l4ipd import orphans
+from l4ipd.model import Check, Cluster, Config, Member, Service
+from l4ipd.orphans import Orphans
+from runtime.test_memory import B, House, until
+
+
+class Silent:
+    """A probe that nobody answers."""
+
+    def expire(self) -> None: ...
+    def cancel(self) -> None: ...
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    it = House(tmp_path)
+    yield it
+    it.close()
+
+
+def test_a_rule_of_nobody_waits_for_first_outcomes_but_no_longer_than_they_can_take() -> None:
+    loop = SimpleNamespace(now=100.0)
+    it = Orphans(loop)                              # type: ignore[arg-type]
+    checks = Check("tcp", timeout=2.0), Check("http", timeout=3.0)
+    service = Service("http", 80, "tcp", 8080, False, checks)
+    it.expect(Config(clusters=(Cluster("www", ("203.0.113.1",), (service,), (Member("a", "10.0.0.1"),)),)))
+    assert it.patience == 2 * 5.0 + orphans.SPARE
+    assert not it.may_go("one", True)
+    assert it.may_go("two", False), "all is decided"
+    loop.now += it.patience
+    assert not it.may_go("one", True)
+    loop.now += 0.1
+    assert it.may_go("one", True) and not it.may_go("three", True)
+    it.keep_only({"one": None, "three": None}, {"one": None})
+    assert not it.may_go("one", True), "it had an owner meanwhile, or was gone"
+
+
+def test_reloads_every_few_moments_do_not_keep_a_rule_of_nobody(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has an endpoint that is new, and has no outcome before the next."""
+    monkeypatch.setattr(orphans, "SPARE", 0.3)
+    rule = f"rdr lo0 127.0.0.1/32 port {house.port} -> 127.0.0.77 port {house.inside} tcp round-robin tag l4ip"
+    reloads = 0
+
+    def reload_again() -> None:
+        nonlocal reloads
+        reloads += 1
+        house.configure(members=f"new{reloads}: 127.0.1.{reloads % 250}, web2: {B}")
+        house.daemon.apply(load_again())
+        house.loop.later(0.02, reload_again)
+
+    def load_again() -> Config:
+        from l4ipd.config.files import load
+        return load(str(house.file))
+
+    house.daemon.fleet.rounds.start = lambda recipe, done: Silent()
+    reload_again()
+    with (house.directory / "rules").open("a") as rules:
+        rules.write(f"{rule}\n")
+    house.daemon.steering.rules.reread()
+    until(house.loop, lambda: rule in house.daemon.steering.rules.have)
+    until(house.loop, lambda: rule not in house.daemon.steering.rules.have)
+    assert house.daemon.fleet.undecided and reloads > 5
+
+
+def test_what_a_tool_says_that_is_no_longer_in_use_is_not_believed(house: House) -> None:
+    daemon = house.daemon
+    until(house.loop, lambda: daemon.steering.dialect.sure and daemon.steering.dialect.purge)
+    slow = house.directory / "slow"
+    slow.write_text(f'#!/bin/sh\ncase "$*" in *-n*) touch {house.directory}/asked; sleep 1; echo "usage: ipnat" >&2; '
+                    f'exit 1 ;; esac\nexec {house.tool} "$@"\n')
+    slow.chmod(0o755)
+    good, house.tool = house.tool, slow
+    house.configure()
+    assert house.ctl(command="reload")["exit"] == 0
+    until(house.loop, (house.directory / "asked").exists)
+    house.tool = good
+    house.configure()
+    assert house.ctl(command="reload")["exit"] == 0
+    until(house.loop, lambda: daemon.steering.dialect.sure)
+    assert daemon.steering.dialect.purge and "-p" in daemon.steering.rules.table.purging
