@@ -23,10 +23,10 @@ from l4ipd.checks.probe import Prober
 from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
 from l4ipd.ipfilter.nat_table import Dialect
-from l4ipd.leaving import Leaving
 from l4ipd.model import Config, changes
 from l4ipd.resets.sensing import Sensing
 from l4ipd.runtime.loop import Loop
+from l4ipd.shutdown import Shutdown
 from l4ipd.state import Saved
 from l4ipd.steering import Steering
 
@@ -39,7 +39,7 @@ class Daemon:
         self.config = Config()
         self.started = time.time()
         self.stopping = False
-        self.leaving: Leaving | None = None
+        self.shutdown: Shutdown | None = None
         loop.hook(self._turn)                       # before those of the reconcilers: they wait for its plan
         self.events = Events(loop.errors.shield)
         self.prober = prober or Prober(loop)
@@ -74,7 +74,7 @@ class Daemon:
 
     def reload(self, config: Config) -> str:
         """Like :meth:`apply`, and say it."""
-        self.sensing.hearing.forget()               # the operator may have changed other rules
+        self.sensing.deafness.forget()              # the operator may have changed other rules
         summary = self.apply(config)
         self.steering.rules.hurry()
         self.events.tell(Event("reloaded", "", f"configuration reloaded: {summary}"))
@@ -91,7 +91,7 @@ class Daemon:
         self.sensing.stop(remove)
         self.steering.stop(remove)
         tables = [self.steering.rules, *self.sensing.rules.tables.values()]
-        self.leaving = Leaving(self.loop, tables, lambda: self.steering.planned, remove, self.config.ipfilter.timeout)
+        self.shutdown = Shutdown(self.loop, tables, lambda: self.steering.planned, remove, self.config.ipfilter.timeout)
 
     def _turn(self) -> None:
         self.fleet.turn()

@@ -103,7 +103,7 @@ def share(limit: int, already: int, config: Config) -> Budget:
     return Budget(CLIENTS_LEAST + more, commands, spare, rest - LISTS * spare)
 
 
-class Room:
+class Descriptors:
     """What was shared out at the start, held against configurations that come later. Raises :class:`TooFew`."""
 
     def __init__(self, config: Config, already: int) -> None:

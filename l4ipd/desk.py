@@ -78,7 +78,7 @@ class Desk:
         if not daemon.fleet.monitors:                     # not started yet
             return self.saved
         began = time.time() - self.loop.now
-        states = {name: (past.up, round(began + past.since, 1)) for name, past in daemon.fleet.news.past.items()}
+        states = {name: (past.up, round(began + past.since, 1)) for name, past in daemon.fleet.transitions.past.items()}
         states |= {name: (monitor.up, round(began + monitor.since, 1))
                    for name, monitor in daemon.fleet.monitors.items() if monitor.seen != "unknown"}
         return Saved(daemon.fleet.disabled, states, daemon.steering.unmarked(), *daemon.sensing.rules.traces())

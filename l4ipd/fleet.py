@@ -22,9 +22,9 @@ from l4ipd.model import Config, Endpoint
 from l4ipd.monitor.blindness import Sight
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.monitor.schedule import Schedule
-from l4ipd.news import News, Past
 from l4ipd.runtime.loop import Loop
 from l4ipd.state import Saved
+from l4ipd.transitions import Past, Transitions
 
 Start = Callable[[Recipe, Callable[[Verdict], object]], Probe]
 log = logging.getLogger("l4ipd")
@@ -57,10 +57,10 @@ class Fleet:
         self.cut: set[str] = set()                  # disabled endpoints whose sessions are to end at once
         self.undecided: set[str] = set()            # endpoints without any outcome yet
         self.sight = Sight(loop, self._addresses, events.say)
-        self.rounds = Schedule(loop, limit, start, changed=self._state_changed, decided=self._first_outcome,
-                             spoiled=lambda monitor, verdict, began: self.sight.spoils(
-                                 monitor.endpoint.address, verdict, began), alone=self._is_alone, refused=refused)
-        self.news = News(events.tell, members=self.members, tally=self.tally, kept=kept)
+        self.schedule = Schedule(loop, limit, start, changed=self._state_changed, decided=self._first_outcome,
+                                 spoiled=lambda monitor, verdict, began: self.sight.spoils(
+                                     monitor.endpoint.address, verdict, began), alone=self._is_alone, refused=refused)
+        self.transitions = Transitions(events.tell, members=self.members, tally=self.tally, kept=kept)
         self._changed, self._decided = changed, decided
         self._tallies: dict[str, plan.Tally] = {}   # by service, as far as this turn had to count
 
@@ -83,16 +83,16 @@ class Fleet:
         for gone in old.values():
             self._forget(gone)
         self._regroup()
-        self.rounds.bunch(sum(1 / monitor.endpoint.checks[0].interval for monitor in self.monitors.values()))
+        self.schedule.bunch(sum(1 / monitor.endpoint.checks[0].interval for monitor in self.monitors.values()))
         return Change(len(self.monitors), new, changed, len(old))
 
     def _watch(self, endpoint: Endpoint, known: Monitor | None) -> Monitor:
         """A new monitor, in the place of one that was ``known`` under this name, and checked in another way."""
-        monitor = Monitor(self.rounds, endpoint, [recipe.recipe(check, endpoint) for check in endpoint.checks])
+        monitor = Monitor(self.schedule, endpoint, [recipe.recipe(check, endpoint) for check in endpoint.checks])
         if known is not None:
             monitor.inherit(known)
             if known.seen == "down":
-                self.news.past[endpoint.name] = Past(False, known.since)
+                self.transitions.past[endpoint.name] = Past(False, known.since)
             known.stop()
         self.undecided.add(endpoint.name)
         monitor.schedule()
@@ -102,7 +102,7 @@ class Fleet:
         gone.stop()
         name = gone.endpoint.name
         self.undecided.discard(name)
-        self.news.forget(name)
+        self.transitions.forget(name)
         self.disabled.pop(name, None)
         self.cut.discard(name)
 
@@ -112,12 +112,12 @@ class Fleet:
             groups[monitor.endpoint.group].append(monitor)
         self.groups = dict(groups)
         self._tallies.clear()
-        self.news.keep_only(self.groups)
+        self.transitions.keep_only(self.groups)
         for group in self.groups:
             self._changed(group)
 
     def restore(self, saved: Saved) -> None:
-        """What the operator disabled stays so; and what is as it was is no news."""
+        """What the operator disabled stays so; and of what is as it was nothing is told."""
         now = time.time()
         self.disabled = {name: now if when is None else when for name, when in saved.disabled.items()
                          if name in self.monitors}
@@ -126,14 +126,14 @@ class Fleet:
         past = {name: Past(up, self.loop.now - saved.age(name, now))
                 for name, (up, _) in saved.states.items() if name in self.monitors}
         down = {name for name, each in past.items() if not each.up} | self.disabled.keys()
-        self.news.remember(past, [group for group, members in self.groups.items()
+        self.transitions.remember(past, [group for group, members in self.groups.items()
                                   if all(monitor.endpoint.name in down for monitor in members)])
         if self.disabled:
             log.info("still disabled by the operator: %s", ", ".join(self.disabled))
 
     def stop(self) -> None:
         """Probe no more."""
-        self.news.settle()
+        self.transitions.settle()
         for monitor in self.monitors.values():
             monitor.stop()
         self.sight.stop()
@@ -148,7 +148,7 @@ class Fleet:
             self.disabled[endpoint.name] = time.time()
             (self.cut.add if now else self.cut.discard)(endpoint.name)
             self._changed(endpoint.group)
-            self.news.touch(endpoint.group)
+            self.transitions.touch(endpoint.group)
         self._tallies.clear()
         for monitor in monitors:
             endpoint = monitor.endpoint
@@ -165,7 +165,7 @@ class Fleet:
             self.cut.discard(endpoint.name)
             self._changed(endpoint.group)
             self._tallies.clear()
-            self.news.again(monitor)
+            self.transitions.again(monitor)
             monitor.hasten()
             self.events.tell(Event("enabled", endpoint.name, (
                 f"{endpoint.name} {endpoint.where} disabled -> enabled: by the operator, to be checked first; "
@@ -176,7 +176,7 @@ class Fleet:
     def turn(self) -> None:
         """To be called in every turn of the loop: what was counted is not true any more, and services are told of."""
         self.recount()
-        self.news.settle()
+        self.transitions.settle()
 
     def recount(self) -> None:
         """Endpoints have become eligible, or are so no more, in a way that was not told."""
@@ -210,7 +210,7 @@ class Fleet:
 
     def _first_outcome(self, monitor: Monitor) -> None:
         self.undecided.discard(monitor.endpoint.name)
-        self.news.touch(monitor.endpoint.group)
+        self.transitions.touch(monitor.endpoint.group)
         if not self.undecided:
             self.undecided = set()                  # one that was emptied keeps its room
             self._decided()
@@ -221,4 +221,4 @@ class Fleet:
         tally = self._tallies.get(endpoint.group)
         if tally is not None:
             tally.add(endpoint.fallback, monitor.eligible - (was == "up" and not monitor.disabled))
-        self.news.changed(monitor, was)
+        self.transitions.changed(monitor, was)

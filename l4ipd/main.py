@@ -20,11 +20,11 @@ from l4ipd.config.files import Refused, load, missing_tools
 from l4ipd.config.warnings import warnings
 from l4ipd.control.server import Unusable, is_served
 from l4ipd.daemon import Daemon
-from l4ipd.descriptors import CHILD, Room, TooFew, opened
+from l4ipd.descriptors import CHILD, Descriptors, TooFew, opened
 from l4ipd.desk import Desk
 from l4ipd.ipfilter import plan
 from l4ipd.ipfilter.rdr import REMEDIES, explain
-from l4ipd.ipfilter.snapshot import Look, look
+from l4ipd.ipfilter.snapshot import Snapshot, take_snapshot
 from l4ipd.model import Config, Ipfilter
 from l4ipd.reload import Reloader
 from l4ipd.report import status
@@ -126,7 +126,7 @@ def check(config: Config, path: str) -> int:
 def shortages(config: Config, load: Estimate) -> list[str]:
     """What this machine does not have enough of, as far as a process with our limits can tell."""
     try:
-        budget = Room(config, 3).budget
+        budget = Descriptors(config, 3).budget
     except TooFew as problem:
         return [str(problem)]
     return load.warnings(budget.probes, budget.commands)
@@ -161,12 +161,12 @@ def serve(options: argparse.Namespace, config: Config, stack: ExitStack) -> int:
         config = rehearsal.adapt(config)
     path = os.path.abspath(options.pidfile or config.pidfile)
     left_behind = look_first(path, config.control.path)
-    room = set_aside(config, (opened() if options.foreground else 3) + (CHILD if rehearsal is not None else 0))
+    descriptors = set_aside(config, (opened() if options.foreground else 3) + (CHILD if rehearsal is not None else 0))
     options.config = os.path.abspath(options.config)
 
     def live(ready: Callable[[], object]) -> int:
         take(path, left_behind, stack)
-        return run(options, config, room, rehearsal, ready=ready)
+        return run(options, config, descriptors, rehearsal, ready=ready)
 
     if options.foreground:
         logs.to_stderr(config.log)
@@ -222,15 +222,15 @@ def look_first(path: str, control: str) -> int | None:
     return left_behind
 
 
-def set_aside(config: Config, already: int) -> Room:
+def set_aside(config: Config, already: int) -> Descriptors:
     """The descriptors, shared out; so many are open ``already``."""
     try:
-        return Room(config, already)
+        return Descriptors(config, already)
     except TooFew as problem:
         raise Refused(str(problem)) from None
 
 
-def run(options: argparse.Namespace, config: Config, room: Room, rehearsal: Rehearsal | None = None, *,
+def run(options: argparse.Namespace, config: Config, descriptors: Descriptors, rehearsal: Rehearsal | None = None, *,
         guide: Callable[[Loop, Daemon], Guide] | None = None, ready: Callable[[], object] = lambda: None) -> int:
     """The daemon's life, from a loop that nobody has forked from; returns the exit status.
 
@@ -243,12 +243,12 @@ def run(options: argparse.Namespace, config: Config, room: Room, rehearsal: Rehe
         loop = Loop()
         stack.callback(loop.close)
         stack.callback(end_all)
-        budget = room.budget
+        budget = descriptors.budget
         daemon = Daemon(loop, config, budget.probes, Prober(loop, budget.commands, budget.spare))
-        daemon.fleet.rounds.verbose = options.verbose
+        daemon.fleet.schedule.verbose = options.verbose
         doubts = [*warnings(config), *(exposures(config, options.config) if guide is None else ())]
         adapt = rehearsal.adapt if rehearsal is not None else _as_it_is
-        reloader = Reloader(daemon, options.config, adapt, room, doubts)
+        reloader = Reloader(daemon, options.config, adapt, descriptors, doubts)
         heed(loop, daemon, reloader)
         log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()),
                  options.config)
@@ -275,7 +275,7 @@ def run(options: argparse.Namespace, config: Config, room: Room, rehearsal: Rehe
             stack.callback(guide(loop, daemon).stop)
         loop.run()
         start.check()
-        undone = daemon.leaving.undone if daemon.leaving is not None else []
+        undone = daemon.shutdown.undone if daemon.shutdown is not None else []
         for words in undone:
             log.error("stopped before the rules were as they should be: %s", words)
     log.info("l4ipd stopped")
@@ -351,11 +351,11 @@ def stop(daemon: Daemon) -> None:
 
 def show(daemon: Daemon) -> None:
     """SIGUSR1: what `l4ipctl show` prints, to the log."""
-    def seen(kernel: Look) -> None:
+    def seen(kernel: Snapshot) -> None:
         for line in status.table(status.rows(daemon, kernel=None if kernel.problem else kernel.ours)):
             log.info("%s", line)
         for line in status.summaries(daemon):
             log.info("%s", line)
 
-    look(daemon.loop, daemon.steering.nat, seen)
+    take_snapshot(daemon.loop, daemon.steering.nat, seen)
 

@@ -28,7 +28,7 @@ class Loaded(NamedTuple):
     exposed: list[str]
 
 
-class Room(Protocol):
+class Descriptors(Protocol):
     """The descriptors that were shared out at the start (:mod:`l4ipd.descriptors`)."""
 
     def probes(self, config: Config) -> int: ...
@@ -42,13 +42,13 @@ class Reloader:
     reading, since the file may have changed. A reading that does not end, since a file lies on a server that does not
     answer, is given up: its thread may wait, and what it finds in the end does not count.
 
-    ``adapt`` puts the sandbox's tools in, where that is used. The configuration must fit into the ``room`` that is
-    there for it, too. What was ``told`` of, a warning, is not told of again.
+    ``adapt`` puts the sandbox's tools in, where that is used. The configuration must get along with the ``descriptors``
+    that there are, too. What was ``told`` of, a warning, is not told of again.
     """
 
     def __init__(self, daemon: Daemon, path: str, adapt: Callable[[Config], Config] = lambda config: config,
-                 room: Room | None = None, told: Iterable[str] = ()) -> None:
-        self.daemon, self.path, self.adapt, self.room = daemon, path, adapt, room
+                 descriptors: Descriptors | None = None, told: Iterable[str] = ()) -> None:
+        self.daemon, self.path, self.adapt, self.descriptors = daemon, path, adapt, descriptors
         self._told = set(told)
         self._reading = self._readings = 0          # the number of the reading under way, 0: none; and of the last one
         self._stuck = 0                             # threads whose reading was given up
@@ -100,7 +100,7 @@ class Reloader:
         try:
             config = self.adapt(load(self.path, again=True))
             exposed = exposures(config, self.path)
-            reason = self.room.refuses(config) if self.room is not None else ""
+            reason = self.descriptors.refuses(config) if self.descriptors is not None else ""
         except Refused as refusal:
             return str(refusal).splitlines()
         except Exception:
@@ -131,8 +131,8 @@ class Reloader:
 
     def _commit(self, config: Config, exposed: list[str]) -> list[str]:
         probe.use_prepared()
-        if self.room is not None:
-            self.daemon.fleet.rounds.limit = self.room.probes(config)
+        if self.descriptors is not None:
+            self.daemon.fleet.schedule.limit = self.descriptors.probes(config)
         before = self.daemon.config
         later = [key for key in ("pidfile", "log") if getattr(before, key) != getattr(config, key)]
         lines = [self.daemon.reload(config), *(f"{key}: the change takes effect at the next start" for key in later)]

@@ -17,7 +17,7 @@ from l4ipd.ipfilter.nat_table import Dialect, NatTable, find_dialect, is_unknown
 from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.model import Config, Endpoint, Ipfilter
 from l4ipd.monitor.monitor import Monitor
-from l4ipd.orphans import Orphans
+from l4ipd.obsolete_rules import ObsoleteRules
 from l4ipd.runtime.loop import Loop
 from l4ipd.state import Saved
 
@@ -39,7 +39,7 @@ class Steering:
         self.removing = False                       # at the end, all of our rules go
         self._spoken = spoken
         self._saved: frozenset[str] = frozenset()   # rules that an earlier run has left, until the table was read
-        self._orphans = Orphans(loop)
+        self._obsolete = ObsoleteRules(loop)
         self._lines: dict[str, tuple[Endpoint, tuple[str, ...]]] = {}   # by endpoint: what it looked like, its rules
         self._keep: dict[str, bool] = {}            # by service: when_all_down: keep
         self._serving: dict[str, tuple[str, ...]] = {}
@@ -65,7 +65,7 @@ class Steering:
             self._lines.clear()
         self._keep = {f"{cluster.name}/{service.name}": cluster.keep
                       for cluster in config.clusters for service in cluster.services}
-        self._orphans.expect(config)
+        self._obsolete.expect(config)
         for planned in (self._wanted, self._serving):
             for group in planned.keys() - self.fleet.groups.keys():
                 del planned[group]
@@ -198,7 +198,7 @@ class Steering:
         if self.removing:
             return "drain"
         if monitor is None:
-            return "drain" if self._orphans.may_go(line, bool(self.fleet.undecided)) else None
+            return "drain" if self._obsolete.may_go(line, bool(self.fleet.undecided)) else None
         if monitor.endpoint.name in self.fleet.cut:
             return "purge"
         if monitor.unproved:
@@ -232,32 +232,32 @@ class Steering:
             self._ask()
         if not self._adopted:
             self._adopt()
-            self.fleet.news.begin()
+            self.fleet.transitions.begin()
             self._adopted = True                    # only now: what fails is done again after the next listing
         self.nat.listed()
-        self._orphans.keep_only(self.rules.have, self.owner)
+        self._obsolete.keep_only(self.rules.have, self.owner)
 
     def _no_table(self) -> None:
         """The table has not been read in time: nobody can wait for ever."""
         if not self._adopted:
-            self.fleet.news.begin()
+            self.fleet.transitions.begin()
 
     def _adopt(self) -> None:
         """Endpoints whose rules are there already are up, until a probe says otherwise."""
-        news = self.fleet.news
+        transitions = self.fleet.transitions
         there = {rdr.target(line) for line in self.rules.have}
         found = {monitor: None for line, monitor in self.owner.items() if rdr.target(line) in there}
         for monitor in found:
             group = monitor.endpoint.group
-            if not (self._keep[group] and group in news.empty_before):
-                news.found(monitor)                 # else it was down, and its rule was kept
+            if not (self._keep[group] and group in transitions.empty_before):
+                transitions.found(monitor)          # else it was down, and its rule was kept
             self._count_as_serving(monitor)
             self._changed.add(group)
         self.fleet.recount()
         for monitor in self.fleet.monitors.values():            # a rule that ought to be there, and is not
-            past = news.past.get(monitor.endpoint.name)
+            past = transitions.past.get(monitor.endpoint.name)
             if past is not None and past.up and not (monitor.disabled or monitor.endpoint.fallback):
-                news.forget(monitor.endpoint.name)
+                transitions.forget(monitor.endpoint.name)
         if there:
             log.info("%d rules of ours are in the kernel already: adopted", len(self.rules.have))
         self.turn()

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from l4ipd.checks.verdict import Verdict
-from l4ipd.control.server import Session
+from l4ipd.control.server import Client
 from l4ipd.monitor.monitor import HASTE, Monitor
 from l4ipd.monitor.schedule import Schedule
 from l4ipd.report import status
@@ -25,25 +25,25 @@ class Checking:
     count, and the next one is asked for at once.
     """
 
-    def __init__(self, rounds: Schedule[Monitor], session: Session, chosen: Sequence[Monitor]) -> None:
-        self.rounds, self.session = rounds, session
+    def __init__(self, schedule: Schedule[Monitor], client: Client, chosen: Sequence[Monitor]) -> None:
+        self.schedule, self.client = schedule, client
         self._ahead = deque(chosen)
         self._left: dict[str, None] = {}            # who was asked and has not answered
         self._stale: set[str] = set()               # whose verdict in flight does not count
         self._failed = False
         self._beat = Timer(self._hasten)
         self._limit = Timer(self._give_up)
-        rounds.outcomes.append(self._heard)
-        session.left = self._stop
+        schedule.outcomes.append(self._heard)
+        client.left = self._stop
         slowest = max(sum(check.timeout * (2 if check.type == "exec" else 1) for check in monitor.endpoint.checks)
                       for monitor in chosen)        # a command may have to wait for a place as long as it may run
         ahead = BEAT * len(chosen) / BATCH
-        rounds.loop.set(self._limit, rounds.loop.now + 2 * slowest + ahead + GRACE)
+        schedule.loop.set(self._limit, schedule.loop.now + 2 * slowest + ahead + GRACE)
         self._hasten()
 
     def raised(self) -> None:
         """One of our timers has raised: the rest cannot be had."""
-        self.session.raised()
+        self.client.raised()
 
     def _hasten(self) -> None:
         for _ in range(min(BATCH, len(self._ahead))):
@@ -53,7 +53,7 @@ class Checking:
                 self._stale.add(monitor.endpoint.name)
             monitor.hasten()
         if self._ahead:
-            self.rounds.loop.set(self._beat, self.rounds.loop.now + BEAT)
+            self.schedule.loop.set(self._beat, self.schedule.loop.now + BEAT)
 
     def _heard(self, monitor: Monitor, verdict: Verdict) -> None:
         name = monitor.endpoint.name
@@ -63,21 +63,21 @@ class Checking:
             self._stale.discard(name)
             del self._left[name]
             self._ahead.append(monitor)             # not from here: it is about to set its own timer
-            self.rounds.loop.set(self._beat, self.rounds.loop.now)
+            self.schedule.loop.set(self._beat, self.schedule.loop.now)
             return
         del self._left[name]
         self._failed = self._failed or not verdict.passed
-        self.session.send({"endpoint": name, "address": monitor.endpoint.where, "state": status.state(monitor),
+        self.client.send({"endpoint": name, "address": monitor.endpoint.where, "state": status.state(monitor),
                            "passed": verdict.passed, "code": verdict.code, "verdict": printable(str(verdict)),
                            "milliseconds": round(monitor.took * 1000, 1)})
         if not self._left and not self._ahead:
-            self.session.end(1 if self._failed else 0)
+            self.client.end(1 if self._failed else 0)
 
     def _give_up(self) -> None:
         names = [*self._left, *(monitor.endpoint.name for monitor in self._ahead)]
-        self.session.end(1, error=[f"{name}: no verdict in time" for name in names[:20]])
+        self.client.end(1, error=[f"{name}: no verdict in time" for name in names[:20]])
 
     def _stop(self) -> None:
-        self.rounds.loop.drop(self._limit)
-        self.rounds.loop.drop(self._beat)
-        self.rounds.outcomes = [told for told in self.rounds.outcomes if told != self._heard]
+        self.schedule.loop.drop(self._limit)
+        self.schedule.loop.drop(self._beat)
+        self.schedule.outcomes = [told for told in self.schedule.outcomes if told != self._heard]

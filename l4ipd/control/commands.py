@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from l4ipd.control.check_now import Checking
-from l4ipd.control.disable import GLANCE, SETTLE, Disabling, unsaved_words
-from l4ipd.control.server import Answer, Refusal, Request, Session, end
+from l4ipd.control.disable import LOOK_EVERY, SETTLE, Disabling, unsaved_words
+from l4ipd.control.server import Answer, Client, Refusal, Request, end
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
-from l4ipd.ipfilter.snapshot import Look, clashes, look
+from l4ipd.ipfilter.snapshot import Snapshot, clashes, take_snapshot
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.report import matching, status
 from l4ipd.report.text import printable
@@ -29,18 +29,19 @@ class Commands:
     def __init__(self, daemon: Daemon, reload: Reload, store: Store) -> None:
         self.daemon, self.loop, self._reload, self.store = daemon, daemon.loop, reload, store
 
-    def by_name(self) -> dict[str, Callable[[Session, Request], object]]:
+    def by_name(self) -> dict[str, Callable[[Client, Request], object]]:
         return {"show": self.show, "disable": self.disable, "enable": self.enable, "check": self.check,
                 "monitor": self.monitor, "reload": self.reload, "rules": self.rules}
 
     # -- looking
 
-    def show(self, session: Session, request: Request) -> None:
+    def show(self, client: Client, request: Request) -> None:
         """One line an endpoint; exit 1 if some are not up."""
         chosen = self._chosen(request, "*")
-        look(self.loop, self.daemon.steering.nat, session.later(lambda seen: session.answer(self._rows(chosen, seen))))
+        take_snapshot(self.loop, self.daemon.steering.nat,
+                      client.later(lambda seen: client.answer(self._rows(chosen, seen))))
 
-    def _rows(self, chosen: Sequence[Monitor], seen: Look) -> Iterator[Answer]:
+    def _rows(self, chosen: Sequence[Monitor], seen: Snapshot) -> Iterator[Answer]:
         kernel = None if seen.problem else seen.ours
         all_up = True
         for monitor in chosen:
@@ -50,11 +51,12 @@ class Commands:
         yield end(0 if all_up else 1, summary=status.summaries(self.daemon),
                   warnings=[f"no connections are shown: {printable(seen.problem)}"] if seen.problem else [])
 
-    def rules(self, session: Session, request: Request) -> None:
+    def rules(self, client: Client, request: Request) -> None:
         """One line a rule that is wanted, in the kernel, or in the way; exit 1 if some differ."""
-        look(self.loop, self.daemon.steering.nat, session.later(lambda seen: session.answer(self._compare(seen))))
+        take_snapshot(self.loop, self.daemon.steering.nat,
+                      client.later(lambda seen: client.answer(self._compare(seen))))
 
-    def _compare(self, seen: Look) -> Iterator[Answer]:
+    def _compare(self, seen: Snapshot) -> Iterator[Answer]:
         rules = self.daemon.steering.rules
         if seen.problem:
             yield end(1, error=[printable(seen.problem)])
@@ -88,24 +90,24 @@ class Commands:
             return "stays until every endpoint has been checked once"
         return "about to be loaded" if wanted else "about to be removed"
 
-    def monitor(self, session: Session, request: Request) -> None:
+    def monitor(self, client: Client, request: Request) -> None:
         """Events as they happen, until the client hangs up."""
         def tell(event: Event) -> None:
-            session.send({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event.kind, "name": event.name,
+            client.send({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "event": event.kind, "name": event.name,
                           "text": printable(event.text)})
 
-        session.lasting = True
-        session.left = lambda: self.daemon.events.leave(tell)
+        client.lasting = True
+        client.left = lambda: self.daemon.events.leave(tell)
         self.daemon.events.listen(tell)
-        session.greet()
+        client.greet()
 
     # -- changing
 
-    def disable(self, session: Session, request: Request) -> None:
+    def disable(self, client: Client, request: Request) -> None:
         """Take endpoints out; answers when their rules are gone, or says that they are not."""
-        Disabling(self.daemon, self.store, session, self._chosen(request), request.get("now") is True)
+        Disabling(self.daemon, self.store, client, self._chosen(request), request.get("now") is True)
 
-    def enable(self, session: Session, request: Request) -> None:
+    def enable(self, client: Client, request: Request) -> None:
         """Put endpoints back: they are checked, then added."""
         chosen = self._chosen(request)
         fresh = [monitor for monitor in chosen if monitor.disabled]
@@ -122,30 +124,30 @@ class Commands:
             yield end(1 if unsaved else 0, warnings=unsaved)
 
         asked = self.store.asked if fresh else 0
-        self._when_saved(session, asked, self.loop.now + SETTLE, lines)
+        self._when_saved(client, asked, self.loop.now + SETTLE, lines)
 
-    def _when_saved(self, session: Session, asked: int, until: float, answers: Callable[[], Iterator[Answer]]) -> None:
+    def _when_saved(self, client: Client, asked: int, until: float, answers: Callable[[], Iterator[Answer]]) -> None:
         """Answer as soon as the state is written, or the time is up."""
         if self.store.tried < asked and self.loop.now <= until:
-            again = session.later(lambda: self._when_saved(session, asked, until, answers))
-            self.loop.later(GLANCE, again)
-        elif not session.over:
-            session.answer(answers())
+            again = client.later(lambda: self._when_saved(client, asked, until, answers))
+            self.loop.later(LOOK_EVERY, again)
+        elif not client.over:
+            client.answer(answers())
 
-    def check(self, session: Session, request: Request) -> None:
+    def check(self, client: Client, request: Request) -> None:
         """Probe now; the verdicts, as they come."""
-        Checking(self.daemon.fleet.rounds, session, self._chosen(request))
+        Checking(self.daemon.fleet.schedule, client, self._chosen(request))
 
-    def reload(self, session: Session, request: Request) -> None:
+    def reload(self, client: Client, request: Request) -> None:
         """Like SIGHUP, and says what has changed, or every error."""
         def done(ok: bool, lines: list[str]) -> None:
             if ok:
-                session.send({"text": f"configuration reloaded: {lines[0]}"})
-                session.end(0, warnings=list(lines[1:]))
+                client.send({"text": f"configuration reloaded: {lines[0]}"})
+                client.end(0, warnings=list(lines[1:]))
             else:
-                session.end(1, error=[*lines, "the configuration was not reloaded: the old one goes on"])
+                client.end(1, error=[*lines, "the configuration was not reloaded: the old one goes on"])
 
-        self._reload(session.later(done))
+        self._reload(client.later(done))
 
     # -- helpers
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 
-from l4ipd.control.server import Answer, Session, end
+from l4ipd.control.server import Answer, Client, end
 from l4ipd.daemon import Daemon
 from l4ipd.ipfilter import sessions
 from l4ipd.model import Endpoint
@@ -19,7 +19,7 @@ from l4ipd.report.text import printable
 from l4ipd.state import Store
 
 SETTLE = 3.0                                        # seconds that it waits for the rules to be gone
-GLANCE = 0.02                                       # seconds between two looks whether they are
+LOOK_EVERY = 0.02                                   # seconds between two looks whether they are
 NOW_OR_NEVER = ("their sessions may finish; --now is for now or never: IPFilter ends sessions only together with their "
                 "rules, and these are gone")
 CANNOT_CUT = "sessions are left to finish: this ipnat cannot end them (no -p)"
@@ -29,8 +29,8 @@ log = logging.getLogger("l4ipd.control")
 class Disabling:
     """One such command, until its answer is under way."""
 
-    def __init__(self, daemon: Daemon, store: Store, session: Session, chosen: Sequence[Monitor], now: bool) -> None:
-        self.daemon, self.store, self.session, self.chosen, self.now = daemon, store, session, chosen, now
+    def __init__(self, daemon: Daemon, store: Store, client: Client, chosen: Sequence[Monitor], now: bool) -> None:
+        self.daemon, self.store, self.client, self.chosen, self.now = daemon, store, client, chosen, now
         loaded = self._with_rules()
         self._before = {monitor.endpoint.name for monitor in chosen if monitor.disabled}
         self._late = {name for name in self._before if now and name not in loaded}
@@ -46,11 +46,11 @@ class Disabling:
             log.warning("disable by the operator: %s", line)
         self._asked = store.asked if changing else 0
         self._until = daemon.loop.now + SETTLE
-        daemon.loop.later(GLANCE, self._glance)     # the next turn plans the rules anew
+        daemon.loop.later(LOOK_EVERY, self._look)   # the next turn plans the rules anew
 
     def raised(self) -> None:
         """We have, and what became of the rules is not known."""
-        self.session.raised()
+        self.client.raised()
 
     @property
     def _can_cut(self) -> bool:
@@ -62,22 +62,22 @@ class Disabling:
         owner = self.daemon.steering.owner
         return {owner[line].endpoint.name for line in self.daemon.steering.rules.have if line in owner}
 
-    def _glance(self) -> None:
+    def _look(self) -> None:
         """Go on as soon as no rule of theirs is in the kernel any more and the state is written, or the time is up."""
         daemon = self.daemon
         gone = not daemon.steering.rules.stale and self._with_rules().isdisjoint(
             monitor.endpoint.name for monitor in self.chosen)
-        if self.session.over:
+        if self.client.over:
             return
         if daemon.loop.now <= self._until and not (         # what runs at present might be adding one
                 gone and not daemon.steering.rules.busy and self.store.tried >= self._asked):
-            daemon.loop.later(GLANCE, self._glance)
+            daemon.loop.later(LOOK_EVERY, self._look)
         elif gone and self.now and self._can_cut:
             settings = daemon.config.ipfilter
             sessions.count(daemon.loop, settings.ipnat, settings.timeout,
-                           [monitor.endpoint for monitor in self.chosen], self.session.later(self._counted))
+                           [monitor.endpoint for monitor in self.chosen], self.client.later(self._counted))
         else:
-            self.session.answer(self._lines(gone))
+            self.client.answer(self._lines(gone))
 
     def _counted(self, counts: Mapping[str, int], problem: str) -> None:
         """The rules are gone, and with them their sessions: those that are left are of rules that had gone before."""
@@ -90,8 +90,8 @@ class Disabling:
                 self._warnings.append(left(endpoint, counts[endpoint.name]))
             elif endpoint.name in self._late:
                 self._warnings.append(f"{endpoint.name}: its rules were gone already; no session of them is left")
-        if not self.session.over:
-            self.session.answer(self._lines(True))
+        if not self.client.over:
+            self.client.answer(self._lines(True))
 
     def _lines(self, gone: bool) -> Iterator[Answer]:
         for monitor in self.chosen:

@@ -61,7 +61,7 @@ class Unusable(Exception):
     """There can be no socket at that path; says why, and what to do."""
 
 
-class Session:
+class Client:
     """One client. A command gets it with the request, and answers now or later, until :meth:`end`."""
 
     def __init__(self, control: Control, connection: socket.socket, user: int | None) -> None:
@@ -128,7 +128,7 @@ class Session:
         self.connection.close()
         self._source = None
         self._output.clear()
-        self.control.sessions.pop(self, None)
+        self.control.clients.pop(self, None)
         left, self.left = self.left, _nothing
         left()
 
@@ -254,16 +254,16 @@ class Session:
 
 
 class Control:
-    """The listening socket, and its clients. ``commands`` are called with a session and the request.
+    """The listening socket, and its clients. ``commands`` are called with a client and the request.
 
     A command may raise :class:`Refusal`. At most ``clients`` are served at a time. The socket is at ``path`` from
     :meth:`open` to :meth:`close`.
     """
 
     def __init__(self, loop: Loop, path: str, group: str | None,
-                 commands: Mapping[str, Callable[[Session, Request], object]], clients: int = CLIENTS) -> None:
+                 commands: Mapping[str, Callable[[Client, Request], object]], clients: int = CLIENTS) -> None:
         self.loop, self.path, self.group, self.commands, self.most = loop, path, group, commands, clients
-        self.sessions: dict[Session, None] = {}     # in the order in which they came
+        self.clients: dict[Client, None] = {}       # in the order in which they came
         self._socket: socket.socket | None = None
         self._made: os.stat_result | None = None
         self.slot: list[Timed] | None = None        # it is its own timer: see fire
@@ -288,8 +288,8 @@ class Control:
 
     def close(self) -> None:
         """Remove the socket, and hang up on everybody."""
-        for session in list(self.sessions):
-            session.farewell("l4ipd is stopping")
+        for client in list(self.clients):
+            client.farewell("l4ipd is stopping")
         self.retire()
 
     def retire(self) -> None:
@@ -347,34 +347,34 @@ class Control:
         user = peers.user_of(connection)
         rivals = self._rivals(user)
         if rivals is not None and not self._make_room(rivals):
-            yours = not peers.trusted(user) and all(session.user == user for session in rivals)
+            yours = not peers.trusted(user) and all(client.user == user for client in rivals)
             words = CROWDED_BY_YOU if yours else CROWDED
             with contextlib.suppress(OSError), connection:
                 connection.send(_line(end(3, error=[words % len(rivals)])))
             return
-        self.sessions[Session(self, connection, user)] = None
+        self.clients[Client(self, connection, user)] = None
 
-    def _rivals(self, user: int | None) -> list[Session] | None:
+    def _rivals(self, user: int | None) -> list[Client] | None:
         """Who stands in the way of one more client of ``user``; None: there is a place."""
-        everybody, places = list(self.sessions), peers.quota(self.most)
+        everybody, places = list(self.clients), peers.quota(self.most)
         full = len(everybody) >= self.most
         if peers.trusted(user):
             return everybody if full else None
-        own = [session for session in everybody if session.user == user]
+        own = [client for client in everybody if client.user == user]
         if len(own) >= places.each:
             return own
-        others = [session for session in everybody if not peers.trusted(session.user)]
+        others = [client for client in everybody if not peers.trusted(client.user)]
         return others if full or len(others) >= places.together else None
 
-    def _make_room(self, rivals: Iterable[Session]) -> bool:
+    def _make_room(self, rivals: Iterable[Client]) -> bool:
         """Hang up on whoever of them has been silent the longest."""
-        for session in rivals:
-            if not session.asked:
-                session.farewell(CROWDED % self.most)
+        for client in rivals:
+            if not client.asked:
+                client.farewell(CROWDED % self.most)
                 return True
         return False
 
-    def perform(self, session: Session, line: bytes) -> None:
+    def perform(self, client: Client, line: bytes) -> None:
         """Do what a request says."""
         try:
             request = _read_request(line)
@@ -382,12 +382,12 @@ class Control:
             if command is None:
                 raise Refusal(f"no such command: {str(request.get('command'))[:50]}; "
                               f"there are: {' '.join(sorted(self.commands))}")
-            command(session, request)
+            command(client, request)
         except Refusal as refusal:
-            session.end(refusal.exit, error=list(refusal.lines))
+            client.end(refusal.exit, error=list(refusal.lines))
         except Exception:
             self.loop.errors.note("the answer to a command of l4ipctl")
-            session.raised()
+            client.raised()
 
 
 def end(exit: int = 0, **more: object) -> Answer:

@@ -21,7 +21,7 @@ PATIENCE = 5.0                                      # seconds: people are waitin
 
 
 @dataclass
-class Look:
+class Snapshot:
     """A listing. ``problem`` says why there is none; what is here then is no truth."""
 
     ours: dict[str, int | None] = field(default_factory=dict)   # canonical line -> connections so far, if it says
@@ -29,7 +29,7 @@ class Look:
     problem: str = ""
 
 
-def look(loop: Loop, nat: NatTable, done: Callable[[Look], object]) -> None:
+def take_snapshot(loop: Loop, nat: NatTable, done: Callable[[Snapshot], object]) -> None:
     """Read the table as it is now; ``done`` is called later, in any case."""
     reader, iterator = _Reader(nat, loop.errors), nat.table.iterator
 
@@ -37,13 +37,13 @@ def look(loop: Loop, nat: NatTable, done: Callable[[Look], object]) -> None:
         if not reader.complete:
             words = end.error or ("its listing was cut short" if end.clean else
                                   explain(end.status, end.stderr.decode(errors="replace"), end.timed_out))
-            reader.look.problem = f"ipnat -lhR: {words}"
+            reader.snapshot.problem = f"ipnat -lhR: {words}"
             if end.status is not None and end.status <= 0:
                 iterator.tear()
         elif iterator.came_to_its_end(loop.now):    # it began in the middle, perhaps
-            look(loop, nat, done)
+            take_snapshot(loop, nat, done)
             return
-        done(reader.look)
+        done(reader.snapshot)
 
     Child(loop, (*nat.settings.ipnat, "-lhR"), timeout=min(nat.settings.timeout, PATIENCE), done=ended,
           output=reader.feed)
@@ -54,7 +54,7 @@ class _Reader:
 
     def __init__(self, nat: NatTable, errors: InternalErrors) -> None:
         self.nat = nat
-        self.look = Look()
+        self.snapshot = Snapshot()
         self.complete = False
         self._errors = errors
         self._lines = Lines()
@@ -77,12 +77,12 @@ class _Reader:
 
     def _sort(self, listed: Listed, words: str, count: int | None) -> None:
         if self.nat.is_ours(listed):
-            self.look.ours[listed.line] = count
+            self.snapshot.ours[listed.line] = count
         else:
-            self.look.foreign.append((words, listed))
+            self.snapshot.foreign.append((words, listed))
 
 
-def clashes(look: Look, want: Iterable[str]) -> list[tuple[str, Rdr, str]]:
+def clashes(snapshot: Snapshot, want: Iterable[str]) -> list[tuple[str, Rdr, str]]:
     """The rules of others that get in the way of those we want: (as listed, one of ours, how)."""
     sides = Sides(want)
-    return [(line, ours, how) for line, listed in look.foreign for ours, how in sides.clashes(listed)]
+    return [(line, ours, how) for line, listed in snapshot.foreign for ours, how in sides.clashes(listed)]

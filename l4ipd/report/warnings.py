@@ -43,10 +43,10 @@ def troubles(daemon: Daemon) -> list[str]:
     sensing = daemon.sensing
     if sensing.settings is not None and sensing.listener.problem:
         found.append(f"sensing of resets is lost: {sensing.listener.problem}")
-    elif sensing.settings is not None and sensing.hearing.deaf:
+    elif sensing.settings is not None and sensing.deafness.deaf:
         found.append("sensing of resets seems deaf: probes were refused while clients were forwarded, and no reset "
                      "was seen; see l4ipd(8), SENSING RESETS; a reload forgets it")
-    waiting = daemon.fleet.rounds.waiting
+    waiting = daemon.fleet.schedule.waiting
     if waiting:
         found.append(f"probes are late: {waiting} wait for a free descriptor; raise the limit of open files, "
                      "or probe less often")

@@ -32,7 +32,7 @@ class Case:
     sent: int | None = None                         # connections that it had been sent when last asked
 
 
-class Hearing:
+class Deafness:
     """Compares what clients ran into with what was heard. ``deafened()`` is told when nothing was."""
 
     def __init__(self, loop: Loop, tools: Ipfilter, deafened: Callable[[], object] = lambda: None) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Ipfilter, Resets
-from l4ipd.resets.deafness import Hearing
+from l4ipd.resets.deafness import Deafness
 from l4ipd.resets.listener import Listener
 from l4ipd.resets.reaction import WORDS, Reaction
 from l4ipd.resets.rules import ResetRules
@@ -32,15 +32,15 @@ class Sensing:
         self.settings: Resets | None = None
         self.modern = True                          # this IPFilter is no 4.1, whose ipmon is up to a second late
         self.targets = Targets(loop)
-        self.hearing = Hearing(loop, Ipfilter(), lambda: self.listener.look_around())
-        self.reaction = Reaction(loop, self.targets, self.hearing.heard)
+        self.deafness = Deafness(loop, Ipfilter(), lambda: self.listener.look_around())
+        self.reaction = Reaction(loop, self.targets, self.deafness.heard)
         self.listener = Listener(loop, self.reaction.weigh, self.reaction.stale, self.reaction.unreadable, tell)
         self.rules = ResetRules(loop, self.reaction.counted)
 
     def apply(self, settings: Resets | None, tools: Ipfilter, watched: Iterable[Watched], pidfile: str) -> None:
         """Take over a configuration, the first or another one."""
-        self.settings, self.hearing.tools = settings, tools
-        self.hearing.forget()
+        self.settings, self.deafness.tools = settings, tools
+        self.deafness.forget()
         watched = list(watched) if settings is not None else []
         self.targets.aim(watched)
         self.rules.use(tools, settings, [each.endpoint for each in watched])
@@ -53,7 +53,7 @@ class Sensing:
     def stop(self, remove: bool) -> None:
         """Listen no more. The rules stay, unless they are to be removed."""
         self.listener.stop()
-        self.hearing.forget()
+        self.deafness.forget()
         self.rules.stop(remove)
 
     def probe_refused(self, each: Watched, verdict: Verdict) -> None:
@@ -65,7 +65,7 @@ class Sensing:
         self.targets.owe(targets[0], ECHO if self.modern and self.settings.source == "ipmon" else LATE_ECHO)
         if each.eligible and self.settings.source != "counters":
             place = endpoint.protocol, endpoint.address, endpoint.member_port
-            self.hearing.doubt(place, endpoint.name, each.passes)
+            self.deafness.doubt(place, endpoint.name, each.passes)
 
     # -- what it says
 
@@ -82,7 +82,7 @@ class Sensing:
             return ""
         problem, count, missed = self.listener.problem, self.reaction, self.listener.missed
         trouble = problem or self.rules.trouble
-        state = "lost" if problem else "deaf?" if self.hearing.deaf else "alive" if self.is_alive else "starting"
+        state = "lost" if problem else "deaf?" if self.deafness.deaf else "alive" if self.is_alive else "starting"
         ignored = ", ".join(f"{number} {WORDS[why]}" for why, number in sorted(count.ignored.items()) if number)
         return (f"resets: {self.settings.source} {state}; {count.seen} seen, {count.used} used, "
                 f"{sum(count.ignored.values())} ignored{' (' + ignored + ')' if ignored else ''}"

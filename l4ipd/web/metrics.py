@@ -60,7 +60,7 @@ def text(families: Iterable[Metric]) -> bytes:
 
 def whole(daemon: Daemon, history: History, lateness: Lateness) -> Iterator[Metric]:
     """What does not grow with the number of endpoints."""
-    rounds = daemon.fleet.rounds
+    schedule = daemon.fleet.schedule
     yield gauge("l4ip_build_info", "The version of l4ipd; the value is always 1.", ("version",), {(__version__,): 1})
     yield gauge("l4ip_fit", "Whether the daemon knows the kernel's rules and can change them, and sees its members, as "
                 "/healthz says.", (), {(): not warnings.unfit(daemon)})
@@ -68,12 +68,12 @@ def whole(daemon: Daemon, history: History, lateness: Lateness) -> Iterator[Metr
                 {(): daemon.fleet.sight.blind})
     yield gauge("l4ip_endpoints", "Endpoints in the configuration.", (), {(): len(daemon.fleet.monitors)})
     yield counter("l4ip_probes", "Probes that are over, by the code of their verdict.", ("code",),
-                  {(code,): count for code, count in rounds.codes.items()})
-    yield probe_seconds(rounds.timings)
-    yield gauge("l4ip_probes_in_flight", "Probes that are under way.", (), {(): rounds.flying})
-    yield counter("l4ip_probes_late", "Probes that had to wait for a free descriptor.", (), {(): rounds.late})
+                  {(code,): count for code, count in schedule.codes.items()})
+    yield probe_seconds(schedule.timings)
+    yield gauge("l4ip_probes_in_flight", "Probes that are under way.", (), {(): schedule.flying})
+    yield counter("l4ip_probes_late", "Probes that had to wait for a free descriptor.", (), {(): schedule.late})
     yield counter("l4ip_probes_skipped", "Probes left out because the one before was not over when they were due.", (),
-                  {(): rounds.skipped})
+                  {(): schedule.skipped})
     yield counter("l4ip_transitions", "Changes of an endpoint's state, by the new state.", ("state",),
                   {(state,): history.counts[state] for state in ("up", "down")})
     yield counter("l4ip_events", "Events other than transitions, by their kind.", ("kind",),

@@ -129,12 +129,12 @@ def _hero(seen: Survey, tone: str, headline: str) -> str:
 
 
 def _figures(daemon: Daemon, seen: Survey) -> str:
-    rules, rounds = daemon.steering.rules, daemon.fleet.rounds
+    rules, schedule = daemon.steering.rules, daemon.fleet.schedule
     agree = "" if len(rules.want) == len(rules.have) else f" of {len(rules.want)}"
     figures = [("Endpoints up", f"{seen.tones['ok'] + seen.tones['warn']} <small>of {seen.endpoints}</small>"),
                ("Services served", f"{seen.services - len(seen.empty)} <small>of {seen.services}</small>"),
                ("Rules in the kernel", "not known" if rules.stale else f"{len(rules.have)}<small>{agree}</small>"),
-               ("Probes", f"{grouped(sum(rounds.codes.values()))} <small>{grouped(rounds.late)} late</small>"),
+               ("Probes", f"{grouped(sum(schedule.codes.values()))} <small>{grouped(schedule.late)} late</small>"),
                ("Running for", ago(time.time() - daemon.started))]
     if daemon.sensing.settings is not None:
         count = daemon.sensing.reaction

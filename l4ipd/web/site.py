@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from l4ipd import __version__
-from l4ipd.ipfilter.snapshot import Look, look
+from l4ipd.ipfilter.snapshot import Snapshot, take_snapshot
 from l4ipd.model import host_port
 from l4ipd.report import status, warnings
 from l4ipd.report.history import History
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from l4ipd.web.httpd import Answer, Request, Server
 
 RETRY = 10.0                                        # seconds
-GLANCE, GLANCE_KEPT = 4.0, 60.0                     # seconds until connections are counted anew, and until they are old
+COUNT_AFTER, COUNTS_KEPT = 4.0, 60.0                # seconds until connections are counted anew, and until they are old
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -40,7 +40,7 @@ HEADERS = {
 log = logging.getLogger("l4ipd.http")
 
 
-class Glance:
+class ConnectionCounts:
     """How many connections each rule has had, as of a moment ago. The kernel is asked only while somebody asks us."""
 
     def __init__(self, loop: Loop, daemon: Daemon) -> None:
@@ -49,15 +49,15 @@ class Glance:
         self._when = float("-inf")
         self._asking = False
 
-    def counts(self) -> status.Kernel:
-        """By rule; empty if it is not known. What is new is there for the next who asks."""
+    def by_rule(self) -> status.Kernel:
+        """Empty if it is not known. What is new is there for the next who asks."""
         age = self.loop.now - self._when
-        if age > GLANCE and not (self._asking or self.daemon.steering.rules.pause or self.daemon.stopping):
+        if age > COUNT_AFTER and not (self._asking or self.daemon.steering.rules.pause or self.daemon.stopping):
             self._asking = True
-            look(self.loop, self.daemon.steering.nat, self._seen)
-        return self._counts if age < GLANCE_KEPT else {}
+            take_snapshot(self.loop, self.daemon.steering.nat, self._seen)
+        return self._counts if age < COUNTS_KEPT else {}
 
-    def _seen(self, seen: Look) -> None:
+    def _seen(self, seen: Snapshot) -> None:
         self._asking = False
         self._when = self.loop.now
         self._counts = {} if seen.problem else seen.ours
@@ -70,7 +70,7 @@ class Web:
         self.loop, self.daemon, self._clients = loop, daemon, clients
         self.history = History()
         self.lateness = Lateness(loop)
-        self.glance = Glance(loop, daemon)
+        self.connections = ConnectionCounts(loop, daemon)
         self.server: Server | None = None
         self._at: tuple[str, int] | None = None
         self._pages: dict[str, Callable[[Request], Answer]] = {}
@@ -138,7 +138,7 @@ class Web:
         answer = httpd.Answer
 
         def show(request: Request) -> Answer:
-            text = page.render(self.daemon, self.history, self.glance.counts(), request.query.get("match", ""))
+            text = page.render(self.daemon, self.history, self.connections.by_rule(), request.query.get("match", ""))
             return answer(200, (piece.encode() for piece in text), "text/html; charset=utf-8",
                           {"Content-Security-Policy": page.POLICY})
 
@@ -149,8 +149,8 @@ class Web:
         self._pages = {
             "/": show,
             "/metrics": lambda request: answer(200, metrics.render(
-                self.daemon, self.history, self.lateness, self.glance.counts()), metrics.CONTENT_TYPE),
-            "/status.json": lambda request: answer(200, status_json(self.daemon, self.glance.counts()),
+                self.daemon, self.history, self.lateness, self.connections.by_rule()), metrics.CONTENT_TYPE),
+            "/status.json": lambda request: answer(200, status_json(self.daemon, self.connections.by_rule()),
                                                    "application/json"),
             "/healthz": health,
         }

@@ -12,8 +12,8 @@ import pytest
 from l4ipd.config.exposure import exposures
 from l4ipd.config.parse import parse
 from l4ipd.runtime.ownership import loose
-from support.desk import Desk
 from support.gateway import wait
+from support.operated_gateway import OperatedGateway
 from support.sandbox_tools import Sandbox
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -105,28 +105,28 @@ def test_what_runs_us_is_not_told_of() -> None:
 
 
 @pytest.fixture
-def desk(kernel: Sandbox, tmp_path: Path) -> Iterator[Desk]:
+def node(kernel: Sandbox, tmp_path: Path) -> Iterator[OperatedGateway]:
     kernel.ipnat("-FC")
-    it = Desk(kernel, tmp_path)
+    it = OperatedGateway(kernel, tmp_path)
     yield it
     it.close()
 
 
-def test_it_is_said_by_n_at_start_and_once_at_a_reload(desk: Desk) -> None:
-    words = f"{desk.config}: may be changed by others than root: others may write {desk.config}"
-    assert "may be changed" not in desk.run("-n").stderr
-    desk.config.chmod(0o666)
-    assert f"warning: {words}\n" in desk.run("-n").stderr
-    desk.start()
-    wait("told", lambda: words in desk.text())
-    assert desk.ctl("reload")[2] == "", "it was told"
-    script = desk.directory / "notify"
+def test_it_is_said_by_n_at_start_and_once_at_a_reload(node: OperatedGateway) -> None:
+    words = f"{node.config}: may be changed by others than root: others may write {node.config}"
+    assert "may be changed" not in node.run("-n").stderr
+    node.config.chmod(0o666)
+    assert f"warning: {words}\n" in node.run("-n").stderr
+    node.start()
+    wait("told", lambda: words in node.text())
+    assert node.ctl("reload")[2] == "", "it was told"
+    script = node.directory / "notify"
     script.write_text("#!/bin/sh\n")
     script.chmod(0o777)
-    desk.config.write_text(desk.config.read_text() + f"notify: {script}\n")
+    node.config.write_text(node.config.read_text() + f"notify: {script}\n")
     told = f"notify: {script}: may be changed by others than root: others may write {script}"
-    assert desk.ctl("reload")[2] == f"l4ipctl: warning: {told}\n"
-    assert told in desk.text()
-    assert desk.ctl("reload")[2] == ""
-    desk.config.write_text(desk.config.read_text().replace("check: tcp", "check: {type: http, path: '/${A}'}"))
-    assert "l4ipctl: warning: www/http: path: ${A} is taken as it stands" in desk.ctl("reload")[2]
+    assert node.ctl("reload")[2] == f"l4ipctl: warning: {told}\n"
+    assert told in node.text()
+    assert node.ctl("reload")[2] == ""
+    node.config.write_text(node.config.read_text().replace("check: tcp", "check: {type: http, path: '/${A}'}"))
+    assert "l4ipctl: warning: www/http: path: ${A} is taken as it stands" in node.ctl("reload")[2]

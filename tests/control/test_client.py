@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from l4ipd.control import client
 from l4ipd.report.text import COLUMNS, ago, cell, table, wrap
 from support import ROOT
-from support.desk import A, B, C, Desk
 from support.gateway import PATIENCE
+from support.operated_gateway import A, B, C, OperatedGateway
 from support.sandbox_tools import sandbox
 
 ROW_KEYS = {"endpoint", "address", "state", "up", "disabled", "rule", "connections", "seconds", "code", "verdict",
@@ -30,41 +30,41 @@ ROW_KEYS = {"endpoint", "address", "state", "up", "disabled", "rule", "connectio
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatedGateway]:
     """One for all the tests here: none changes its state."""
     with sandbox() as kernel:
-        it = Desk(kernel, tmp_path_factory.mktemp("desk"))
+        it = OperatedGateway(kernel, tmp_path_factory.mktemp("node"))
         it.begin()
         yield it
         it.close()
 
 
-def connections(desk: Desk) -> int:
-    return sum(row["connections"] or 0 for row in desk.rows("show"))
+def connections(node: OperatedGateway) -> int:
+    return sum(row["connections"] or 0 for row in node.rows("show"))
 
 
-def test_show(desk: Desk) -> None:
-    before = connections(desk)
+def test_show(node: OperatedGateway) -> None:
+    before = connections(node)
     for _ in range(3):
-        with socket.create_connection(("127.0.0.1", desk.port)) as client:
+        with socket.create_connection(("127.0.0.1", node.port)) as client:
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             assert client.recv(100)
-    status, out, err = desk.ctl("show")
+    status, out, err = node.ctl("show")
     lines = out.splitlines()
     assert (status, err) == (1, "")
     assert lines[0].split() == ["ENDPOINT", "ADDRESS", "STATE", "RULE", "CONNS", "SINCE", "LAST", "VERDICT"]
     assert [line.split()[:4] for line in lines[1:4]] == [
-        ["www/http/web1", f"{A}:{desk.inside}", "up", "yes"], ["www/http/web2", f"{B}:{desk.inside}", "up", "yes"],
-        ["www/http/web3", f"{C}:{desk.inside}", "down", "no"]]
+        ["www/http/web1", f"{A}:{node.inside}", "up", "yes"], ["www/http/web2", f"{B}:{node.inside}", "up", "yes"],
+        ["www/http/web3", f"{C}:{node.inside}", "down", "no"]]
     assert lines[3].endswith("L4CON connection refused")
     assert lines[4].startswith("2 of 3 endpoints up; rules: 2 wanted, 2 in the kernel; running since ")
-    assert connections(desk) == before + 3
-    assert desk.ctl("show", "web[12]")[0] == 0, "all shown are up"
+    assert connections(node) == before + 3
+    assert node.ctl("show", "web[12]")[0] == 0, "all shown are up"
 
 
-def test_show_as_json(desk: Desk) -> None:
+def test_show_as_json(node: OperatedGateway) -> None:
     for words in (("--json", "show"), ("show", "--json")):
-        status, out, _ = desk.ctl(*words)
+        status, out, _ = node.ctl(*words)
         rows = [json.loads(line) for line in out.splitlines()]
         assert status == 1 and len(rows) == 3 and all(set(row) == ROW_KEYS for row in rows)
     assert {name: rows[0][name] for name in ("endpoint", "state", "up", "disabled", "rule", "code")} == {
@@ -73,34 +73,34 @@ def test_show_as_json(desk: Desk) -> None:
     assert rows[2]["connections"] is None and rows[2]["verdict"] == "L4CON connection refused"
 
 
-def test_the_signal_prints_what_show_prints(desk: Desk) -> None:
-    desk.send(signal.SIGUSR1)
-    desk.wait_log("^2 of 3 endpoints up; rules: 2 wanted")
-    shown = desk.ctl("show")[1].splitlines()
-    logged = desk.text().splitlines()
+def test_the_signal_prints_what_show_prints(node: OperatedGateway) -> None:
+    node.send(signal.SIGUSR1)
+    node.wait_log("^2 of 3 endpoints up; rules: 2 wanted")
+    shown = node.ctl("show")[1].splitlines()
+    logged = node.text().splitlines()
     assert shown[0].split() == next(line for line in logged if line.startswith("ENDPOINT")).split()
     assert [line.split()[:5] for line in shown[1:4]] == [line.split()[:5] for line in logged
                                                          if line.startswith("www/") and " -> " not in line]
 
 
-def test_unknown_patterns_on_the_command_line(desk: Desk) -> None:
+def test_unknown_patterns_on_the_command_line(node: OperatedGateway) -> None:
     for command in ("show", "disable", "enable", "check"):
-        assert desk.ctl(command, "wbe1") == (2, "", "l4ipctl: wbe1: no such endpoint; did you mean web1?\n")
-        status, out, err = desk.ctl(command, "web1", "wbe2", "[c")
+        assert node.ctl(command, "wbe1") == (2, "", "l4ipctl: wbe1: no such endpoint; did you mean web1?\n")
+        status, out, err = node.ctl(command, "web1", "wbe2", "[c")
         assert (status, out) == (2, ""), "nothing at all is done"
         assert err == "l4ipctl: [c: this bracket is never closed: a set of characters is written [abc]\n"
-        assert desk.ctl(command, "web1", "wbe2", "")[2] == (
+        assert node.ctl(command, "web1", "wbe2", "")[2] == (
             "l4ipctl: wbe2: no such endpoint; did you mean web2?\nl4ipctl: '': no such endpoint; see l4ipctl show\n")
-    assert set(desk.states().values()) == {"up", "down"}, "not even web1 was disabled"
+    assert set(node.states().values()) == {"up", "down"}, "not even web1 was disabled"
 
 
-def test_several_patterns(desk: Desk) -> None:
-    shown = [row["endpoint"] for row in desk.rows("show", "web3", "web1", "web[1x]")]
+def test_several_patterns(node: OperatedGateway) -> None:
+    shown = [row["endpoint"] for row in node.rows("show", "web3", "web1", "web[1x]")]
     assert shown == ["www/http/web1", "www/http/web3"]
-    assert {row["endpoint"] for row in desk.rows("check", "web2", "web1")} == {"www/http/web1", "www/http/web2"}
-    assert desk.ctl("show", *(f"web{number}" for number in range(1, 4)))[0] == 1
+    assert {row["endpoint"] for row in node.rows("check", "web2", "web1")} == {"www/http/web1", "www/http/web2"}
+    assert node.ctl("show", *(f"web{number}" for number in range(1, 4)))[0] == 1
     names = [f"no{number}" for number in range(2000)]
-    status, _, err = desk.ctl("show", *names)
+    status, _, err = node.ctl("show", *names)
     assert status == 2 and len(err.splitlines()) == 21 and err.endswith(
         "l4ipctl: and 1980 patterns more that no endpoint has\n")
 
@@ -116,43 +116,43 @@ def test_a_single_pattern_is_asked_for_as_1_0_did(tmp_path: Path, capsys: pytest
         {"command": "show"}]
 
 
-def test_check(desk: Desk) -> None:
-    status, out, err = desk.ctl("check", "*")
+def test_check(node: OperatedGateway) -> None:
+    status, out, err = node.ctl("check", "*")
     assert (status, err) == (1, "")
     lines = sorted(out.splitlines())
-    assert lines[0].startswith(f"www/http/web1 {A}:{desk.inside} L4OK connected (") and lines[0].endswith(" ms); up")
-    assert lines[2].startswith(f"www/http/web3 {C}:{desk.inside} L4CON connection refused (")
-    assert desk.ctl("check", "web1")[0] == 0
-    row, = desk.rows("check", "web2")
+    assert lines[0].startswith(f"www/http/web1 {A}:{node.inside} L4OK connected (") and lines[0].endswith(" ms); up")
+    assert lines[2].startswith(f"www/http/web3 {C}:{node.inside} L4CON connection refused (")
+    assert node.ctl("check", "web1")[0] == 0
+    row, = node.rows("check", "web2")
     assert set(row) == {"endpoint", "address", "state", "passed", "code", "verdict", "milliseconds"}
     assert row["passed"] is True and row["code"] == "L4OK"
 
 
-def test_output_that_nobody_reads_to_the_end(desk: Desk) -> None:
+def test_output_that_nobody_reads_to_the_end(node: OperatedGateway) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    with desk.popen("show", stdout=writer) as process:
+    with node.popen("show", stdout=writer) as process:
         os.close(writer)
         assert process.communicate(timeout=PATIENCE)[1] == "" and process.returncode == 0
 
 
-def test_rules(desk: Desk) -> None:
-    status, out, err = desk.ctl("rules")
+def test_rules(node: OperatedGateway) -> None:
+    status, out, err = node.ctl("rules")
     lines = out.splitlines()
     assert (status, err) == (0, "")
     assert [line.split(" -> ")[1].split()[0] for line in lines[:2]] == [A, B]
-    assert all(line.startswith(f"  rdr lo0 127.0.0.1/32 port {desk.port} -> ") for line in lines[:2])
+    assert all(line.startswith(f"  rdr lo0 127.0.0.1/32 port {node.port} -> ") for line in lines[:2])
     assert lines[2] == "rules: 2 wanted, 2 in the kernel; nothing differs"
-    foreign = f"rdr lo0 127.0.0.1/32 port {desk.port} -> 10.9.9.9 port 80 tcp"
-    desk.kernel.add(foreign)
-    status, out, _ = desk.ctl("rules")
-    assert status == 1 and out.splitlines()[2].startswith(f"! rdr lo0 127.0.0.1/32 port {desk.port} -> 10.9.9.9")
+    foreign = f"rdr lo0 127.0.0.1/32 port {node.port} -> 10.9.9.9 port 80 tcp"
+    node.kernel.add(foreign)
+    status, out, _ = node.ctl("rules")
+    assert status == 1 and out.splitlines()[2].startswith(f"! rdr lo0 127.0.0.1/32 port {node.port} -> 10.9.9.9")
     assert "not ours, and takes every connection for itself: it meets rdr lo0" in out
-    desk.kernel.remove(foreign)
-    row = desk.rows("rules")[0]
+    node.kernel.remove(foreign)
+    row = node.rows("rules")[0]
     assert isinstance(row.pop("connections"), int)
     assert row == {
-        "rule": f"rdr lo0 127.0.0.1/32 port {desk.port} -> {A} port {desk.inside} tcp round-robin tag l4ip",
+        "rule": f"rdr lo0 127.0.0.1/32 port {node.port} -> {A} port {node.inside} tcp round-robin tag l4ip",
         "state": "ok", "endpoint": "www/http/web1", "why": ""}
 
 
@@ -240,14 +240,14 @@ def test_it_starts_quickly() -> None:
         done.stdout.split())
 
 
-def on_a_terminal(desk: Desk, columns: int, **environment: str) -> str:
+def on_a_terminal(node: OperatedGateway, columns: int, **environment: str) -> str:
     import fcntl
     import struct
     import termios
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    kept = {name: text for name, text in desk.environment().items() if name not in ("COLUMNS", "NO_COLOR")}
-    with desk.popen("show", stdout=follower, env={**kept, "L4IP_SOCKET": desk.socket, "TERM": "xterm",
+    kept = {name: text for name, text in node.environment().items() if name not in ("COLUMNS", "NO_COLOR")}
+    with node.popen("show", stdout=follower, env={**kept, "L4IP_SOCKET": node.socket, "TERM": "xterm",
                                                   **environment}):
         os.close(follower)
         data = b""
@@ -263,14 +263,14 @@ def on_a_terminal(desk: Desk, columns: int, **environment: str) -> str:
     return data.decode()
 
 
-def test_colours_and_width(desk: Desk) -> None:
-    text = on_a_terminal(desk, 200)
+def test_colours_and_width(node: OperatedGateway) -> None:
+    text = on_a_terminal(node, 200)
     assert "\x1b[32mup" in text and "\x1b[31mdown" in text
-    assert "\x1b" not in on_a_terminal(desk, 200, NO_COLOR="1")
-    assert "\x1b" not in desk.ctl("show")[1]
-    whole = on_a_terminal(desk, 300, NO_COLOR="1").splitlines()
+    assert "\x1b" not in on_a_terminal(node, 200, NO_COLOR="1")
+    assert "\x1b" not in node.ctl("show")[1]
+    whole = on_a_terminal(node, 300, NO_COLOR="1").splitlines()
     for columns in (100, 80, 60, 40, 20):
-        lines = on_a_terminal(desk, columns, NO_COLOR="1").splitlines()
+        lines = on_a_terminal(node, columns, NO_COLOR="1").splitlines()
         assert all(len(line) <= columns for line in lines), lines
         assert lines[1].split()[0] == "www/http/web1" and "up" in lines[1].split() and "down" in lines[3].split()
         assert " ".join(lines[4:]).split() == whole[4].split(), "no word is broken, and none is missing"

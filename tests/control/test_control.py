@@ -20,25 +20,25 @@ import pytest
 
 from l4ipd.control import server
 from l4ipd.control.peers import quota, user_of
-from l4ipd.control.server import Answer, Control, Refusal, Request, Session, Unusable, end, is_served, listen, make_way
+from l4ipd.control.server import Answer, Client, Control, Refusal, Request, Unusable, end, is_served, listen, make_way
 from l4ipd.runtime.loop import Loop
 
 PATIENCE = 20.0
 
 
 class Toy:
-    """A control socket on a loop; ``kept`` are the sessions of streams."""
+    """A control socket on a loop; ``kept`` are the clients of streams."""
 
     def __init__(self, path: str) -> None:
         self.loop = Loop()
-        self.kept: list[Session] = []
+        self.kept: list[Client] = []
         self.left = 0
         self.produced = 0
         self.control = Control(self.loop, path, None, {
             "echo": self.echo,
-            "many": lambda session, request: session.answer(self.many(request["count"])),
-            "keep": self.keep, "refuse": self.refuse, "break": lambda session, request: 1 // 0,
-            "snap": lambda session, request: session.answer(self.snap()), "wait": lambda session, request: None})
+            "many": lambda client, request: client.answer(self.many(request["count"])),
+            "keep": self.keep, "refuse": self.refuse, "break": lambda client, request: 1 // 0,
+            "snap": lambda client, request: client.answer(self.snap()), "wait": lambda client, request: None})
         self.control.open()
         self._tick()
 
@@ -55,20 +55,20 @@ class Toy:
         yield {"number": 1}
         raise RuntimeError("in the middle")
 
-    def echo(self, session: Session, request: Request) -> None:
-        session.send(request)
-        session.end(7)
+    def echo(self, client: Client, request: Request) -> None:
+        client.send(request)
+        client.end(7)
 
-    def keep(self, session: Session, request: Request) -> None:
-        session.lasting = True
-        session.left = self._left
-        self.kept.append(session)
-        session.greet()
+    def keep(self, client: Client, request: Request) -> None:
+        client.lasting = True
+        client.left = self._left
+        self.kept.append(client)
+        client.greet()
 
     def _left(self) -> None:
         self.left += 1
 
-    def refuse(self, session: Session, request: Request) -> None:
+    def refuse(self, client: Client, request: Request) -> None:
         raise Refusal("first line", "second line")
 
     def until(self, condition: Callable[[], object]) -> None:
@@ -266,12 +266,12 @@ def test_a_request_in_pieces(toy: Toy) -> None:
 @pytest.mark.parametrize("length", range(0, 20, 3))
 def test_a_client_that_leaves_in_the_middle_of_its_request(toy: Toy, length: int) -> None:
     connect_and_leave(toy, b'{"command": "echo"}\n'[:length])
-    toy.until(lambda: not toy.control.sessions)
+    toy.until(lambda: not toy.control.clients)
 
 
 def test_a_client_that_leaves_in_the_middle_of_the_answer(toy: Toy) -> None:
     connect_and_leave(toy, b'{"command": "many", "count": 1000000}\n', take=1000)
-    toy.until(lambda: not toy.control.sessions)
+    toy.until(lambda: not toy.control.clients)
     assert toy.produced < 100_000
 
 
@@ -311,7 +311,7 @@ def test_who_takes_nothing_is_hung_up_on(toy: Toy, monkeypatch: pytest.MonkeyPat
     with connect(toy.control.path) as client:
         client.sendall(b'{"command": "many", "count": 1000000}\n')
         toy.until(lambda: toy.produced)
-        toy.until(lambda: not toy.control.sessions)
+        toy.until(lambda: not toy.control.clients)
 
 
 def test_who_asks_nothing_is_hung_up_on(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,12 +343,12 @@ def test_a_stream_shows_that_we_live(toy: Toy, monkeypatch: pytest.MonkeyPatch) 
         client.sendall(b'{"command": "keep"}\n')
         data = toy.talk(lambda: [client.recv(100) for _ in range(4)])
     assert data == [b"\n"] * 4
-    toy.until(lambda: not toy.control.sessions)
+    toy.until(lambda: not toy.control.clients)
 
 
 def test_hanging_up_ends_a_stream(toy: Toy) -> None:
     connect_and_leave(toy, b'{"command": "keep"}\n', take=1)
-    toy.until(lambda: toy.left == 1 and not toy.control.sessions)
+    toy.until(lambda: toy.left == 1 and not toy.control.clients)
     toy.kept[0].send({"number": 1})                 # does nothing
     toy.kept[0].end()
 
@@ -358,11 +358,11 @@ def test_a_command_that_takes_its_time_outlives_a_half_close(toy: Toy, monkeypat
     with connect(toy.control.path) as client:
         client.sendall(b'{"command": "wait"}\n')
         client.shutdown(socket.SHUT_WR)
-        toy.until(lambda: toy.control.sessions)
-        session = next(iter(toy.control.sessions))
-        toy.until(lambda: session.asked)
+        toy.until(lambda: toy.control.clients)
+        served = next(iter(toy.control.clients))
+        toy.until(lambda: served.asked)
         assert toy.talk(lambda: client.recv(10))[:1] == b"\n"
-        session.end(4)
+        served.end(4)
         assert json.loads(toy.talk(lambda: read_all(client)))["exit"] == 4
 
 
@@ -384,7 +384,7 @@ def test_200_clients_that_say_nothing_keep_nobody_out(toy: Toy) -> None:
             while client.connect_ex(toy.control.path) == errno.EAGAIN:
                 toy.loop.turn()
         assert toy.ask(command="echo")[-1]["exit"] == 7
-        assert len(toy.control.sessions) <= server.CLIENTS
+        assert len(toy.control.clients) <= server.CLIENTS
 
 
 def test_200_clients_at_once_are_all_answered(toy: Toy) -> None:
@@ -437,7 +437,7 @@ def test_without_descriptors_the_loop_does_not_spin(toy: Toy, monkeypatch: pytes
                 fillers.append(os.dup(0))
         for _ in range(20):
             toy.loop.turn()
-        assert not toy.control.sessions
+        assert not toy.control.clients
     finally:
         for fd in fillers:
             os.close(fd)
@@ -464,11 +464,11 @@ def test_the_end_says_goodbye(tmp_path: Path) -> None:
 def test_a_retired_socket_still_answers_whom_it_serves(toy: Toy) -> None:
     with connect(toy.control.path) as client:
         client.sendall(b'{"command": "wait"}\n')
-        toy.until(lambda: any(session.asked for session in toy.control.sessions))
-        session = next(iter(toy.control.sessions))
+        toy.until(lambda: any(each.asked for each in toy.control.clients))
+        served = next(iter(toy.control.clients))
         toy.control.retire()
         assert not os.path.exists(toy.control.path)
-        session.end(5)
+        served.end(5)
         assert json.loads(toy.talk(lambda: read_all(client)))["exit"] == 5
 
 
@@ -547,13 +547,13 @@ def test_nobody_keeps_root_from_asking(public: Toy) -> None:
         yours = "8 clients of yours are being served already: end one, or try again"
         assert words[8:10] == words[18:20] == [yours] * 2
         assert words[20:] == ["16 clients are being served already: try again"] * 3
-        assert [session.user for session in public.kept] == [1] * 8 + [2] * 8
+        assert [client.user for client in public.kept] == [1] * 8 + [2] * 8
         assert public.ask(command="echo")[-1]["exit"] == 7
         with connected_as(public, 0, 0, 0, 0):
             public.until(lambda: len(public.kept) == 20)
             assert public.ask(command="echo")[-1]["error"] == ["20 clients are being served already: try again"]
         others[0].close()
-        public.until(lambda: len(public.control.sessions) == 15)
+        public.until(lambda: len(public.control.clients) == 15)
         with connected_as(public, 3) as (third,):
             public.until(lambda: len(public.kept) == 21)
             assert not refused(third)
@@ -563,7 +563,7 @@ def test_nobody_keeps_root_from_asking(public: Toy) -> None:
 def test_room_is_made_among_those_who_are_in_the_way(public: Toy) -> None:
     silent = [silent_as(public.control.path, 1) for _ in range(8)]
     other = silent_as(public.control.path, 2)
-    public.until(lambda: len(public.control.sessions) == 9)
+    public.until(lambda: len(public.control.clients) == 9)
     with connected_as(public, 1):
         public.until(lambda: public.kept)
         assert refused(silent[0]) == "20 clients are being served already: try again"

@@ -60,7 +60,7 @@ class Gateway:
                        f"clusters:\n{text}", "conf")
         self.daemon = Daemon(self.loop, config, 100)
         self.daemon.steering.rules.pause = True
-        self.daemon.fleet.rounds.start = self._probe
+        self.daemon.fleet.schedule.start = self._probe
         self.events: list[str] = []
         self.daemon.events.listeners = [lambda event: self.events.append(f"{event.kind} {event.name}")]
         self.daemon.apply(config)

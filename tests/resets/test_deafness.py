@@ -37,7 +37,7 @@ class Kernel:
                                         "")))
         for monitor in monitors:
             self.bench.rounds.refused(monitor, DEAD)
-        self.bench.until(lambda: self.bench.sensing.hearing._child is None)
+        self.bench.until(lambda: self.bench.sensing.deafness._child is None)
 
     @property
     def runs(self) -> int:
@@ -60,13 +60,13 @@ def test_clients_between_two_refused_probes_and_no_reset(bench: Bench, kernel: K
         kernel.client()
         kernel.refused(bench.monitors[0])
     assert kernel.runs == 3
-    bench.until(lambda: bench.sensing.hearing.deaf == "www/x/web1")
+    bench.until(lambda: bench.sensing.deafness.deaf == "www/x/web1")
     assert caplog.text.count("sensing seems deaf: www/x/web1 refuses connections") == 1
     assert "deaf?" in bench.sensing.summary()
     with caplog.at_level(logging.INFO):
         bench.take(line())
         bench.take(line())
-    assert not bench.sensing.hearing.deaf and caplog.text.count("resets are seen again: the sensing is not deaf") == 1
+    assert not bench.sensing.deafness.deaf and caplog.text.count("resets are seen again: the sensing is not deaf") == 1
 
 
 @pytest.mark.parametrize("what", ["nothing", "it was well meanwhile", "no client", "other protocol", "other port",
@@ -95,7 +95,7 @@ def test_what_does_not_make_it_seem_deaf(bench: Bench, kernel: Kernel, what: str
         append(bench.tmp / "ipf.log", line())
     bench.turns(0.4)
     assert kernel.runs >= 2
-    assert bool(bench.sensing.hearing.deaf) == ("seems deaf" in caplog.text) == (what == "nothing")
+    assert bool(bench.sensing.deafness.deaf) == ("seems deaf" in caplog.text) == (what == "nothing")
 
 
 def test_the_table_is_not_read_again_at_once(bench: Bench, kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_the_table_is_not_read_again_at_once(bench: Bench, kernel: Kernel, monke
 
 def test_whoever_is_to_know_hears_of_it(bench: Bench, kernel: Kernel) -> None:
     told: list[str] = []
-    bench.sensing.hearing.deafened = lambda: told.append(bench.sensing.hearing.deaf)
+    bench.sensing.deafness.deafened = lambda: told.append(bench.sensing.deafness.deaf)
     for _ in range(4):
         kernel.client()
         kernel.refused(bench.monitors[0])
@@ -120,11 +120,11 @@ def test_its_own_advice_ends_deafness(bench: Bench, kernel: Kernel, source: str)
     for _ in range(3):
         kernel.client()
         kernel.refused(bench.monitors[0])
-    bench.until(lambda: bench.sensing.hearing.deaf)
+    bench.until(lambda: bench.sensing.deafness.deaf)
     bench.sensing.apply(None if source == "no" else Resets("em1", source), bench.tools, bench.monitors, "")
-    assert "deaf?" not in bench.sensing.summary() and not bench.sensing.hearing.deaf
+    assert "deaf?" not in bench.sensing.summary() and not bench.sensing.deafness.deaf
     for _ in range(3):
         kernel.client()
         kernel.refused(bench.monitors[0])
     bench.turns(0.3)
-    assert not bench.sensing.hearing.deaf
+    assert not bench.sensing.deafness.deaf

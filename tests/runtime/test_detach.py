@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from support import ROOT
-from support.desk import A, Desk
 from support.gateway import PATIENCE, wait
+from support.operated_gateway import A, OperatedGateway
 from support.sandbox_tools import Sandbox
 
 
-class Service(Desk):
+class Service(OperatedGateway):
     """Ends the daemons that it has started."""
 
     def pid(self) -> int:

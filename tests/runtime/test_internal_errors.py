@@ -24,7 +24,7 @@ from l4ipd.checks.tcp import Stream
 from l4ipd.checks.udp import Datagram
 from l4ipd.checks.verdict import Verdict
 from l4ipd.control import server
-from l4ipd.control.server import Control, Session
+from l4ipd.control.server import Control
 from l4ipd.daemon import Daemon
 from l4ipd.desk import Desk
 from l4ipd.events import Event, Events
@@ -37,7 +37,6 @@ from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.ipfilter.runner import Runner
 from l4ipd.model import Check, Ipfilter, Resets
 from l4ipd.monitor.monitor import Monitor
-from l4ipd.news import News
 from l4ipd.report.notify import Notifier
 from l4ipd.resets import sources, targets
 from l4ipd.resets.reaction import Reaction
@@ -47,6 +46,7 @@ from l4ipd.runtime.internal_errors import INTERNAL, InternalErrors
 from l4ipd.runtime.lines import Lines
 from l4ipd.runtime.loop import READ, Loop
 from l4ipd.state import Store
+from l4ipd.transitions import Transitions
 from l4ipd.web import httpd
 from l4ipd.web.httpd import Client, Server
 from runtime import test_memory
@@ -393,14 +393,14 @@ def test_a_look_that_fails_says_so(steering: Steering, monkeypatch: pytest.Monke
     steering.want(*RULES)
     steering.settle(*RULES)
     fails(monkeypatch, where, name)
-    looks: list[snapshot.Look] = []
-    snapshot.look(steering.loop, steering.nat, looks.append)
+    looks: list[snapshot.Snapshot] = []
+    snapshot.take_snapshot(steering.loop, steering.nat, looks.append)
     until(steering.loop, lambda: looks)
     if name == "feed":
         assert INTERNAL in looks[0].problem
     else:
         assert list(looks[0].ours) == RULES[1:] and not looks[0].problem
-    snapshot.look(steering.loop, steering.nat, looks.append)
+    snapshot.take_snapshot(steering.loop, steering.nat, looks.append)
     until(steering.loop, lambda: len(looks) > 1)
     assert list(looks[1].ours) == RULES and not looks[1].problem
 
@@ -416,9 +416,9 @@ def toy(tmp_path: Path) -> Iterator[Toy]:
 
 @pytest.mark.parametrize("name", ["_read", "_write", "_parse", "_await", "answer"])
 def test_a_session_that_raises_ends_and_says_so(toy: Toy, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    raised = fails(monkeypatch, Session, name)
+    raised = fails(monkeypatch, server.Client, name)
     assert toy.ask(command="many", count=3)[-1] == {"end": True, "exit": 1, "error": [server.FAILED]}
-    assert raised and not toy.control.sessions and toy.loop.errors.total == 1
+    assert raised and not toy.control.clients and toy.loop.errors.total == 1
     assert toy.ask(command="many", count=3)[-1] == {"end": True, "exit": 0}
 
 
@@ -429,15 +429,15 @@ def test_one_that_raises_later_ends_and_says_so(toy: Toy, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(server, "SIGN_OF_LIFE", 0.02)
     if name == "fire":
-        fails(monkeypatch, Session, "fire")
+        fails(monkeypatch, server.Client, "fire")
     else:
-        toy.control.commands = {"wait": lambda session, request: toy.loop.later(0.02, session.later(fail))}
+        toy.control.commands = {"wait": lambda client, request: toy.loop.later(0.02, client.later(fail))}
     assert toy.ask(command="wait")[-1] == {"end": True, "exit": 1, "error": [server.FAILED]}
-    assert not toy.control.sessions and toy.loop.errors.total == 1
+    assert not toy.control.clients and toy.loop.errors.total == 1
 
 
 def test_the_listener_of_the_control_socket_is_replaced(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    raised = fails(monkeypatch, server, "Session")
+    raised = fails(monkeypatch, server, "Client")
     with contextlib.suppress(ConnectionError):
         toy.ask(command="many", count=3)
     assert raised and toy.control.reachable
@@ -646,7 +646,7 @@ def test_what_sensing_makes_of_a_refusal_does_not_keep_an_endpoint_up(bench: sen
     (Child, "_reaped"), (Child, "_close_all"), (Child, "_end"), (Loop, "aside"), (Daemon, "_turn"), (Events, "tell"),
     (l4ipd.steering.Steering, "_listed"), (l4ipd.steering.Steering, "_adopt"), (l4ipd.steering.Steering, "_plan"),
     (Fleet, "turn"), (Monitor, "_judge"),
-    (Store, "_begin"), (Notifier, "_ended"), (Desk, "_heard"), (News, "begin"),
+    (Store, "_begin"), (Notifier, "_ended"), (Desk, "_heard"), (Transitions, "begin"),
 ], ids=lambda value: getattr(value, "__name__", value))
 def test_wherever_it_happens_all_is_well_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Any,
                                                     name: str) -> None:
@@ -671,7 +671,7 @@ def test_wherever_it_happens_all_is_well_afterwards(tmp_path: Path, monkeypatch:
     until(house.loop, lambda: [event.kind for event in events] == ["down", "up"])
     until(house.loop, lambda: house.ctl(command="show")["exit"] == 0)
     until(house.loop, lambda: json.loads((tmp_path / "state.json").read_text())["disabled"] == {})
-    until(house.loop, lambda: house.desk.control and not house.desk.control.sessions)
+    until(house.loop, lambda: house.desk.control and not house.desk.control.clients)
     house.close()
 
 

@@ -27,7 +27,7 @@ from l4ipd.daemon import Daemon
 from l4ipd.desk import Desk
 from l4ipd.ipfilter.nat_table import Dialect, NatTable
 from l4ipd.ipfilter.reconcile import Reconciler
-from l4ipd.ipfilter.snapshot import Look, look
+from l4ipd.ipfilter.snapshot import Snapshot, take_snapshot
 from l4ipd.model import Check, Ipfilter
 from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.loop import Loop, Timer
@@ -192,8 +192,8 @@ def test_listings_of_2000_rules(loop: Loop, tmp_path: Path) -> None:
         for number in range(ROUNDS):
             rules.reread()
             until(loop, lambda: rules.settled)
-            looks: list[Look] = []
-            look(loop, nat, looks.append)
+            looks: list[Snapshot] = []
+            take_snapshot(loop, nat, looks.append)
             until(loop, lambda: looks)              # noqa: B023
             assert len(rules.have) == len(looks[0].ours) == 2000 and not looks[0].problem
             if number == ROUNDS // 10:
@@ -298,9 +298,9 @@ class House:
     def until_settled(self) -> None:
         """Until all is as it will stay, and children and probes come and go as ever."""
         until(self.loop, lambda: all(monitor.verdict for monitor in self.daemon.fleet.monitors.values()))
-        runs, outcomes = self.daemon.steering.rules.runs, sum(self.daemon.fleet.rounds.codes.values())
+        runs, outcomes = self.daemon.steering.rules.runs, sum(self.daemon.fleet.schedule.codes.values())
         until(self.loop, lambda: self.daemon.steering.rules.runs > runs + 3 and self.daemon.steering.rules.settled
-              and sum(self.daemon.fleet.rounds.codes.values()) > outcomes + 5)
+              and sum(self.daemon.fleet.schedule.codes.values()) > outcomes + 5)
 
     def aside(self, conversation: Callable[[], Any]) -> Any:
         """Let a thread talk to us."""
@@ -369,7 +369,7 @@ def test_sessions_of_l4ipctl(house: House) -> None:
             house.ctl(command="disable", pattern="web1")
             house.ctl(command="enable", pattern="web1")
             assert b'"disabled"' in client.recv(65536)
-        until(house.loop, lambda: house.desk.control is not None and not house.desk.control.sessions)
+        until(house.loop, lambda: house.desk.control is not None and not house.desk.control.clients)
         house.until_settled()
 
 

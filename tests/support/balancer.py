@@ -31,7 +31,7 @@ def balancer(*clusters: Cluster) -> Iterator[Daemon]:
     daemon = Daemon(loop, Config(), 100)
     daemon.events.listeners.clear()
     daemon.apply(Config(Ipfilter(interface="em0"), clusters))
-    daemon.fleet.news.begin()
+    daemon.fleet.transitions.begin()
     yield daemon
     loop.close()
 

@@ -32,7 +32,7 @@ from l4ipd.checks import probe
 from l4ipd.checks.verdict import Verdict
 from l4ipd.config.files import load
 from l4ipd.daemon import Daemon
-from l4ipd.descriptors import Room
+from l4ipd.descriptors import Descriptors
 from l4ipd.runtime import child as child_module
 from l4ipd.runtime.child import Exit
 from l4ipd.runtime.loop import READ, WRITE, Loop
@@ -97,7 +97,7 @@ class World:
         while not self._finished:
             with contextlib.suppress(Ended):
                 config = load(str(path))
-                main.run(options, config, Room(config, 3), guide=self._meet)
+                main.run(options, config, Descriptors(config, 3), guide=self._meet)
                 self.stopped()
             self.daemon = self._loop = None
             for child in list(self.children):

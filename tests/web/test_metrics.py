@@ -93,7 +93,7 @@ def test_counts_of_probes() -> None:
         each = daemon.fleet.monitors["www/http/web1"]
         took = [0.0005, 0.001, 0.0011, 0.3, 99.0]
         for seconds in took:
-            daemon.fleet.rounds.flying += 1               # as admit() does
+            daemon.fleet.schedule.flying += 1       # as admit() does
             each._begun = daemon.loop.clock() - seconds
             each._done(GOOD if seconds < 1 else BAD)
         families = scrape(daemon)

@@ -19,7 +19,7 @@ import pytest
 from l4ipd.checks.socket_pool import LISTS
 from l4ipd.config.parse import parse
 from l4ipd.control.server import CLIENTS
-from l4ipd.descriptors import Room, TooFew, need, share
+from l4ipd.descriptors import Descriptors, TooFew, need, share
 from support.gateway import Gateway, free_port, wait
 from support.sandbox_tools import Sandbox
 
@@ -57,10 +57,10 @@ def test_every_need_costs() -> None:
 
 def test_a_reload_that_needs_more() -> None:
     few, more = parse(MORE["nothing"], ""), parse(MORE["resets"], "")
-    room = Room(few, 3)
-    assert not room.refuses(more) and room.probes(more) == room.budget.probes - (need(more) - need(few))
-    tight = Room(few, room.limit - need(few) - 8)   # as if that many were open
-    assert tight.probes(few) >= 1 and str(room.limit + 1 - tight.probes(more)) in tight.refuses(more)
+    enough = Descriptors(few, 3)
+    assert not enough.refuses(more) and enough.probes(more) == enough.budget.probes - (need(more) - need(few))
+    tight = Descriptors(few, enough.limit - need(few) - 8)      # as if that many were open
+    assert tight.probes(few) >= 1 and str(enough.limit + 1 - tight.probes(more)) in tight.refuses(more)
 
 
 # -- the daemon

@@ -219,7 +219,7 @@ def test_requests_of_l4ipctl(toy: Toy) -> None:
         return answered
 
     assert toy.talk(conversation) > 1000
-    assert not toy.control.sessions
+    assert not toy.control.clients
 
 
 @pytest.fixture(scope="module")

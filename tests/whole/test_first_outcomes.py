@@ -36,12 +36,12 @@ class World:
         self.loop, self.verdict = Loop(), BAD
         self.daemon = Daemon(self.loop, config, 100)
         self.desk = Desk(self.loop, self.daemon, config, lambda done: None)
-        self.daemon.fleet.rounds.start = self.start
+        self.daemon.fleet.schedule.start = self.start
         self.events: list[tuple[str, str]] = []
         self.daemon.events.listeners = [lambda event: self.events.append((event.kind, event.name))]
         self.daemon.apply(config)
         self.daemon.fleet.restore(Saved(states=states or {}))
-        self.daemon.fleet.news.begin()
+        self.daemon.fleet.transitions.begin()
 
     def start(self, recipe: Recipe, done: Callable[[Verdict], object]) -> World:
         done(self.verdict)
@@ -56,7 +56,7 @@ class World:
             for monitor in self.daemon.fleet.monitors.values():
                 self.loop.clear(monitor)
                 monitor.fire()
-        self.daemon.fleet.news.settle()
+        self.daemon.fleet.transitions.settle()
 
     def end(self) -> dict[str, tuple[bool, float | None]]:
         """What the state file says then."""
@@ -114,7 +114,7 @@ def test_after_trouble_of_ours_the_first_verdicts_cost_no_look_at_all_services_e
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(tmp_path, configuration(tmp_path, clusters=50))
     looks: list[str] = []
-    monkeypatch.setattr(world.daemon.fleet.news, "_look", looks.append)
+    monkeypatch.setattr(world.daemon.fleet.transitions, "_look", looks.append)
     world.probe(local("network is down"))
     world.probe(GOOD, 2)
     world.end()

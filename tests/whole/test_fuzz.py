@@ -62,7 +62,7 @@ def daemon(directory: Path, ipmon: Path, answers: bool) -> Iterator[Daemon]:
                                    for number, address in enumerate((NAMED, NEVER_NAMED, LAST)))),),
                     pidfile=str(directory / "pid"), state=str(directory / "state"), resets=Resets("em1"))
     it = Daemon(loop, Config(), 100)
-    it.fleet.rounds.start = lambda recipe, done: (done(PASS) if answers else None, Over())[1]
+    it.fleet.schedule.start = lambda recipe, done: (done(PASS) if answers else None, Over())[1]
     it.apply(config)
     for monitor in it.fleet.monitors.values():
         monitor.score(PASS)
@@ -218,7 +218,7 @@ def test_requests(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
                     client.last()
                 client.close()
             ask(it.loop, tmp_path / "sock", chance)
-            until(it.loop, lambda: not control.sessions)
+            until(it.loop, lambda: not control.clients)
             assert (descriptors(), len(it.events.listeners)) == (before, listeners)
             assert internal_errors(caplog) == []
 

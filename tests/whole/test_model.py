@@ -30,11 +30,11 @@ class Told:
         self.disabled: set[str] = set()
         self.out: set[str] = set()                  # services of which it knows that nobody is up
         self.maybe: set[str] = set()                # services that were so before a restart that may have forgotten it
-        self.news: dict[str, float] = {}            # when it last heard of an endpoint or a service
+        self.transitions: dict[str, float] = {}     # when it last heard of an endpoint or a service
 
     def hear(self, event: Event, now: float) -> None:
         name = event.name
-        self.news[name] = now
+        self.transitions[name] = now
         if event.kind in ("up", "down"):
             assert self.states.get(name) != event.kind, f"told twice: {event.text}"
             self.states[name] = event.kind
@@ -67,7 +67,7 @@ class Told:
         before, self.states = self.states, {}
         for name in naive.names(settings):
             there = bool(naive.rules(settings, name) & kernel)
-            saved = name in before and self.news.get(name, 0.0) < now - 1.1
+            saved = name in before and self.transitions.get(name, 0.0) < now - 1.1
             if sure and saved and there == (before[name] == "up"):
                 self.states[name] = before[name]
         before_out = (self.out | self.maybe) & set(naive.groups(settings))
@@ -80,7 +80,7 @@ class Told:
 LIMITED = re.compile(
     r"Happening|Event|History\..*|.*\._?fresh|NatTable\._seen|Method|Check|Verdict|Timing(\..*)?|Schedule\.timings|Control"
     r"|Saved\..*|Reaction\.(_hits|ignored)|ResetRules\._(counts|older|left)|.*\.slot|Cluster|Member|Service|Resets|Ipfilter"
-    r"|Past|News\.past|Refusals|Doubt.*|Config\.given|Trouble(\..*)?|Unprobed\._troubles|FilterTable\.tags"
+    r"|Past|Transitions\.past|Refusals|Doubt.*|Config\.given|Trouble(\..*)?|Unprobed\._troubles|FilterTable\.tags"
     r"|Reconciler\._said|Listed|Rdr|Rivals\._told|Times\._times")
 
 

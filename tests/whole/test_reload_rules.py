@@ -12,7 +12,7 @@ from l4ipd.sandbox.ipnat import ipnat
 from l4ipd.sandbox.kernel import Kernel
 from support.sandbox_tools import drive
 from support.simulation import GOOD, REFUSES, SILENT
-from whole.test_leaving import Life
+from whole.test_shutdown import Life
 
 CONFIG = """
 pidfile: {0}/pid

@@ -12,8 +12,8 @@ import pytest
 
 from l4ipd.sandbox import tool_words
 from support import TESTS
-from support.desk import A, B, C, Desk
 from support.gateway import PATIENCE, free_port, wait
+from support.operated_gateway import A, B, C, OperatedGateway
 from support.sandbox_tools import Sandbox
 
 D = "127.0.0.14"
@@ -21,7 +21,7 @@ MEMBERS = f"web1: {A}, web2: {B}, gone: {C}, out: 127.0.0.15, sorry: {{address: 
 STATES = {"web1": "up", "web2": "up", "gone": "down", "out": "disabled (up)", "sorry": "up"}
 
 
-class Restarted(Desk):
+class Restarted(OperatedGateway):
     """Members that are up, one that is down, one that is disabled, a fallback that stands by: known for long."""
 
     def __init__(self, kernel: Sandbox, directory: Path) -> None:

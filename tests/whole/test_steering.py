@@ -58,7 +58,7 @@ class World:
         self.dealer = Dealer()
         self.config = self.random_config()
         self.daemon = Daemon(self.loop, self.config, 100)
-        self.daemon.fleet.rounds.start = self.dealer.start
+        self.daemon.fleet.schedule.start = self.dealer.start
         self.passes: list[tuple[dict[str, set[str]], dict[str, set[str]]]] = []
         self.steady: dict[str, set[str]] = {}       # by VIP: who has been alive in every turn since the last run
         self.daemon.start()

@@ -9,7 +9,7 @@ import pytest
 
 from l4ipd.events import Event
 from support.simulation import World, simulated
-from whole.test_leaving import CONFIG
+from whole.test_shutdown import CONFIG
 
 
 class Life(World):

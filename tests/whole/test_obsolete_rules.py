@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from l4ipd import orphans
+from l4ipd import obsolete_rules
 from l4ipd.model import Check, Cluster, Config, Member, Service
-from l4ipd.orphans import Orphans
+from l4ipd.obsolete_rules import ObsoleteRules
 from runtime.test_memory import B, House, until
 
 
@@ -30,11 +30,11 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 def test_a_rule_of_nobody_waits_for_first_outcomes_but_no_longer_than_they_can_take() -> None:
     loop = SimpleNamespace(now=100.0)
-    it = Orphans(loop)                              # type: ignore[arg-type]
+    it = ObsoleteRules(loop)                        # type: ignore[arg-type]
     checks = Check("tcp", timeout=2.0), Check("http", timeout=3.0)
     service = Service("http", 80, "tcp", 8080, False, checks)
     it.expect(Config(clusters=(Cluster("www", ("203.0.113.1",), (service,), (Member("a", "10.0.0.1"),)),)))
-    assert it.patience == 2 * 5.0 + orphans.SPARE
+    assert it.patience == 2 * 5.0 + obsolete_rules.SPARE
     assert not it.may_go("one", True)
     assert it.may_go("two", False), "all is decided"
     loop.now += it.patience
@@ -47,7 +47,7 @@ def test_a_rule_of_nobody_waits_for_first_outcomes_but_no_longer_than_they_can_t
 
 def test_reloads_every_few_moments_do_not_keep_a_rule_of_nobody(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has an endpoint that is new, and has no outcome before the next."""
-    monkeypatch.setattr(orphans, "SPARE", 0.3)
+    monkeypatch.setattr(obsolete_rules, "SPARE", 0.3)
     rule = f"rdr lo0 127.0.0.1/32 port {house.port} -> 127.0.0.77 port {house.inside} tcp round-robin tag l4ip"
     reloads = 0
 
@@ -62,7 +62,7 @@ def test_reloads_every_few_moments_do_not_keep_a_rule_of_nobody(house: House, mo
         from l4ipd.config.files import load
         return load(str(house.file))
 
-    house.daemon.fleet.rounds.start = lambda recipe, done: Silent()
+    house.daemon.fleet.schedule.start = lambda recipe, done: Silent()
     reload_again()
     with (house.directory / "rules").open("a") as rules:
         rules.write(f"{rule}\n")

@@ -14,7 +14,7 @@ from support.sandbox_tools import Sandbox
 A, B, C = "127.0.0.11", "127.0.0.12", "127.0.0.13"
 
 
-class Desk(Gateway):
+class OperatedGateway(Gateway):
     """See above."""
 
     def __init__(self, kernel: Sandbox, directory: Path) -> None:

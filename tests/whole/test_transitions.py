@@ -174,7 +174,7 @@ def test_a_service_that_had_nobody_before_is_no_news(tmp_path: Path) -> None:
     for more, events in (({"c/s/m2": 1.0}, []), ({}, ["down m2", "all-down s"])):
         world = Told(tmp_path, BOTH)
         world.daemon.fleet.restore(Saved(more, states))
-        world.daemon.fleet.news.past.pop("c/s/m2", None)
+        world.daemon.fleet.transitions.past.pop("c/s/m2", None)
         world.fate(BAD, "m1", "m2", rounds=1)
         found = world.kinds()
         assert [kind for kind in found if kind != "down m2"] == [kind for kind in events if kind != "down m2"]
@@ -235,7 +235,7 @@ def test_counts_within_a_turn_are_kept_up(tmp_path: Path) -> None:
 def test_members_found_in_the_kernel_count_though_others_were_counted_in_the_same_turn(tmp_path: Path) -> None:
     it = Told(tmp_path, BOTH)
     daemon = it.daemon
-    daemon.fleet.news.waits = True
+    daemon.fleet.transitions.waits = True
     it.verdict = GOOD
     assert str(daemon.fleet.tally("c/s")) == "0 of 2 up"
     it.member("m2").fire()
@@ -291,7 +291,7 @@ def waiting(directory: Path, ups: str = "", downs: str = "", more: str = "", dis
     """A daemon that knows of these from before, and not yet what is in the kernel."""
     then = time.time() - AGE
     world = Told(directory, BOTH, more)
-    world.daemon.fleet.news.waits = True
+    world.daemon.fleet.transitions.waits = True
     world.daemon.fleet.restore(Saved({f"c/s/{name}": then for name in disabled.split()},
                                      {**{f"c/s/{name}": (True, then) for name in ups.split()},
                                       **{f"c/s/{name}": (False, then) for name in downs.split()}}))
@@ -425,11 +425,11 @@ def test_that_nobody_is_up_as_before_is_a_line_unless_the_operator_wants_it_so(
 
 def test_what_waits_of_one_that_is_enabled_meanwhile_is_overtaken(tmp_path: Path) -> None:
     it = Told(tmp_path, BOTH)
-    it.daemon.fleet.news.waits = True
+    it.daemon.fleet.transitions.waits = True
     it.fate(BAD, "m2", rounds=1)
     it.disable("m2")
     it.enable("m2")
-    it.daemon.fleet.news.begin()
+    it.daemon.fleet.transitions.begin()
     assert it.kinds() == ["disabled m2", "enabled m2"]
     it.fate(BAD, "m2", rounds=1)
     assert it.kinds() == ["down m2"]

@@ -17,7 +17,7 @@ PATIENCE, LONGEST = 5.0, 10.0                       # seconds for tools that fai
 POLITE = 2.0                                        # seconds for a listing under way that nobody needs
 
 
-class Leaving:
+class Shutdown:
     """Ends the loop. ``planned()`` says whether what the tables are to hold is known; with ``thorough`` they are read
     back. ``longest`` is how long one run of a tool may take, in seconds.
     """

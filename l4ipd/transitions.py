@@ -8,11 +8,12 @@
                  until begin(): the kernel's table was read, or takes too long
 
 An endpoint is *unknown* until its first verdict, unless its rule is found in the kernel: then it is up already. While
-the table has not been read, nobody can say which of the two it is, so the news waits; verdicts count meanwhile. What an
-earlier run said of an unknown endpoint, or a reload that changed its check, is kept in :attr:`News.past`: a first
-verdict that says the same is a line of the log, and no event.
+the table has not been read, nobody can say which of the two it is, so its event waits; verdicts count meanwhile. What
+an earlier run said of an unknown endpoint, or a reload that changed its check, is kept in :attr:`Transitions.past`: a
+first verdict that says the same is a line of the log, and no event.
 
-That a service has nobody left is no matter of edges: :meth:`News.settle` looks at every service that was touched.
+That a service has nobody left is no matter of edges: :meth:`Transitions.settle` looks at every service that was
+touched.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Past(NamedTuple):
     since: float
 
 
-class News:
-    """Hears of every change of a state, and tells of those that are news.
+class Transitions:
+    """Hears of every change of a state, and tells of those that nobody knows of yet.
 
     ``members(group)`` are the monitors of a service, ``tally(group)`` counts those that get connections, and
     ``kept(group)`` says whether rules of its last members stay although nobody is up.
@@ -51,7 +52,7 @@ class News:
         self.empty: set[str] = set()                # services of which it was said that no member is up
         self.empty_before: set[str] = set()         # those that had none when they were last heard of
         self.waits = True                           # until begin()
-        self._waiting: dict[Monitor, str] = {}      # whose news waits, and the state before it
+        self._waiting: dict[Monitor, str] = {}      # whose events wait, and the state before it
         self._touched: dict[str, None] = {}         # services to be looked at
 
     # -- endpoints
@@ -71,7 +72,7 @@ class News:
         else:
             return                                  # told of already
         if monitor.up:
-            self.empty_before.discard(monitor.endpoint.group)   # should it go down, that will be news
+            self.empty_before.discard(monitor.endpoint.group)   # should it go down, that will be told
             monitor.resume(past.since if past is not None and past.up else monitor.since)
 
     def begin(self) -> None:
@@ -126,7 +127,7 @@ class News:
             self._look(group)
 
     def again(self, monitor: Monitor) -> None:
-        """The operator has put it back: what its next probe finds is news, and that nobody is up after all as well."""
+        """The operator has put it back: what its next probe finds is told, and that nobody is up after all as well."""
         self._waiting.pop(monitor, None)            # so that what was before is none
         group = monitor.endpoint.group
         self.empty.discard(group)

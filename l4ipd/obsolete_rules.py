@@ -14,7 +14,7 @@ from l4ipd.runtime.loop import Loop
 SPARE = 5.0                                         # seconds: for the spread of first probes, and a busy gateway
 
 
-class Orphans:
+class ObsoleteRules:
     """Remembers since when each rule has been one."""
 
     def __init__(self, loop: Loop) -> None:
