@@ -26,8 +26,8 @@ from l4ipd.ipfilter.nat_table import Dialect
 from l4ipd.model import Config, changes
 from l4ipd.resets.sensing import Sensing
 from l4ipd.runtime.loop import Loop
+from l4ipd.saved_state import Saved
 from l4ipd.shutdown import Shutdown
-from l4ipd.state import Saved
 from l4ipd.steering import Steering
 
 

@@ -23,7 +23,7 @@ from l4ipd.monitor.blindness import Sight
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.monitor.schedule import Schedule
 from l4ipd.runtime.loop import Loop
-from l4ipd.state import Saved
+from l4ipd.saved_state import Saved
 from l4ipd.transitions import Past, Transitions
 
 Start = Callable[[Recipe, Callable[[Verdict], object]], Probe]

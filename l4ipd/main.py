@@ -18,22 +18,25 @@ from l4ipd.config.estimate import Estimate, estimate
 from l4ipd.config.exposure import exposures
 from l4ipd.config.files import Refused, load, missing_tools
 from l4ipd.config.warnings import warnings
+from l4ipd.control.commands import Commands
 from l4ipd.control.server import Unusable, is_served
+from l4ipd.control.service import ControlService
 from l4ipd.daemon import Daemon
 from l4ipd.descriptors import CHILD, Descriptors, TooFew, opened
-from l4ipd.desk import Desk
 from l4ipd.ipfilter import plan
 from l4ipd.ipfilter.rdr import REMEDIES, explain
 from l4ipd.ipfilter.snapshot import Snapshot, take_snapshot
 from l4ipd.model import Config, Ipfilter
 from l4ipd.reload import Reloader
 from l4ipd.report import status
+from l4ipd.report.notify import Notifier
 from l4ipd.runtime import logs, pidfile
 from l4ipd.runtime.child import Child, Exit, adopt_orphans, end_all, seal
 from l4ipd.runtime.detach import Left, detach
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Loop
 from l4ipd.sandbox.session import Rehearsal
+from l4ipd.state_saver import StateSaver
 from l4ipd.web.site import Web
 
 DEFAULT_CONFIG = "/usr/local/etc/l4ip.conf"
@@ -255,13 +258,18 @@ def run(options: argparse.Namespace, config: Config, descriptors: Descriptors, r
         for warning in doubts:
             log.warning("%s", warning)
         start = Start(loop, ready)
-        desk = open_desk(loop, daemon, config, reloader, budget.clients)
-        stack.callback(desk.close)
+        notifier = Notifier(loop, daemon, config.notify)
+        daemon.events.listen(notifier.heard)
+        saver = StateSaver(loop, daemon, config.state)
+        control = open_control(loop, daemon, config, Commands(daemon, reloader, saver.file), budget.clients)
+        stack.callback(saver.close)                 # not of a start that was refused: the file may be another's
+        stack.callback(control.close)
+        stack.callback(notifier.stop)
         site = Web(loop, daemon, budget.clients)
         stack.callback(site.stop)
 
         def begin() -> None:
-            daemon.start(desk.saved)
+            daemon.start(saver.saved)
             site.start()
             spare_the_collector()
             start.begun()
@@ -336,9 +344,9 @@ def heed(loop: Loop, daemon: Daemon, reload: Reloader) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def open_desk(loop: Loop, daemon: Daemon, config: Config, reload: Reloader, clients: int) -> Desk:
+def open_control(loop: Loop, daemon: Daemon, config: Config, commands: Commands, clients: int) -> ControlService:
     try:
-        return Desk(loop, daemon, config, reload, clients)
+        return ControlService(loop, daemon, config.control, commands.by_name(), clients)
     except Unusable as problem:
         raise Refused(f"control socket: {problem}") from None
 

@@ -19,7 +19,7 @@ from l4ipd.model import Config, Endpoint, Ipfilter
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.obsolete_rules import ObsoleteRules
 from l4ipd.runtime.loop import Loop
-from l4ipd.state import Saved
+from l4ipd.saved_state import Saved
 
 log = logging.getLogger("l4ipd")
 

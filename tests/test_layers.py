@@ -18,8 +18,9 @@ import l4ipd
 HERE = Path(l4ipd.__file__).parent
 #: from the ground up; what stands in one line does not know of each other
 FLOORS = (("model", "events"), ("runtime",), ("ipfilter", "checks", "sandbox"), ("config", "monitor", "resets"),
-          ("transitions", "obsolete_rules", "state"), ("fleet",), ("steering",), ("shutdown",), ("daemon",),
-          ("reload",), ("report",), ("control", "web"), ("desk", "descriptors"), ("main",), ("demo",), ("__main__",))
+          ("transitions", "obsolete_rules", "saved_state"), ("fleet",), ("steering",), ("shutdown",), ("daemon",),
+          ("reload",), ("state_saver", "report"), ("control", "web"), ("descriptors",), ("main",), ("demo",),
+          ("__main__",))
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names} | {"": -1}
 PURE = ("model", "monitor.health", "monitor.doubt", "ipfilter.rdr", "ipfilter.log_rules", "ipfilter.plan",
         "resets.ipmon", "checks.recipe", "checks.expect", "checks.pattern", "checks.verdict", "checks.errors",

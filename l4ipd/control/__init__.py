@@ -2,5 +2,5 @@
 
 The client imports nothing that is slow to import.
 
-May import: checks, daemon, events, ipfilter, model, monitor, report, runtime, state.
+May import: checks, daemon, events, ipfilter, model, monitor, report, runtime.
 """

@@ -18,7 +18,7 @@ from l4ipd.ipfilter.snapshot import Snapshot, clashes, take_snapshot
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.report import matching, status
 from l4ipd.report.text import printable
-from l4ipd.state import Store
+from l4ipd.runtime.state_file import StateFile
 
 Reload = Callable[[Callable[[bool, list[str]], object]], object]
 
@@ -26,8 +26,8 @@ Reload = Callable[[Callable[[bool, list[str]], object]], object]
 class Commands:
     """The commands. ``reload(done)`` reads the configuration anew and calls ``done(ok, lines)``."""
 
-    def __init__(self, daemon: Daemon, reload: Reload, store: Store) -> None:
-        self.daemon, self.loop, self._reload, self.store = daemon, daemon.loop, reload, store
+    def __init__(self, daemon: Daemon, reload: Reload, file: StateFile) -> None:
+        self.daemon, self.loop, self._reload, self.file = daemon, daemon.loop, reload, file
 
     def by_name(self) -> dict[str, Callable[[Client, Request], object]]:
         return {"show": self.show, "disable": self.disable, "enable": self.enable, "check": self.check,
@@ -105,7 +105,7 @@ class Commands:
 
     def disable(self, client: Client, request: Request) -> None:
         """Take endpoints out; answers when their rules are gone, or says that they are not."""
-        Disabling(self.daemon, self.store, client, self._chosen(request), request.get("now") is True)
+        Disabling(self.daemon, self.file, client, self._chosen(request), request.get("now") is True)
 
     def enable(self, client: Client, request: Request) -> None:
         """Put endpoints back: they are checked, then added."""
@@ -120,15 +120,15 @@ class Commands:
                 words = "enabled: to be checked, then added" if name in names else "was not disabled"
                 yield {"endpoint": name, "address": monitor.endpoint.where, "state": status.state(monitor),
                        "changed": name in names, "text": f"{name} {words}"}
-            unsaved = unsaved_words(self.store, asked) if fresh else []
+            unsaved = unsaved_words(self.file, asked) if fresh else []
             yield end(1 if unsaved else 0, warnings=unsaved)
 
-        asked = self.store.asked if fresh else 0
+        asked = self.file.asked if fresh else 0
         self._when_saved(client, asked, self.loop.now + SETTLE, lines)
 
     def _when_saved(self, client: Client, asked: int, until: float, answers: Callable[[], Iterator[Answer]]) -> None:
         """Answer as soon as the state is written, or the time is up."""
-        if self.store.tried < asked and self.loop.now <= until:
+        if self.file.tried < asked and self.loop.now <= until:
             again = client.later(lambda: self._when_saved(client, asked, until, answers))
             self.loop.later(LOOK_EVERY, again)
         elif not client.over:

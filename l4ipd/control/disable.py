@@ -16,7 +16,7 @@ from l4ipd.model import Endpoint
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.report import status
 from l4ipd.report.text import printable
-from l4ipd.state import Store
+from l4ipd.runtime.state_file import StateFile
 
 SETTLE = 3.0                                        # seconds that it waits for the rules to be gone
 LOOK_EVERY = 0.02                                   # seconds between two looks whether they are
@@ -29,8 +29,8 @@ log = logging.getLogger("l4ipd.control")
 class Disabling:
     """One such command, until its answer is under way."""
 
-    def __init__(self, daemon: Daemon, store: Store, client: Client, chosen: Sequence[Monitor], now: bool) -> None:
-        self.daemon, self.store, self.client, self.chosen, self.now = daemon, store, client, chosen, now
+    def __init__(self, daemon: Daemon, file: StateFile, client: Client, chosen: Sequence[Monitor], now: bool) -> None:
+        self.daemon, self.file, self.client, self.chosen, self.now = daemon, file, client, chosen, now
         loaded = self._with_rules()
         self._before = {monitor.endpoint.name for monitor in chosen if monitor.disabled}
         self._late = {name for name in self._before if now and name not in loaded}
@@ -44,7 +44,7 @@ class Disabling:
             self._warnings.append(CANNOT_CUT)
         for line in self._warnings:
             log.warning("disable by the operator: %s", line)
-        self._asked = store.asked if changing else 0
+        self._asked = file.asked if changing else 0
         self._until = daemon.loop.now + SETTLE
         daemon.loop.later(LOOK_EVERY, self._look)   # the next turn plans the rules anew
 
@@ -70,7 +70,7 @@ class Disabling:
         if self.client.over:
             return
         if daemon.loop.now <= self._until and not (         # what runs at present might be adding one
-                gone and not daemon.steering.rules.busy and self.store.tried >= self._asked):
+                gone and not daemon.steering.rules.busy and self.file.tried >= self._asked):
             daemon.loop.later(LOOK_EVERY, self._look)
         elif gone and self.now and self._can_cut:
             settings = daemon.config.ipfilter
@@ -103,7 +103,7 @@ class Disabling:
         if not gone:
             why = self.daemon.steering.rules.problem or self.daemon.steering.rules.complaint or "see l4ipctl rules"
             warnings.append(f"their rules may still be in the kernel: {printable(why)}")
-        unsaved = unsaved_words(self.store, self._asked)
+        unsaved = unsaved_words(self.file, self._asked)
         yield end(1 if not gone or unsaved else 0, warnings=[*warnings, *unsaved],
                   summary=[NOW_OR_NEVER] if gone and self._drained and self._can_cut else [])
 
@@ -116,8 +116,8 @@ def left(endpoint: Endpoint, number: int) -> str:
             f"IPFilter ends sessions only together with their rules: {helps}")
 
 
-def unsaved_words(store: Store, asked: int) -> list[str]:
+def unsaved_words(file: StateFile, asked: int) -> list[str]:
     """Why what was asked for would not survive a restart."""
-    if store.tried < asked:
-        return [f"this is not saved yet: {store.path}: the disk is slow"]
-    return [f"this would not survive a restart: {store.path}: {store.failure}"] if store.failure else []
+    if file.tried < asked:
+        return [f"this is not saved yet: {file.path}: the disk is slow"]
+    return [f"this would not survive a restart: {file.path}: {file.failure}"] if file.failure else []

@@ -253,6 +253,9 @@ class Client:
             self.ending = True
 
 
+Handlers = Mapping[str, Callable[[Client, Request], object]]
+
+
 class Control:
     """The listening socket, and its clients. ``commands`` are called with a client and the request.
 
@@ -260,8 +263,7 @@ class Control:
     :meth:`open` to :meth:`close`.
     """
 
-    def __init__(self, loop: Loop, path: str, group: str | None,
-                 commands: Mapping[str, Callable[[Client, Request], object]], clients: int = CLIENTS) -> None:
+    def __init__(self, loop: Loop, path: str, group: str | None, commands: Handlers, clients: int = CLIENTS) -> None:
         self.loop, self.path, self.group, self.commands, self.most = loop, path, group, commands, clients
         self.clients: dict[Client, None] = {}       # in the order in which they came
         self._socket: socket.socket | None = None

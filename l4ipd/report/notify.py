@@ -56,7 +56,7 @@ class Call(NamedTuple):
 
 
 class Notifier:
-    """A listener of the daemon that runs ``words``; none: no program."""
+    """A listener of the daemon that runs ``words``, none: no program; what a reload says holds for what comes after."""
 
     def __init__(self, loop: Loop, daemon: Daemon, words: Words = ()) -> None:
         self.loop, self.daemon, self.words = loop, daemon, words
@@ -67,8 +67,12 @@ class Notifier:
 
     def heard(self, event: Event) -> None:
         """Queue an event."""
-        if not self.words:
-            return
+        if self.words:
+            self._queue_up(event)
+        if event.kind == "reloaded":
+            self.use(self.daemon.config.notify)
+
+    def _queue_up(self, event: Event) -> None:
         facts = describe(self.daemon, event)
         self._queue.append(Call(facts["L4IP_EVENT"], facts["L4IP_NAME"], facts["L4IP_TEXT"], facts))
         if len(self._queue) > QUEUE_LIMIT:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,11 +49,17 @@ class Office:
         for monitor in self.daemon.fleet.monitors.values():
             monitor.stop()
         self.directory, self.told = directory, directory / "told"
-        self.notifier = Notifier(self.loop, self.daemon, (sys.executable, "-c", REPORT, str(self.told)))
+        self.notifier = Notifier(self.loop, self.daemon)
+        self.use(sys.executable, "-c", REPORT, str(self.told))
         self._tick()
 
     def _tick(self) -> None:
         self.loop.later(0.005, self._tick)
+
+    def use(self, *words: str) -> None:
+        """As a configuration says it."""
+        self.daemon.config = replace(self.daemon.config, notify=words)
+        self.notifier.use(words)
 
     def script(self, text: str) -> str:
         """A program."""
@@ -123,7 +130,7 @@ def test_every_variable_is_documented_and_exists_always(office: Office) -> None:
 
 
 def test_one_at_a_time_and_in_order(office: Office) -> None:
-    office.notifier.use((office.script(f"echo start $2 >> {office.told}; sleep 0.02; echo end $2 >> {office.told}"),))
+    office.use(office.script(f"echo start $2 >> {office.told}; sleep 0.02; echo end $2 >> {office.told}"))
     for number in range(10):
         office.hear("up", f"www/http/web{number}")
     office.finish()
@@ -151,7 +158,7 @@ def test_nasty_text(office: Office) -> None:
 
 def test_failures_are_logged_and_cost_nothing_else(office: Office, caplog: pytest.LogCaptureFixture) -> None:
     program = office.script('echo "$1" >&2; case $1 in down) exit 3 ;; up) kill -9 $$ ;; esac')
-    office.notifier.use((program,))
+    office.use(program)
     for kind in ("down", "up", "reloaded"):
         office.hear(kind)
     office.finish()
@@ -162,7 +169,7 @@ def test_failures_are_logged_and_cost_nothing_else(office: Office, caplog: pytes
 
 
 def test_a_program_that_is_missing(office: Office, caplog: pytest.LogCaptureFixture) -> None:
-    office.notifier.use(("/nonexistent/program",))
+    office.use("/nonexistent/program")
     office.hear("up")
     office.hear("down")
     office.finish()
@@ -173,12 +180,12 @@ def test_a_program_that_hangs_is_killed_with_its_children(office: Office, caplog
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notify, "TIME_LIMIT", 0.2)
     program = office.script(f"sleep 600 & echo $! > {office.directory}/child; wait")
-    office.notifier.use((program,))
+    office.use(program)
     office.hear("up")
     office.until(lambda: "did not end within" in caplog.text)
     child = int((office.directory / "child").read_text())
     office.until(lambda: not alive(child))
-    office.notifier.use((sys.executable, "-c", REPORT, str(office.told)))
+    office.use(sys.executable, "-c", REPORT, str(office.told))
     office.hear("down")
     office.finish()
     assert office.reports[0][0][0] == "down", "the queue goes on"
@@ -206,7 +213,7 @@ def test_the_queue_is_bounded(office: Office, caplog: pytest.LogCaptureFixture,
 
 
 def test_without_a_program_nothing_runs(office: Office) -> None:
-    office.notifier.use(())
+    office.use()
     office.hear("up")
     assert office.notifier._child is None and not office.notifier._queue
 
@@ -259,3 +266,15 @@ def test_the_mail_example(office: Office) -> None:
     facts = notify.describe(office.daemon, Event("disabled", "www/http/web1", "x"))
     example("notify-mail.sample", facts, "admin@example.com", "disabled", "www/http/web1", "x", PATH=path)
     assert (office.directory / "mail").read_text() == text, "who disables knows it"
+
+
+def test_what_a_reload_says_holds_for_what_comes_after(office: Office) -> None:
+    """Whoever is called for the reload itself is the program of before."""
+    office.daemon.config = replace(office.daemon.config, notify=())
+    office.hear("reloaded")
+    office.hear("down")
+    office.finish()
+    assert [words[0] for words, _ in office.reports] == ["reloaded"]
+    office.daemon.config = replace(office.daemon.config, notify=(office.script("exit 0"),))
+    office.hear("reloaded")
+    assert office.notifier.words == office.daemon.config.notify and office.notifier.runs == 1

@@ -35,7 +35,7 @@ class Service(OperatedGateway):
 
     def faulty(self, fault: str) -> list[str]:
         """The command that starts one with a fault, which is brought in before anything happens."""
-        code = ("import os, sys; from l4ipd import main, desk; from l4ipd.runtime import pidfile; "
+        code = ("import os, sys; from l4ipd import main, saved_state; from l4ipd.runtime import pidfile; "
                 f"{fault}; sys.exit(main.main())")
         return [sys.executable, "-c", code, "-c", str(self.config)]
 
@@ -103,7 +103,7 @@ def test_of_two_starts_at_the_same_time_one_says_why_it_failed(service: Service)
     ("pidfile.PidFile.__enter__ = lambda self: os.kill(os.getpid(), 9)",
      "l4ipd has ended before it was ready; its log may say why"),
     ("pidfile.PidFile.__enter__ = lambda self: 1 / 0", "ZeroDivisionError: division by zero"),
-    ("desk.Desk.__init__ = lambda self, *more: os._exit(0)",
+    ("main.StateSaver.__init__ = lambda self, *more: os._exit(0)",
      "l4ipd has ended before it was ready; its log may say why"),
     ("main.Daemon.start = lambda self, saved: 1 / 0", "ZeroDivisionError: division by zero"),
 ])
@@ -129,7 +129,7 @@ def test_who_interrupts_a_start_has_none(service: Service) -> None:
     """Exit 0 was never said, so that there is to be no daemon."""
     fifo = service.directory / "fifo"
     os.mkfifo(fifo)                                 # to begin takes as long as we like
-    waits = f"load = desk.load; desk.load = lambda path: [open({str(fifo)!r}).read(), load(path)][1]"
+    waits = f"load = saved_state.load; saved_state.load = lambda path: [open({str(fifo)!r}).read(), load(path)][1]"
     start = subprocess.Popen(service.faulty(waits), stderr=subprocess.PIPE, text=True, env=service.environment(),
                              start_new_session=True)
     wait("the pid file", lambda: service.pidfile.exists() and service.pidfile.read_text().endswith("\n"))

@@ -25,8 +25,8 @@ from l4ipd.checks.udp import Datagram
 from l4ipd.checks.verdict import Verdict
 from l4ipd.control import server
 from l4ipd.control.server import Control
+from l4ipd.control.service import ControlService
 from l4ipd.daemon import Daemon
-from l4ipd.desk import Desk
 from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
 from l4ipd.ipfilter import snapshot
@@ -45,7 +45,8 @@ from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.internal_errors import INTERNAL, InternalErrors
 from l4ipd.runtime.lines import Lines
 from l4ipd.runtime.loop import READ, Loop
-from l4ipd.state import Store
+from l4ipd.runtime.state_file import StateFile
+from l4ipd.state_saver import StateSaver
 from l4ipd.transitions import Transitions
 from l4ipd.web import httpd
 from l4ipd.web.httpd import Client, Server
@@ -645,8 +646,8 @@ def test_what_sensing_makes_of_a_refusal_does_not_keep_an_endpoint_up(bench: sen
 @pytest.mark.parametrize("where, name", [
     (Child, "_reaped"), (Child, "_close_all"), (Child, "_end"), (Loop, "aside"), (Daemon, "_turn"), (Events, "tell"),
     (l4ipd.steering.Steering, "_listed"), (l4ipd.steering.Steering, "_adopt"), (l4ipd.steering.Steering, "_plan"),
-    (Fleet, "turn"), (Monitor, "_judge"),
-    (Store, "_begin"), (Notifier, "_ended"), (Desk, "_heard"), (Transitions, "begin"),
+    (Fleet, "turn"), (Monitor, "_judge"), (StateFile, "_begin"), (Notifier, "_ended"), (StateSaver, "_heard"),
+    (ControlService, "_heard"), (Transitions, "begin"),
 ], ids=lambda value: getattr(value, "__name__", value))
 def test_wherever_it_happens_all_is_well_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Any,
                                                     name: str) -> None:
@@ -671,7 +672,7 @@ def test_wherever_it_happens_all_is_well_afterwards(tmp_path: Path, monkeypatch:
     until(house.loop, lambda: [event.kind for event in events] == ["down", "up"])
     until(house.loop, lambda: house.ctl(command="show")["exit"] == 0)
     until(house.loop, lambda: json.loads((tmp_path / "state.json").read_text())["disabled"] == {})
-    until(house.loop, lambda: house.desk.control and not house.desk.control.clients)
+    until(house.loop, lambda: house.control.control and not house.control.control.clients)
     house.close()
 
 

@@ -23,14 +23,17 @@ from l4ipd import reload
 from l4ipd.checks.probe import Prober, prepare
 from l4ipd.checks.recipe import recipe
 from l4ipd.config import files
+from l4ipd.control.commands import Commands
+from l4ipd.control.service import ControlService
 from l4ipd.daemon import Daemon
-from l4ipd.desk import Desk
 from l4ipd.ipfilter.nat_table import Dialect, NatTable
 from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.ipfilter.snapshot import Snapshot, take_snapshot
 from l4ipd.model import Check, Ipfilter
+from l4ipd.report.notify import Notifier
 from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.loop import Loop, Timer
+from l4ipd.state_saver import StateSaver
 from l4ipd.web.site import Web
 from support.certs import Authority
 from support.gateway import Web as Member
@@ -263,7 +266,7 @@ esac
 
 
 class House:
-    """The daemon with its desk and its site, in this process."""
+    """The daemon with its control socket and its site, in this process."""
 
     def __init__(self, directory: Path) -> None:
         self.directory, self.file = directory, directory / "l4ip.conf"
@@ -278,7 +281,12 @@ class House:
         tick(self.loop)
         self.daemon = Daemon(self.loop, files.load(str(self.file)), 100)
         reloader = reload.Reloader(self.daemon, str(self.file))
-        self.desk = Desk(self.loop, self.daemon, self.daemon._first, reloader)
+        config = self.daemon._first
+        self.notifier = Notifier(self.loop, self.daemon, config.notify)
+        self.daemon.events.listen(self.notifier.heard)
+        self.saver = StateSaver(self.loop, self.daemon, config.state)
+        self.control = ControlService(self.loop, self.daemon, config.control,
+                                      Commands(self.daemon, reloader, self.saver.file).by_name())
         self.web = Web(self.loop, self.daemon)
         self.daemon.start()
         self.web.start()
@@ -335,7 +343,9 @@ class House:
 
     def close(self) -> None:
         self.web.stop()
-        self.desk.close()
+        self.notifier.stop()
+        self.control.close()
+        self.saver.close()
         self.daemon.stop()
         self.loop.run()
         self.loop.close()
@@ -369,7 +379,7 @@ def test_sessions_of_l4ipctl(house: House) -> None:
             house.ctl(command="disable", pattern="web1")
             house.ctl(command="enable", pattern="web1")
             assert b'"disabled"' in client.recv(65536)
-        until(house.loop, lambda: house.desk.control is not None and not house.desk.control.clients)
+        until(house.loop, lambda: house.control.control is not None and not house.control.control.clients)
         house.until_settled()
 
 
@@ -396,7 +406,7 @@ def test_reloads(house: House) -> None:
         {"top": "resets: {interface: lo0, source: counters}"}, {"check": "nonsense"}, {"check": "{type: ["},
         {"resync": "90ms"}, {}]
     with nothing_to_collect(house.loop):
-        held = weakref.WeakSet([house.web.server, house.desk.control, house.daemon.steering.nat])
+        held = weakref.WeakSet([house.web.server, house.control.control, house.daemon.steering.nat])
         for each in configurations:
             path = house.path
             house.configure(**each)

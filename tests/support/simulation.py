@@ -27,13 +27,14 @@ from typing import Any
 
 import pytest
 
-from l4ipd import main, state
+from l4ipd import main
 from l4ipd.checks import probe
 from l4ipd.checks.verdict import Verdict
 from l4ipd.config.files import load
 from l4ipd.daemon import Daemon
 from l4ipd.descriptors import Descriptors
 from l4ipd.runtime import child as child_module
+from l4ipd.runtime import state_file
 from l4ipd.runtime.child import Exit
 from l4ipd.runtime.loop import READ, WRITE, Loop
 from l4ipd.sandbox.ipf import ipf, ipfstat
@@ -490,7 +491,7 @@ def simulated(world: World) -> Iterator[None]:
     patch.setattr(main, "end_all", world.end_all)
     patch.setattr(main, "adopt_orphans", lambda: None)      # this process would have those of all later tests
     patch.setattr(time, "time", world.wall)
-    patch.setattr(state, "threading", SimpleNamespace(Thread=InlineThread, get_ident=threading.get_ident))
+    patch.setattr(state_file, "threading", SimpleNamespace(Thread=InlineThread, get_ident=threading.get_ident))
     patch.setattr(os, "fsync", lambda fd: None)
     logger, recorder = logging.getLogger("l4ipd"), Recorder(world)
     level, thresholds = logger.level, gc.get_threshold()

@@ -12,10 +12,10 @@ from l4ipd.checks.recipe import Recipe
 from l4ipd.checks.verdict import Verdict, local
 from l4ipd.config.parse import parse
 from l4ipd.daemon import Daemon
-from l4ipd.desk import Desk
 from l4ipd.model import Config
 from l4ipd.runtime.loop import Loop
-from l4ipd.state import Saved, load
+from l4ipd.saved_state import Saved, load
+from l4ipd.state_saver import StateSaver
 
 GOOD, BAD = Verdict("L4OK", "connected"), Verdict("L4CON", "connection refused")
 NAME = "c/s/m1"
@@ -35,7 +35,7 @@ class World:
                  states: Mapping[str, tuple[bool, float | None]] | None = None) -> None:
         self.loop, self.verdict = Loop(), BAD
         self.daemon = Daemon(self.loop, config, 100)
-        self.desk = Desk(self.loop, self.daemon, config, lambda done: None)
+        self.saver = StateSaver(self.loop, self.daemon, config.state)
         self.daemon.fleet.schedule.start = self.start
         self.events: list[tuple[str, str]] = []
         self.daemon.events.listeners = [lambda event: self.events.append((event.kind, event.name))]
@@ -60,7 +60,7 @@ class World:
 
     def end(self) -> dict[str, tuple[bool, float | None]]:
         """What the state file says then."""
-        self.desk.close()
+        self.saver.close()
         self.loop.close()
         return dict(load(self.daemon.config.state).states)
 

@@ -27,7 +27,7 @@ from l4ipd.model import Check, Cluster, Config, Ipfilter, Member, Resets, Servic
 from l4ipd.report.history import History
 from l4ipd.runtime.lateness import Lateness
 from l4ipd.runtime.loop import Loop
-from l4ipd.state import Saved, Store
+from l4ipd.runtime.state_file import StateFile
 from l4ipd.web.metrics import render
 from support import SAMPLES
 from support.chance import repeat, spoil
@@ -200,8 +200,8 @@ class Client:
 def test_requests(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "l4ipd")
     with daemon(tmp_path, tmp_path / "no-tool", answers=True) as it:
-        store = Store(it.loop, str(tmp_path / "state.json"), Saved)
-        commands = Commands(it, lambda done: done(True, ["nothing changed"]), store).by_name()
+        file = StateFile(it.loop, str(tmp_path / "state.json"), bytes, "")
+        commands = Commands(it, lambda done: done(True, ["nothing changed"]), file).by_name()
         control = Control(it.loop, str(tmp_path / "sock"), None, commands)
         control.open()
         ask(it.loop, tmp_path / "sock", random.Random(0))
@@ -224,7 +224,7 @@ def test_requests(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 
         assert repeat(run, SECONDS)
         control.close()
-        store.close()
+        file.close()
 
 
 def ask(loop: Loop, path: Path, chance: random.Random) -> None:

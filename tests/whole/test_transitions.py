@@ -14,7 +14,7 @@ from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.model import Config
 from l4ipd.monitor.monitor import Monitor
-from l4ipd.state import Saved
+from l4ipd.saved_state import Saved
 from whole.test_first_outcomes import BAD, GOOD, World
 
 

@@ -1,9 +1,4 @@
-"""The state file: what the operator disabled, what was up and since when, and which rules are ours.
-
-Written at once when the operator changes something or reloads, within a second of any other change, and at the end;
-always whole (a temporary file beside it, synchronized, renamed), and readable by us alone. A disk may be slow or
-broken: the file is written by a thread, of which there is never more than one, and a failure is said once and costs
-nothing else.
+"""What one run leaves to the next: what the operator disabled, what was up and since when, and which rules are ours.
 
 The kernel's table stays the first witness. Whether an endpoint starts *up* is decided by its rules in the kernel and
 by its probes, never by this file: after a reboot the table is empty, the first probes are a second away, and a file
@@ -15,27 +10,20 @@ tables of the ipf rules for sensing resets, since the configuration of the next 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
 import os
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from l4ipd.runtime import directories, regular_file
-from l4ipd.runtime.loop import Loop, Timer
+from l4ipd.runtime import regular_file
 
 VERSION = 1
-PAUSE = 1.0                                         # seconds between two writes
-WAIT = 0.05                                         # seconds between two looks whether a write is over
-RETRY = 10.0                                        # seconds after which one that failed is tried again
 OLD = 3600.0                                        # seconds after which "since when" is forgotten
 SLACK = 1.0                                         # seconds that a time may be in the future
-SIZE_LIMIT = 64 << 20
-LAST_WAIT = 2.0                                     # seconds that the end of the program waits for the disk
+SIZE_LIMIT = 64 << 20                               # bytes
 log = logging.getLogger("l4ipd.state")
 
 
@@ -132,92 +120,3 @@ def encode(saved: Saved, now: float) -> bytes:
                        "endpoints": dict(saved.states), "rules": sorted(saved.rules),
                        "filters": {"tables": sorted(saved.tables), "tags": sorted(saved.tags),
                                    "counts": sorted(saved.counts)}}).encode() + b"\n"
-
-
-def write(path: str, text: bytes) -> None:
-    """Replace the file as a whole, or leave it as it is. Raises OSError."""
-    directory = os.path.dirname(path) or "."
-    directories.make(directory, 0o700)
-    draft = f"{path}.{os.getpid()}.new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(draft)
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(fd, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(draft, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(draft)
-        raise
-    with contextlib.suppress(OSError):              # some file systems will not
-        fd = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
-class Store:
-    """Keeps the file at ``path`` as ``snapshot()`` says, a second after :meth:`changed` if the disk lets it."""
-
-    def __init__(self, loop: Loop, path: str, snapshot: Callable[[], Saved]) -> None:
-        self.loop, self.path, self.snapshot = loop, path, snapshot
-        self.failure = ""                           # why the last write failed
-        self.asked = self.tried = 0                 # changes so far; how many of them the last write that is over had
-        self._dirty = False
-        self._thread: threading.Thread | None = None
-        self._timer = Timer(self._write)
-
-    def changed(self, urgent: bool = False) -> None:
-        """Something that is saved has changed."""
-        self.asked += 1
-        if urgent or not self._dirty:
-            self._dirty = True
-            self.loop.set(self._timer, self.loop.now + (0.0 if urgent else PAUSE))
-
-    def close(self) -> None:
-        """The last write; waits for it, but not for ever."""
-        self.loop.clear(self._timer)
-        if self._thread is not None:
-            self._thread.join(LAST_WAIT)
-        if self._thread is None or not self._thread.is_alive():
-            self._begin()
-            assert self._thread is not None
-            self._thread.join(LAST_WAIT)
-
-    def raised(self) -> None:
-        """To write has raised: what is to be saved still is."""
-        self._dirty = True
-        self.loop.set(self._timer, self.loop.now + RETRY)
-
-    def _write(self) -> None:
-        if self._thread is not None and self._thread.is_alive():
-            self.loop.set(self._timer, self.loop.now + (WAIT if self._dirty else RETRY))        # a slow disk
-        elif self._dirty or self.failure:
-            self.loop.set(self._timer, self.loop.now + RETRY)
-            self._begin()
-
-    def _begin(self) -> None:
-        text = encode(self.snapshot(), time.time())
-        thread = threading.Thread(target=self._save, args=(text, self.asked), name="l4ipd-state", daemon=True)
-        thread.start()
-        self._thread, self._dirty = thread, False
-
-    def _save(self, text: bytes, asked: int) -> None:
-        """In the thread."""
-        try:
-            write(self.path, text)
-        except OSError as error:
-            words = error.strerror or str(error)
-            if words != self.failure:
-                log.error("%s: cannot be written: %s: what the operator disables now would not survive a restart",
-                          self.path, words)
-            self.failure = words
-        else:
-            if self.failure:
-                log.info("%s can be written again", self.path)
-            self.failure = ""
-        self.tried = asked

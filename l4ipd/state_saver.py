@@ -1,0 +1,46 @@
+"""Saves what the next run has to know, as the daemon's events tell that it has changed."""
+
+from __future__ import annotations
+
+import time
+
+from l4ipd import saved_state
+from l4ipd.daemon import Daemon
+from l4ipd.events import Event
+from l4ipd.runtime.loop import Loop
+from l4ipd.runtime.state_file import StateFile
+from l4ipd.saved_state import Saved
+
+URGENT = ("disabled", "enabled", "reloaded")        # events: somebody may be told that this survives a restart
+RISK = "what the operator disables now would not survive a restart"
+
+
+class StateSaver:
+    """To be made before the daemon is started, which has to be told what an earlier run left behind: ``saved``."""
+
+    def __init__(self, loop: Loop, daemon: Daemon, path: str) -> None:
+        self.daemon = daemon
+        self.saved = saved_state.load(path)
+        self.file = StateFile(loop, path, self._text, RISK)
+        daemon.events.listen(self._heard)
+
+    def close(self) -> None:
+        """The last write."""
+        self.file.close()
+
+    def _heard(self, event: Event) -> None:
+        if event.kind == "reloaded":
+            self.file.move(self.daemon.config.state)
+        self.file.changed(urgent=event.kind in URGENT)
+
+    def _text(self) -> bytes:
+        return saved_state.encode(snapshot(self.daemon) if self.daemon.fleet.monitors else self.saved, time.time())
+
+
+def snapshot(daemon: Daemon) -> Saved:
+    """What the next run has to know of one that was started."""
+    fleet, began = daemon.fleet, time.time() - daemon.loop.now
+    states = {name: (past.up, round(began + past.since, 1)) for name, past in fleet.transitions.past.items()}
+    states |= {name: (monitor.up, round(began + monitor.since, 1))
+               for name, monitor in fleet.monitors.items() if monitor.seen != "unknown"}
+    return Saved(fleet.disabled, states, daemon.steering.unmarked(), *daemon.sensing.rules.traces())
