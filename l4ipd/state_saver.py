@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from l4ipd import saved_state
@@ -12,7 +13,7 @@ from l4ipd.runtime.state_file import StateFile
 from l4ipd.saved_state import Saved
 
 URGENT = ("disabled", "enabled", "reloaded")        # events: somebody may be told that this survives a restart
-RISK = "what the operator disables now would not survive a restart"
+log = logging.getLogger("l4ipd.state")
 
 
 class StateSaver:
@@ -21,7 +22,7 @@ class StateSaver:
     def __init__(self, loop: Loop, daemon: Daemon, path: str) -> None:
         self.daemon = daemon
         self.saved = saved_state.load(path)
-        self.file = StateFile(loop, path, self._text, RISK)
+        self.file = StateFile(loop, path, self._text, self._failed)
         daemon.events.listen(self._heard)
 
     def close(self) -> None:
@@ -32,6 +33,10 @@ class StateSaver:
         if event.kind == "reloaded":
             self.file.move(self.daemon.config.state)
         self.file.changed(urgent=event.kind in URGENT)
+
+    def _failed(self, words: str) -> None:
+        log.error("%s: cannot be written: %s: what the operator disables now would not survive a restart",
+                  self.file.path, words)
 
     def _text(self) -> bytes:
         return saved_state.encode(snapshot(self.daemon) if self.daemon.fleet.monitors else self.saved, time.time())

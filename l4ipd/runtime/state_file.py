@@ -52,11 +52,12 @@ def write(path: str, text: bytes) -> None:
 class StateFile:
     """Keeps the file at ``path`` as ``text()`` says, a second after :meth:`changed` if the disk lets it.
 
-    ``risk`` is what a file that cannot be written means, for the log.
+    ``failed(words)`` is told why it cannot be written, once for each reason; in the thread.
     """
 
-    def __init__(self, loop: Loop, path: str, text: Callable[[], bytes], risk: str) -> None:
-        self.loop, self.path, self._text, self._risk = loop, path, text, risk
+    def __init__(self, loop: Loop, path: str, text: Callable[[], bytes], failed: Callable[[str], object]
+                 ) -> None:
+        self.loop, self.path, self._text, self._failed = loop, path, text, failed
         self.failure = ""                           # why the last write failed
         self.asked = self.tried = 0                 # changes so far; how many of them the last write that is over had
         self._dirty = False
@@ -108,7 +109,7 @@ class StateFile:
         except OSError as error:
             words = error.strerror or str(error)
             if words != self.failure:
-                log.error("%s: cannot be written: %s: %s", self.path, words, self._risk)
+                self._failed(words)
             self.failure = words
         else:
             if self.failure:

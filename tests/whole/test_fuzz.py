@@ -200,7 +200,7 @@ class Client:
 def test_requests(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "l4ipd")
     with daemon(tmp_path, tmp_path / "no-tool", answers=True) as it:
-        file = StateFile(it.loop, str(tmp_path / "state.json"), bytes, "")
+        file = StateFile(it.loop, str(tmp_path / "state.json"), bytes, print)
         commands = Commands(it, lambda done: done(True, ["nothing changed"]), file).by_name()
         control = Control(it.loop, str(tmp_path / "sock"), None, commands)
         control.open()
