@@ -219,6 +219,6 @@ class Fleet:
         endpoint = monitor.endpoint
         self._changed(endpoint.group)
         tally = self._tallies.get(endpoint.group)
-        if tally is not None:
+        if tally is not None and endpoint.weight:
             tally.add(endpoint.fallback, monitor.eligible - (was == "up" and not monitor.disabled))
         self.transitions.changed(monitor, was)

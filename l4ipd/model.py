@@ -53,7 +53,7 @@ class Check:
 class Member:
     name: str
     address: str
-    weight: int = 1
+    weight: int = 1                                 # 0: checked and shown, never given anything
     fallback: bool = False
     port: int | None = None                         # instead of the service's member_port
 
@@ -66,6 +66,7 @@ class Service:
     member_port: int
     sticky: bool
     checks: tuple[Check, ...]                       # all must pass; the first one sets pace, rise and fall
+    purge: str = "dead"                             # dead | yes | no: whose sessions end with the rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Endpoint:
     weight: int
     fallback: bool
     checks: tuple[Check, ...]
+    purge: str = "dead"                             # dead | yes | no
 
     @property
     def group(self) -> str:
@@ -115,7 +117,8 @@ class Cluster:
             for member in self.members:
                 yield Endpoint(f"{self.name}/{service.name}/{member.name}", self.name, service.name, member.name,
                                self.addresses, service.port, service.protocol, service.sticky, member.address,
-                               member.port or service.member_port, member.weight, member.fallback, service.checks)
+                               member.port or service.member_port, member.weight, member.fallback, service.checks,
+                               service.purge)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ class Ipfilter:
     tag: str | None = "l4ip"                        # None: this IPFilter has no tags
     resync: float = 10.0
     on_stop: str = "keep"                           # keep | remove
-    purge: bool = True
+    purge: str = "dead"                             # what services have that do not say: dead | yes | no
     timeout: float = 5.0
     ipnat: Words = ("ipnat",)                       # first word: a path, or a name to be searched
     ipf: Words = ("ipf",)

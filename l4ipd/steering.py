@@ -16,6 +16,7 @@ from l4ipd.ipfilter import plan, rdr
 from l4ipd.ipfilter.nat_table import Dialect, NatTable, find_dialect, is_unknown, whose
 from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.model import Config, Endpoint, Ipfilter
+from l4ipd.monitor import purge
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.obsolete_rules import ObsoleteRules
 from l4ipd.runtime.loop import Loop
@@ -167,7 +168,7 @@ class Steering:
         members = self.fleet.groups[group]
         up = {monitor.endpoint.name for monitor in members if monitor.eligible}
         last = {monitor.endpoint.name for monitor in members
-                if not monitor.disabled and monitor.endpoint.name in self._serving.get(group, ())}
+                if not monitor.withheld and monitor.endpoint.name in self._serving.get(group, ())}
         serving = plan.serving([monitor.endpoint for monitor in members], up, last, self._keep[group])
         self._serving[group] = tuple(member.name for member in serving)
         return plan.arrange(serving, [self.lines(self.fleet.monitors[member.name]) for member in serving])
@@ -183,7 +184,7 @@ class Steering:
     def kept(self, group: str) -> bool:
         """Whether the last rules of a service stay although nobody is up."""
         monitors = self.fleet.monitors
-        return self._keep[group] and any(not monitors[name].disabled for name in self._serving.get(group, ())
+        return self._keep[group] and any(not monitors[name].withheld for name in self._serving.get(group, ())
                                          if name in monitors)
 
     def unmarked(self) -> frozenset[str]:
@@ -199,12 +200,8 @@ class Steering:
             return "drain"
         if monitor is None:
             return "drain" if self._obsolete.may_go(line, bool(self.fleet.undecided)) else None
-        if monitor.endpoint.name in self.fleet.cut:
-            return "purge"
-        if monitor.unproved:
-            return "drain"
-        failed = monitor.verdict is not None and not (monitor.up or monitor.disabled or monitor.unconfirmed)
-        return "purge" if failed and self.settings.purge else "drain"
+        cut = monitor.endpoint.name in self.fleet.cut or purge.cuts(monitor)
+        return "purge" if cut else "drain"
 
     # -- what the kernel says
 
@@ -256,7 +253,7 @@ class Steering:
         self.fleet.recount()
         for monitor in self.fleet.monitors.values():            # a rule that ought to be there, and is not
             past = transitions.past.get(monitor.endpoint.name)
-            if past is not None and past.up and not (monitor.disabled or monitor.endpoint.fallback):
+            if past is not None and past.up and not (monitor.withheld or monitor.endpoint.fallback):
                 transitions.forget(monitor.endpoint.name)
         if there:
             log.info("%d rules of ours are in the kernel already: adopted", len(self.rules.have))

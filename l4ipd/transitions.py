@@ -153,10 +153,10 @@ class Transitions:
         text = f"{group}: no member is up" + ("; its last rules stay (when_all_down: keep)" if self.kept(group) else "")
         if group not in self.empty_before:
             self.tell(Event("all-down", group, text, logging.ERROR))
-        elif not all(monitor.disabled for monitor in self.members(group)):
+        elif not all(monitor.withheld for monitor in self.members(group)):
             log.error("%s", text)
 
 
 def _is_open(monitor: Monitor) -> bool:
     """Whether nobody can say yet if it gets connections."""
-    return not monitor.disabled and (not monitor.tried or monitor.unconfirmed)
+    return not monitor.withheld and (not monitor.tried or monitor.unconfirmed)

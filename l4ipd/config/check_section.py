@@ -48,14 +48,15 @@ class Pace:
     fall: int = 3
     fast_interval: float | None = None
     down_interval: float | None = None
+    purge: str | None = None                        # of services; None: as ipfilter says
 
 
 def defaults(place: Place) -> Pace:
     """The section ``defaults``."""
-    section = Section(place, PACE)
+    section = Section(place, (*PACE, "purge"))
     pace = Pace(_interval(section, "interval", 5.0), _interval(section, "timeout", 2.0), _count(section, "rise", 2),
                 _count(section, "fall", 3), _interval(section, "fast_interval", None),
-                _interval(section, "down_interval", None))
+                _interval(section, "down_interval", None), section.get("purge", words.purge, None))
     _fit(section, pace)
     return pace
 

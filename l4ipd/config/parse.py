@@ -9,6 +9,7 @@ read in ``config_check``.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from sys import intern
 
 from l4ipd.config import values as words
@@ -21,7 +22,7 @@ TOP = ("pidfile", "control", "state", "log", "http", "notify", "ipfilter", "rese
 IPFILTER = ("interface", "tag", "resync", "on_stop", "purge", "timeout", "ipnat", "ipf", "ipfstat", "ipmon")
 RESETS = ("interface", "source", "action", "tag")
 CLUSTER = ("address", "services", "members", "when_all_down")
-SERVICE = ("port", "protocol", "member_port", "sticky", "check")
+SERVICE = ("port", "protocol", "member_port", "sticky", "purge", "check")
 HTTP = ("listen", "names")
 MEMBER = ("address", "port", "weight", "fallback")
 EMPTY = Scalar("", True)
@@ -66,8 +67,9 @@ def locate(text: str | bytes, name: str, steps: Iterable[str | int]) -> str:
 def _config(place: Place) -> Config:
     top = Section(place, TOP)
     plain = Config()
-    ipfilter = _ipfilter(top)
+    ipfilter, purge = _ipfilter(top)
     pace = defaults(top.entry["defaults"]) if "defaults" in top.entry else Pace()
+    pace = replace(pace, purge=pace.purge or purge)
     return Config(
         ipfilter=ipfilter,
         clusters=_clusters(top, ipfilter.tag, pace),
@@ -126,22 +128,24 @@ def _tool(section: Section, key: str, default: Words) -> Words:
     return command
 
 
-def _ipfilter(top: Section) -> Ipfilter:
+def _ipfilter(top: Section) -> tuple[Ipfilter, str | None]:
+    """The section, and what it says of ``purge``, if anything."""
     section = Section(top.entry.get("ipfilter") or Place(EMPTY, top.line, "ipfilter", top.problems), IPFILTER)
     if "interface" not in section.entry:
         section.missing("interface", "where clients come in, the rdr rules are on it")
     plain = Ipfilter()
+    purge = section.get("purge", words.purge, None)
     return Ipfilter(
         interface=section.get("interface", words.any_interface, plain.interface),
         tag=section.get("tag", words.tag, plain.tag),
         resync=section.get("resync", lambda text: words.bounded_duration(text, 0.05, 86400), plain.resync),
         on_stop=section.get("on_stop", lambda text: words.choice(text, ("keep", "remove")), plain.on_stop),
-        purge=section.get("purge", words.flag, plain.purge),
+        purge=purge or plain.purge,
         timeout=section.get("timeout", lambda text: words.bounded_duration(text, 0.05, 3600), plain.timeout),
         ipnat=_tool(section, "ipnat", plain.ipnat),
         ipf=_tool(section, "ipf", plain.ipf),
         ipfstat=_tool(section, "ipfstat", plain.ipfstat),
-        ipmon=_tool(section, "ipmon", plain.ipmon))
+        ipmon=_tool(section, "ipmon", plain.ipmon)), purge
 
 
 def _resets(top: Section) -> Resets | None:
@@ -241,8 +245,11 @@ def _service(name: str, place: Place, pace: Pace) -> tuple[Service, Place]:
                                  " expect: PATTERN}")
     else:
         found = checks(Place(Scalar("tcp", True), section.line, section.path, section.problems), protocol, pace)
-    return Service(name, port, protocol, section.get("member_port", words.port, port),
-                   section.get("sticky", words.flag, False), found), section.entry.get("port", section)
+    member_port = section.get("member_port", words.port, port)
+    sticky = section.get("sticky", words.flag, False)
+    purge = pace.purge or ("yes" if sticky else "dead")         # drained, its clients would go on being sent to it
+    return Service(name, port, protocol, member_port, sticky, found,
+                   section.get("purge", words.purge, purge)), section.entry.get("port", section)
 
 
 def _member(name: str, place: Place, tag: str | None) -> tuple[Member, Place]:
@@ -253,7 +260,7 @@ def _member(name: str, place: Place, tag: str | None) -> tuple[Member, Place]:
     section = Section(place, MEMBER)
     if "address" not in section.entry:
         section.missing("address", "where the member is reached, numeric")
-    weight = section.get("weight", lambda text: words.number(text, 1, 99, "a weight"), 1)
+    weight = section.get("weight", lambda text: words.number(text, 0, 99, "a weight"), 1)
     if weight > 1 and tag is None:
         section.entry["weight"].refuse(f"weight {weight} needs a tag: the rules of one member differ in nothing else,"
                                        " and ipfilter.tag is no")

@@ -90,6 +90,16 @@ def is_no(text: str) -> bool:
     return text.lower() in NO
 
 
+def purge(text: str) -> str:
+    """``dead``, or a flag."""
+    if text.lower() == "dead":
+        return "dead"
+    try:
+        return "yes" if flag(text) else "no"
+    except ValueError:
+        raise ValueError(f"{shown(text)} is not one of dead, yes, no") from None
+
+
 def choice(text: str, words: tuple[str, ...]) -> str:
     if text not in words:
         raise ValueError(f"{shown(text)} is not one of {', '.join(words)}")

@@ -38,9 +38,10 @@ def _of_service(service: Service, config: Config) -> Iterator[str]:
     if len(checks) > 1 and rounds > interval:
         yield (f"its {len(checks)} checks run one after the other and may take {span(rounds)}, longer than the "
                f"interval, {span(interval)}: shorten their timeouts, or failures are noticed late")
-    if service.sticky and not config.ipfilter.purge:
-        yield ("sticky with purge: no keeps sending a member's clients to it after it went down, until their sessions "
-               "end")
+    if service.sticky and service.purge != "yes":
+        when = "it went down" if service.purge == "no" else "a check that got an answer took it down"
+        yield (f"sticky with purge: {service.purge} keeps sending a member's clients to it after {when}, until their "
+               "sessions end")
     for check in checks:
         tls = tls_of(check)
         if tls is not None and tls.verify is not None and tls.name is None:

@@ -19,7 +19,7 @@ from l4ipd.model import Config, Endpoint, Ipfilter
 def serving(members: Iterable[Endpoint], up: Collection[str], last: Collection[str], keep: bool) -> list[Endpoint]:
     """The endpoints of a service that should get connections.
 
-    ``up`` are the names of those that are up and not disabled, ``last`` of those that served last and are not disabled.
+    ``up`` are the names of those that may get connections, ``last`` of those that served last and still may be kept.
     Fallbacks serve only while nobody else can. With nobody up at all, ``keep`` leaves those that served last.
     """
     members = list(members)
@@ -36,10 +36,11 @@ def serving(members: Iterable[Endpoint], up: Collection[str], last: Collection[s
 class Tally:
     """How many members of a service get connections: what stands behind every ``2 of 3 up``.
 
-    A fallback counts only while it serves, so that all is well when both numbers are the same.
+    A fallback counts only while it serves, and a member of weight 0 never, so that all is well when both numbers are
+    the same.
     """
 
-    regulars: int = 0                               # members that are no fallbacks
+    regulars: int = 0                               # members that are no fallbacks, and have a weight
     up: int = 0                                     # those of them that may get connections
     fallbacks: int = 0                              # fallbacks that may
 
@@ -68,7 +69,7 @@ def tally(members: Iterable[tuple[Endpoint, bool]]) -> Tally:
     """Count the members of a service, each with whether it may get connections."""
     count = Tally()
     for member, eligible in members:
-        count.regulars += not member.fallback
+        count.regulars += not member.fallback and member.weight > 0
         count.add(member.fallback, int(eligible))
     return count
 
@@ -84,7 +85,8 @@ def all_up(config: Config) -> list[str]:
     for cluster in config.clusters:
         for _, group in groupby(cluster.endpoints(), key=attrgetter("service")):
             members = list(group)
-            lines += rules(serving(members, {member.name for member in members}, (), cluster.keep), config.ipfilter)
+            up = {member.name for member in members if member.weight}
+            lines += rules(serving(members, up, (), cluster.keep), config.ipfilter)
     return lines
 
 
@@ -101,8 +103,9 @@ def every_rule(member: Endpoint, ipfilter: Ipfilter) -> list[str]:
     """All the lines that ``member`` has while it serves, address by address."""
     lines = []
     for vip in member.vips:
-        first = rule(member, vip, 1, ipfilter).line()
-        lines += [first, *(f"{first}.{nth}" for nth in range(2, member.weight + 1))]     # its end is the tag
+        if member.weight:
+            first = rule(member, vip, 1, ipfilter).line()
+            lines += [first, *(f"{first}.{nth}" for nth in range(2, member.weight + 1))]     # its end is the tag
     return lines
 
 

@@ -113,7 +113,17 @@ class Monitor:
     @property
     def eligible(self) -> bool:
         """Whether connections may be sent to it."""
+        return self.fit and self.endpoint.weight > 0
+
+    @property
+    def fit(self) -> bool:
+        """Whether nothing is amiss with it: up, and not held back by the operator."""
         return self.up and not self.disabled and not self.unconfirmed
+
+    @property
+    def withheld(self) -> bool:
+        """Whether it gets nothing, whatever its probes say: the operator has disabled it, or given it no weight."""
+        return self.disabled or not self.endpoint.weight
 
     @property
     def in_flight(self) -> bool:

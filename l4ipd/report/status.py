@@ -56,7 +56,7 @@ def row(daemon: Daemon, monitor: Monitor, kernel: Kernel | None = None) -> Row:
     endpoint = monitor.endpoint
     code = "LOCAL" if monitor.trouble else monitor.verdict.code if monitor.verdict else ""
     return Row(endpoint.name, endpoint.where, state(monitor), loaded(daemon, monitor, kernel),
-               daemon.loop.now - monitor.since, printable(verdict(monitor)), monitor.took, monitor.eligible,
+               daemon.loop.now - monitor.since, printable(verdict(monitor)), monitor.took, monitor.fit,
                monitor.disabled, code, connections(daemon, monitor, kernel))
 
 
@@ -118,7 +118,7 @@ def table(lines: Sequence[Row], width: int = 0) -> list[str]:
 
 def summary(daemon: Daemon) -> str:
     """One line on the whole."""
-    up = sum(monitor.eligible for monitor in daemon.fleet.monitors.values())
+    up = sum(monitor.fit for monitor in daemon.fleet.monitors.values())
     disabled = sum(monitor.disabled for monitor in daemon.fleet.monitors.values())
     parts = [f"{up} of {len(daemon.fleet.monitors)} endpoints up" + (f" ({disabled} disabled)" if disabled else ""),
              f"rules: {len(daemon.steering.rules.want)} wanted, {len(daemon.steering.rules.have)} in the kernel",

@@ -162,7 +162,7 @@ def _cluster(daemon: Daemon, connections: Kernel, name: str, groups: list[Group]
 
 def _service(daemon: Daemon, connections: Kernel, group: Group) -> Iterator[str]:
     first, count = group.members[0].endpoint, len(group.members)
-    tone = "ok" if all(monitor.eligible for monitor in group.members) else "warn" if group.tally.serving else "bad"
+    tone = "ok" if all(monitor.fit for monitor in group.members) else "warn" if group.tally.serving else "bad"
     if tone == "bad" and not any(monitor.verdict for monitor in group.members):
         tone = "unk"
     where = f"port {first.port}/{first.protocol}" + (", sticky" if first.sticky else "")

@@ -95,11 +95,11 @@ def test_the_example_of_the_manual() -> None:
     http = Check("http", interval=2, timeout=2, fast_interval=1, down_interval=2, path="/healthz", status=((200, 299),))
     https = Check("https", path="/healthz", verify="/etc/ssl/ca.pem")
     assert parse(SAMPLE, "l4ip.conf") == Config(
-        ipfilter=Ipfilter("em0", "l4ip", 10, "keep", True, 5, ("/sbin/ipnat",), ("/sbin/ipf",), ("/sbin/ipfstat",),
+        ipfilter=Ipfilter("em0", "l4ip", 10, "keep", "yes", 5, ("/sbin/ipnat",), ("/sbin/ipf",), ("/sbin/ipfstat",),
                           ("/usr/sbin/ipmon",)),
         clusters=(Cluster("www", ("203.0.113.10",),
-                          (Service("http", 80, "tcp", 8080, False, (http,)),
-                           Service("https", 443, "tcp", 443, False, (https,))),
+                          (Service("http", 80, "tcp", 8080, False, (http,), "yes"),
+                           Service("https", 443, "tcp", 443, False, (https,), "yes")),
                           (Member("web1", "10.0.0.11"), Member("web2", "10.0.0.12", 2),
                            Member("sorry", "10.0.0.99", fallback=True)), False),),
         pidfile="/var/run/l4ip.pid", control=Control("/var/run/l4ip.sock", None), state="/var/db/l4ip/state.json",
@@ -122,7 +122,7 @@ OTHERS = [
     ("protocol: tcp", "protocol: udp"), ("member_port: 8080", "member_port: 8081"), ("sticky: no", "sticky: yes"),
     ("type: http,", "type: https,"), ("path: /healthz, status", "path: /, status"), ("200-299", "204"),
     ("interval: 2s", "interval: 3s"), ("verify: /etc/ssl/ca.pem", "verify: yes"), ("web1:", "w1:"),
-    ("10.0.0.11", "10.0.0.21"), ("weight: 2", "weight: 3"), ("fallback: yes", "fallback: no"),
+    ("10.0.0.11", "10.0.0.21"), ("weight: 2", "weight: 0"), ("fallback: yes", "fallback: no"),
     ("when_all_down: remove", "when_all_down: keep"),
 ]
 
@@ -198,7 +198,8 @@ def test_top_level(line: str, key: str, value: object) -> None:
 IPFILTERS: list[tuple[str, str, Any]] = [
     ("tag: no", "tag", None), ("tag: 'no'", "tag", None), ("tag: NO", "tag", None), ("tag: a-b_c.d", "tag", "a-b_c.d"),
     ("tag: abcdefghijkl", "tag", "abcdefghijkl"), ("tag: v1.x2", "tag", "v1.x2"), ("resync: 0.5", "resync", 0.5),
-    ("resync: 1h", "resync", 3600), ("purge: on", "purge", True), ("purge: FALSE", "purge", False),
+    ("resync: 1h", "resync", 3600), ("purge: on", "purge", "yes"), ("purge: FALSE", "purge", "no"),
+    ("purge: dead", "purge", "dead"),
     ("timeout: 500ms", "timeout", 0.5), ("on_stop: remove", "on_stop", "remove"),
     ("ipnat: [python3, -m, x, no]", "ipnat", ("python3", "-m", "x", "no")), ("ipmon: ipmon", "ipmon", ("ipmon",)),
 ]
@@ -244,6 +245,18 @@ def test_members() -> None:
                                 " c: {address: 10.0.0.3, port: 81}, d: {address: 10.0.0.3, port: 82}}"), "l4ip.conf")
     assert found.clusters[0].members == (Member("a", "10.0.0.1", 99), Member("b", "10.0.0.2", fallback=True),
                                          Member("c", "10.0.0.3", port=81), Member("d", "10.0.0.3", port=82))
+
+
+@pytest.mark.parametrize("top, defaults, service, expected", [
+    ("", "", "", "dead"), (", purge: no", "", "", "no"), (", purge: no", "purge: yes", "", "yes"),
+    (", purge: no", "purge: yes", ", purge: dead", "dead"), ("", "purge: no", "", "no"), ("", "", ", purge: NO", "no"),
+    ("", "", ", sticky: yes", "yes"), ("", "", ", sticky: yes, purge: no", "no"),
+    ("", "purge: dead", ", sticky: yes", "dead"), (", purge: dead", "", ", sticky: yes", "dead")])
+def test_whose_purge_counts(top: str, defaults: str, service: str, expected: str) -> None:
+    """The service's own, else that of defaults, else that of ipfilter; without any, sticky makes the difference."""
+    found = parse(small(f"ipfilter: {{interface: em0{top}}}", services=f"s: {{port: 80{service}}}",
+                        more=f"defaults: {{{defaults}}}"), "l4ip.conf")
+    assert [endpoint.purge for endpoint in found.endpoints()] == [expected]
 
 
 def test_when_all_down() -> None:
@@ -372,6 +385,9 @@ WARNINGS: list[tuple[str, list[str]]] = [
      ["c/s: sticky with purge: no keeps sending a member's clients to it after it went down, until their sessions"
       " end"]),
     (small(services="s: {port: 80, sticky: yes}"), []),
+    (small("ipfilter: {interface: em0, purge: dead}", services="s: {port: 80, sticky: yes}"),
+     ["c/s: sticky with purge: dead keeps sending a member's clients to it after a check that got an answer took it"
+      " down, until their sessions end"]),
     (small(more="http: 0.0.0.0:80"),
      ["http: 0.0.0.0 is not a loopback address: whoever can reach it can read the status"]),
     (small(more="http: '[::1]:80'"), []),
@@ -504,8 +520,8 @@ def test_the_example_cut_short(cut: int) -> None:
 def test_both_parsers_read_the_same(loader: str) -> None:
     found = parse(SAMPLE, "l4ip.conf")
     assert found.clusters[0].services[0].checks[0].path == "/healthz"
-    assert found.ipfilter == Ipfilter("em0", ipnat=("/sbin/ipnat",), ipf=("/sbin/ipf",), ipfstat=("/sbin/ipfstat",),
-                                      ipmon=("/usr/sbin/ipmon",))
+    assert found.ipfilter == Ipfilter("em0", purge="yes", ipnat=("/sbin/ipnat",), ipf=("/sbin/ipf",),
+                                      ipfstat=("/sbin/ipfstat",), ipmon=("/usr/sbin/ipmon",))
     assert found.http is None
 
 

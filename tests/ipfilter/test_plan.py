@@ -42,6 +42,9 @@ SORRY = Member("sorry", "10.0.0.99", fallback=True)
         "rdr em0 203.0.113.10/32 port 80 -> 10.0.0.11 port 8080 tcp round-robin sticky tag l4ip",
         "rdr em0 203.0.113.10/32 port 80 -> 10.0.0.12 port 8080 tcp round-robin sticky tag l4ip",
         "rdr em0 203.0.113.10/32 port 80 -> 10.0.0.11 port 8080 tcp round-robin sticky tag l4ip.2"]),
+    ((Member("a", "10.0.0.11", weight=0), B), {}, [
+        "rdr em0 203.0.113.10/32 port 80 -> 10.0.0.12 port 8080 tcp round-robin tag l4ip"]),
+    ((Member("a", "10.0.0.11", weight=0),), {"vips": ("203.0.113.1", "203.0.113.2")}, []),
     ((Member("a", "fd00::2"),), {"vips": ("2001:db8::1",)}, [
         "rdr em0 inet6 2001:db8::1/128 port 80 -> fd00::2 port 8080 tcp round-robin tag l4ip"]),
     ((A,), {"vips": ("203.0.113.10", "203.0.113.11"), "protocol": "udp", "port": 53, "member_port": 5353}, [
@@ -104,6 +107,14 @@ def test_how_many_are_up(up: str, words: str) -> None:
     for each in members:
         count.add(each.fallback, -int(each.member in up))
     assert count == plan.tally((each, False) for each in members)
+
+
+def test_who_weighs_nothing_does_not_count() -> None:
+    nothing = Member("n", "10.0.0.13", weight=0)
+    assert str(plan.tally((each, each.member == "a") for each in endpoints(A, B, nothing))) == "1 of 2 up"
+    config = Config(SETTINGS, (Cluster("www", (VIP,), (Service("x", 1, "tcp", 1, False, (Check("tcp"),)),),
+                                       (nothing, SORRY)),))
+    assert [line.split()[6] for line in plan.all_up(config)] == [SORRY.address], "the fallback serves"
 
 
 @pytest.mark.parametrize(("weights", "order"), [
@@ -189,7 +200,8 @@ def test_with_everybody_up_there_are_the_rules_of_each_service_but_not_of_its_fa
         "rdr em0 203.0.113.11/32 port 1 -> 10.0.0.12 port 1"]
 
 
-@pytest.mark.parametrize("weight, settings", [(1, SETTINGS), (1, Ipfilter("em0", tag=None)), (12, SETTINGS)])
+@pytest.mark.parametrize("weight, settings", [(1, SETTINGS), (1, Ipfilter("em0", tag=None)), (12, SETTINGS),
+                                              (0, SETTINGS)])
 def test_every_rule_of_a_member(weight: int, settings: Ipfilter) -> None:
     member, = endpoints(Member("a", "10.0.0.11", weight), vips=(VIP, "203.0.113.11"), sticky=True)
     assert plan.every_rule(member, settings) == [plan.rule(member, vip, nth, settings).line()

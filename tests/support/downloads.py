@@ -1,0 +1,111 @@
+"""A member that serves slow downloads, and clients that count every byte of them.
+
+A download is as slow as the test wants: its second half is sent only after :meth:`Shop.finish`.
+"""
+
+from __future__ import annotations
+
+import http.server
+import socket
+import socketserver
+import threading
+
+from support.gateway import PATIENCE, Web, wait
+
+HALF = 200_000                                      # bytes
+
+
+class Shop(Web):
+    """``/slow`` is a download that begins with the member's name; everything else is as with :class:`Web`."""
+
+    def start(self) -> None:
+        self.finished = threading.Event()
+        self.begun = 0                              # downloads
+        shop = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                body = shop.name.encode()
+                slow = self.path == "/slow"
+                self.send_response(200 if slow else shop.status)
+                self.send_header("Content-Length", str(2 * HALF if slow else len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+                if slow:
+                    self.wfile.write(b"." * (HALF - len(body)))
+                    shop.begun += 1
+                    shop.finished.wait(PATIENCE)
+                    self.wfile.write(b"." * HALF)
+                else:
+                    shop.hits += 1
+
+            def log_message(self, format: str, *words: object) -> None:
+                pass
+
+        class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
+            allow_reuse_address = True
+            daemon_threads = True
+            request_queue_size = 128
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                """Cut off, perhaps: it is the clients who count."""
+
+        self._server = Server((self.address, self.port), Handler)
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def finish(self) -> None:
+        """Let all downloads come to their ends."""
+        self.finished.set()
+
+
+class Download:
+    """One of them, through the gateway; it has begun when this is made. ``member`` is the name of who serves it."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self.data = b""
+        self._socket = socket.create_connection((address, port), timeout=PATIENCE)
+        self._socket.sendall(b"GET /slow HTTP/1.0\r\n\r\n")
+        while len(self.body) < HALF:
+            data = self._socket.recv(65536)
+            assert data, "cut off before its middle"
+            self.data += data
+        self.member = self.body[:100].rstrip(b".").decode()
+
+    @property
+    def body(self) -> bytes:
+        return self.data.partition(b"\r\n\r\n")[2]
+
+    def rest(self) -> int:
+        """Read it to its end, which whoever serves it has to let come. Returns how many bytes of it arrived in all."""
+        try:
+            while data := self._socket.recv(65536):
+                self.data += data
+        except ConnectionError:
+            pass
+        finally:
+            self._socket.close()
+        return len(self.body)
+
+
+def member_of(address: str, port: int) -> str:
+    """Who serves a new client."""
+    with socket.create_connection((address, port), timeout=PATIENCE) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        data = b""
+        while chunk := client.recv(65536):
+            data += chunk
+    return data.partition(b"\r\n\r\n")[2].decode()
+
+
+def download_of(name: str, address: str, port: int) -> Download:
+    """A download from this member, whoever's turn it is; the others are left in their middles."""
+    found: list[Download] = []
+
+    def lands() -> bool:
+        found.append(Download(address, port))
+        return found[-1].member == name
+
+    wait(f"a download from {name}", lands)
+    for other in found[:-1]:
+        other._socket.close()
+    return found[-1]
