@@ -50,7 +50,7 @@ def run(verbose: bool) -> int:
     from l4ipd import main
     from l4ipd.descriptors import CHILD, opened
     from l4ipd.runtime import logs
-    from l4ipd.sandbox.session import Rehearsal
+    from l4ipd.sandbox.process import SandboxProcess
 
     for port in (PORT, *SERVERS.values()):
         if not _is_free(port):
@@ -58,12 +58,12 @@ def run(verbose: bool) -> int:
             return 1
     config = parse(CONFIG, "demo")
     logs.to_stderr(config.log)
-    rehearsal = Rehearsal()
+    sandbox = SandboxProcess()
     options = argparse.Namespace(config="the demo", verbose=verbose)
     with contextlib.ExitStack() as stack:
-        stack.callback(rehearsal.stop)
-        config = rehearsal.adapt(config)
-        main.run(options, config, main.set_aside(config, opened() + (1 + len(SERVERS)) * CHILD), rehearsal, guide=Tour)
+        stack.callback(sandbox.stop)
+        config = sandbox.adapt(config)
+        main.run(options, config, main.set_aside(config, opened() + (1 + len(SERVERS)) * CHILD), sandbox, guide=Tour)
     return 0
 
 

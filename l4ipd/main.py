@@ -35,7 +35,7 @@ from l4ipd.runtime.child import Child, Exit, adopt_orphans, end_all, seal
 from l4ipd.runtime.detach import Left, detach
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Loop
-from l4ipd.sandbox.session import Rehearsal
+from l4ipd.sandbox.process import SandboxProcess
 from l4ipd.state_saver import StateSaver
 from l4ipd.web.site import Web
 
@@ -80,9 +80,9 @@ def main(argv: Sequence[str] | None = None, tour: Callable[[bool], int] | None =
         config = load(options.config)
         if options.check and options.sandbox:
             with ExitStack() as stack:
-                rehearsal = Rehearsal()
-                stack.callback(rehearsal.stop)
-                return check(rehearsal.adapt(config), options.config)
+                sandbox = SandboxProcess()
+                stack.callback(sandbox.stop)
+                return check(sandbox.adapt(config), options.config)
         if options.check:
             return check(config, options.config)
         with ExitStack() as stack:
@@ -158,18 +158,18 @@ def rehearse(settings: Ipfilter, lines: list[str]) -> str:
 
 def serve(options: argparse.Namespace, config: Config, stack: ExitStack) -> int:
     """Everything from the first look at the pid file to the end of the loop."""
-    rehearsal = Rehearsal() if options.sandbox else None
-    if rehearsal is not None:
-        stack.callback(rehearsal.stop)
-        config = rehearsal.adapt(config)
+    sandbox = SandboxProcess() if options.sandbox else None
+    if sandbox is not None:
+        stack.callback(sandbox.stop)
+        config = sandbox.adapt(config)
     path = os.path.abspath(options.pidfile or config.pidfile)
     left_behind = look_first(path, config.control.path)
-    descriptors = set_aside(config, (opened() if options.foreground else 3) + (CHILD if rehearsal is not None else 0))
+    descriptors = set_aside(config, (opened() if options.foreground else 3) + (CHILD if sandbox is not None else 0))
     options.config = os.path.abspath(options.config)
 
     def live(ready: Callable[[], object]) -> int:
         take(path, left_behind, stack)
-        return run(options, config, descriptors, rehearsal, ready=ready)
+        return run(options, config, descriptors, sandbox, ready=ready)
 
     if options.foreground:
         logs.to_stderr(config.log)
@@ -233,7 +233,7 @@ def set_aside(config: Config, already: int) -> Descriptors:
         raise Refused(str(problem)) from None
 
 
-def run(options: argparse.Namespace, config: Config, descriptors: Descriptors, rehearsal: Rehearsal | None = None, *,
+def run(options: argparse.Namespace, config: Config, descriptors: Descriptors, sandbox: SandboxProcess | None = None, *,
         guide: Callable[[Loop, Daemon], Guide] | None = None, ready: Callable[[], object] = lambda: None) -> int:
     """The daemon's life, from a loop that nobody has forked from; returns the exit status.
 
@@ -250,7 +250,7 @@ def run(options: argparse.Namespace, config: Config, descriptors: Descriptors, r
         daemon = Daemon(loop, config, budget.probes, Prober(loop, budget.commands, budget.spare))
         daemon.fleet.schedule.verbose = options.verbose
         doubts = [*warnings(config), *(exposures(config, options.config) if guide is None else ())]
-        adapt = rehearsal.adapt if rehearsal is not None else _as_it_is
+        adapt = sandbox.adapt if sandbox is not None else _as_it_is
         reloader = Reloader(daemon, options.config, adapt, descriptors, doubts)
         heed(loop, daemon, reloader)
         log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()),
@@ -274,9 +274,9 @@ def run(options: argparse.Namespace, config: Config, descriptors: Descriptors, r
             spare_the_collector()
             start.begun()
 
-        if rehearsal is not None:
-            stack.callback(rehearsal.stop)
-            rehearsal.start(loop, begin, start.failed)
+        if sandbox is not None:
+            stack.callback(sandbox.stop)
+            sandbox.start(loop, begin, start.failed)
         else:
             begin()
         if guide is not None:

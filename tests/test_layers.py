@@ -22,6 +22,10 @@ FLOORS = (("model", "events"), ("runtime",), ("ipfilter", "checks", "sandbox"), 
           ("reload",), ("state_saver", "report"), ("control", "web"), ("descriptors",), ("main",), ("demo",),
           ("__main__",))
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names} | {"": -1}
+#: the same inside the sandbox, which is a house of its own
+SANDBOX_FLOORS = (("syntax", "iterators"), ("nat", "filter"), ("kernel",), ("relay", "tools"), ("client", "server"),
+                  ("serve", "process"), ("__main__",))
+SANDBOX_FLOOR = {name: floor for floor, names in enumerate(SANDBOX_FLOORS) for name in names} | {"": -1}
 PURE = ("model", "monitor.health", "monitor.doubt", "ipfilter.rdr", "ipfilter.log_rules", "ipfilter.plan",
         "resets.ipmon", "checks.recipe", "checks.expect", "checks.pattern", "checks.verdict", "checks.errors",
         "config.values", "config.section", "config.check_section", "config.yaml_tree", "config.parse",
@@ -38,6 +42,7 @@ def name_of(path: Path) -> str:
 
 FILES = {name_of(path): path for path in sorted(HERE.rglob("*.py"))}
 ROOMS = sorted({name.partition(".")[0] for name in FILES if "." in name})
+SANDBOX_ROOMS = sorted({name.rpartition(".")[0] for name in FILES if name.count(".") == 2})
 
 
 def imports(name: str) -> tuple[set[str], set[str]]:
@@ -66,8 +71,15 @@ def room_of(name: str) -> str:
     return name.partition(".")[0]
 
 
+def inner_room(name: str) -> str:
+    """``nat``, of ``sandbox.nat.table``."""
+    return room_of(name.partition(".")[2])
+
+
 def test_every_room_and_file_has_its_floor() -> None:
     assert {room_of(name) for name in FILES} == set(FLOOR)
+    assert {inner_room(name) for name in FILES if room_of(name) == "sandbox"} == set(SANDBOX_FLOOR)
+    assert all(name.count(".") < 2 or inner_room(name) and name.startswith("sandbox.") for name in FILES)
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
@@ -78,6 +90,14 @@ def test_imports_only_go_down(name: str) -> None:
         assert there == room or FLOOR[there] < FLOOR[room], f"{name} imports {other}"
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("sandbox.")])
+def test_imports_only_go_down_in_the_sandbox(name: str) -> None:
+    room = inner_room(name)
+    for other in imports(name)[0]:
+        if room_of(other) == "sandbox" and inner_room(other) != room:
+            assert SANDBOX_FLOOR[inner_room(other)] < SANDBOX_FLOOR[room], f"{name} imports {other}"
+
+
 def test_there_is_no_circle() -> None:
     waiting = {name: imports(name)[0] for name in FILES}
     while free := [name for name, needs in waiting.items() if not needs & waiting.keys()]:
@@ -86,14 +106,26 @@ def test_there_is_no_circle() -> None:
     assert not waiting
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_what_its_face_says(room: str) -> None:
+def said_by_the_face(room: str) -> set[str]:
+    """What a room may import, by its own words."""
     words = ast.get_docstring(ast.parse(FILES[room].read_text())) or ""
     lines = words.splitlines()
     said = re.search(r"May import: ([\w, ]+)\.$", " ".join(lines))
     assert said is not None and lines[0], "a face says what its room is for, and ends with what it may import"
+    return set(said[1].split(", ")) - {"nothing"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_what_its_face_says(room: str) -> None:
     used = {room_of(other) for name in FILES if room_of(name) == room for other in imports(name)[0]} - {room, ""}
-    assert used == set(said[1].split(", ")) - {"nothing"}
+    assert used == said_by_the_face(room)
+
+
+@pytest.mark.parametrize("room", SANDBOX_ROOMS)
+def test_a_room_of_the_sandbox_imports_what_its_face_says(room: str) -> None:
+    used = {inner_room(other) if room_of(other) == "sandbox" else room_of(other)
+            for name in FILES if name.startswith(f"{room}.") for other in imports(name)[0]} - {inner_room(room)}
+    assert used == said_by_the_face(room)
 
 
 @pytest.mark.parametrize("name", PURE)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 import sys
 
+from l4ipd.runtime import isolated
+
 TOOLS = ("ipnat", "ipf", "ipfstat", "ipmon")
 
 
@@ -24,6 +26,4 @@ def tool_words(socket_path: str) -> dict[str, tuple[str, ...]]:
 
 def serve_words(socket_path: str, *options: str) -> tuple[str, ...]:
     """The words to run the sandbox process with. It prints ``ready`` on standard output when it is."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    isolated = os.path.join(package, "runtime", "isolated.py")
-    return (sys.executable, "-I", isolated, "l4ipd.sandbox", "-s", socket_path, *options, "serve")
+    return isolated.words("l4ipd.sandbox", "-s", socket_path, *options, "serve")

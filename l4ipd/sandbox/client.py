@@ -112,7 +112,7 @@ def no_device(tool: str, arguments: list[str]) -> int:
 def run_here(tool: str, arguments: list[str]) -> int:
     here = __file__ if __file__.startswith("/") else os.getcwd() + "/" + __file__
     sys.path.insert(0, here.rpartition("/l4ipd/")[0])
-    from l4ipd.sandbox.offline import run
+    from l4ipd.sandbox.tools.offline import run
     return run(tool, arguments, os.getcwd())
 
 

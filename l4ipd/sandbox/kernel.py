@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
-from l4ipd.sandbox import words
-from l4ipd.sandbox.engine import Flow, NatTable, Session
-from l4ipd.sandbox.filterrule import FilterRule, Packet
-from l4ipd.sandbox.filtertable import FilterTable, Logged
+from l4ipd.sandbox.filter.log_device import LogDevice, Record
+from l4ipd.sandbox.filter.rule import FilterRule, Packet
+from l4ipd.sandbox.filter.table import FilterTable, Logged
 from l4ipd.sandbox.iterators import Iterators
-from l4ipd.sandbox.logdev import LogDevice, Record
+from l4ipd.sandbox.nat.table import Flow, NatTable, Session
+from l4ipd.sandbox.syntax import netdb
 
 REFUSED, RESET, UNREACHABLE = "refused", "reset", "unreachable"
-STDIN, STDOUT, STDERR, WAIT = 0, 1, 2, 3
-Output = tuple[int, str]        # STDOUT or STDERR and text; STDIN: asks for all of it; WAIT: until there is log to read
-Run = Generator[Output, bytes | None, int]      # a running command; returns its exit status
 _NOBODY = Logged(FilterRule(), "", "", 0)       # of a record that nobody has logged yet
 
 
@@ -54,7 +51,7 @@ class Kernel:
     def opened(self, session: Session) -> None:
         """A client's first packet has gone to a member: a rule may keep state for it, on its way in or on."""
         proto, source, port, _, _ = session.flow
-        flags = "S" if proto == words.TCP else ""
+        flags = "S" if proto == netdb.TCP else ""
         for direction in ("in", "out"):
             packet = Packet(direction, session.family, proto, source, port, session.member, session.port, flags)
             state = self.filter.state_rule(packet)
@@ -115,19 +112,7 @@ def _unreachable(session: Session, size: int) -> Record:
     proto, client, port, _, _ = session.flow
     family, header = session.family, 40 if session.family == 6 else 20
     inner = Packet("in", family, proto, client, port, session.member, session.port, size=header + 8 + size)
-    icmp = (words.ICMPV6, (1, 4)) if family == 6 else (words.ICMP, (3, 3))
+    icmp = (netdb.ICMPV6, (1, 4)) if family == 6 else (netdb.ICMP, (3, 3))
     quoted = inner.size if family == 6 else header + 8
     packet = Packet("in", family, icmp[0], session.member, 0, client, 0, size=header + 8 + quoted, icmp=icmp[1])
     return Record(packet, _NOBODY, "", inner=inner)
-
-
-def read_file(name: str, directory: str) -> Generator[Output, bytes | None, str | OSError]:
-    """The text of a rule file; ``-`` is standard input. Bytes are kept one to one."""
-    if name == "-":
-        data = yield STDIN, ""
-        return (data or b"").decode("latin-1")
-    try:
-        with open(name if name.startswith("/") else f"{directory}/{name}", "rb") as file:
-            return file.read().decode("latin-1")
-    except OSError as error:
-        return error

@@ -9,12 +9,14 @@ import signal
 import sys
 
 from l4ipd.runtime.loop import READ, Loop
-from l4ipd.sandbox.ipf import ipf, ipfstat
-from l4ipd.sandbox.ipmon import ipmon
-from l4ipd.sandbox.ipnat import ipnat
-from l4ipd.sandbox.kernel import STDERR, Kernel, Run
-from l4ipd.sandbox.relay import Relay
+from l4ipd.sandbox.kernel import Kernel
+from l4ipd.sandbox.relay.listeners import Relay
 from l4ipd.sandbox.server import Call, Server
+from l4ipd.sandbox.tools.ipf import ipf
+from l4ipd.sandbox.tools.ipfstat import ipfstat
+from l4ipd.sandbox.tools.ipmon import ipmon
+from l4ipd.sandbox.tools.ipnat import ipnat
+from l4ipd.sandbox.tools.run import STDERR, Run
 
 WARNING = "sandbox: this is no production balancer: it relays connections in user space, to try things out\n"
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from l4ipd.runtime.loop import READ, WRITE, Loop
-from l4ipd.sandbox.kernel import STDERR, STDIN, STDOUT, WAIT, Run
+from l4ipd.sandbox.tools.run import STDERR, STDIN, STDOUT, WAIT, Run
 
 log = logging.getLogger("l4ipd.sandbox")
 LETTERS = {STDIN: b"i", STDOUT: b"o", STDERR: b"e"}

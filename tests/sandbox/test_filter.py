@@ -7,9 +7,10 @@ import re
 
 import pytest
 
-from l4ipd.sandbox.filterrule import Packet
-from l4ipd.sandbox.ipmon import Style, ipmon, line_of
-from l4ipd.sandbox.kernel import REFUSED, RESET, UNREACHABLE, WAIT
+from l4ipd.sandbox.filter.rule import Packet
+from l4ipd.sandbox.kernel import REFUSED, RESET, UNREACHABLE
+from l4ipd.sandbox.tools.ipmon import Style, ipmon, line_of
+from l4ipd.sandbox.tools.run import WAIT
 from support.sandbox_tools import TCP, UDP, Lab, sample
 
 TEXT = sample("ipf-log-rules.txt")

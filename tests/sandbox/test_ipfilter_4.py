@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from l4ipd.sandbox.ipmon import Style, line_of
 from l4ipd.sandbox.kernel import REFUSED
+from l4ipd.sandbox.tools.ipmon import Style, line_of
 from support.sandbox_tools import Lab, sandbox
 
 RULE = "rdr em0 203.0.113.1/32 port 80 -> 10.0.0.{} port 8080 tcp round-robin tag l4ip\n"

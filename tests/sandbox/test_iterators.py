@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from l4ipd.sandbox import tool_words
-from l4ipd.sandbox.ipf import ipfstat
 from l4ipd.sandbox.iterators import Iterators
 from l4ipd.sandbox.kernel import Kernel
+from l4ipd.sandbox.tools.ipfstat import ipfstat
 from support.sandbox_tools import FakeClock, Lab, Sandbox, eventually, sandbox
 
 LOG = "log in on int0 proto tcp from 10.0.{}.{} port = 80 to any flags R/R set-tag(log=4711)\n"

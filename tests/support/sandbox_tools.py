@@ -18,9 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from l4ipd.sandbox import serve_words, tool_words
-from l4ipd.sandbox.ipf import ipf, ipfstat
-from l4ipd.sandbox.ipnat import ipnat
-from l4ipd.sandbox.kernel import STDIN, STDOUT, Kernel, Run
+from l4ipd.sandbox.kernel import Kernel
+from l4ipd.sandbox.tools.ipf import ipf
+from l4ipd.sandbox.tools.ipfstat import ipfstat
+from l4ipd.sandbox.tools.ipnat import ipnat
+from l4ipd.sandbox.tools.run import STDIN, STDOUT, Run
 from support import ROOT, SAMPLES
 
 TCP, UDP = 6, 17

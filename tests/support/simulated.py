@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterable, Sequence
 from l4ipd.ipfilter import log_rules, rdr
 from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.loop import Loop
-from l4ipd.sandbox.engine import RuleExists
-from l4ipd.sandbox.filterrule import show
-from l4ipd.sandbox.ipf import ipf, ipfstat
-from l4ipd.sandbox.ipnat import ipnat
-from l4ipd.sandbox.kernel import STDIN, STDOUT, Kernel, Run
-from l4ipd.sandbox.lexer import RuleError
-from l4ipd.sandbox.natgrammar import NatParser
+from l4ipd.sandbox.filter.rule import show
+from l4ipd.sandbox.kernel import Kernel
+from l4ipd.sandbox.nat.grammar import NatParser
+from l4ipd.sandbox.nat.table import RuleExists
+from l4ipd.sandbox.syntax.lexer import RuleError
+from l4ipd.sandbox.tools.ipf import ipf
+from l4ipd.sandbox.tools.ipfstat import ipfstat
+from l4ipd.sandbox.tools.ipnat import ipnat
+from l4ipd.sandbox.tools.run import STDIN, STDOUT, Run
 
 GRACE = 1.0                                         # seconds from TERM to KILL, for one that heeds only KILL
 LISTING = ("-l", "-iR", "-aihR", "-lhR")

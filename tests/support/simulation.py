@@ -37,10 +37,12 @@ from l4ipd.runtime import child as child_module
 from l4ipd.runtime import state_file
 from l4ipd.runtime.child import Exit
 from l4ipd.runtime.loop import READ, WRITE, Loop
-from l4ipd.sandbox.ipf import ipf, ipfstat
-from l4ipd.sandbox.ipmon import ipmon
-from l4ipd.sandbox.ipnat import ipnat
-from l4ipd.sandbox.kernel import REFUSED, STDOUT, WAIT, Kernel, Run
+from l4ipd.sandbox.kernel import REFUSED, Kernel
+from l4ipd.sandbox.tools.ipf import ipf
+from l4ipd.sandbox.tools.ipfstat import ipfstat
+from l4ipd.sandbox.tools.ipmon import ipmon
+from l4ipd.sandbox.tools.ipnat import ipnat
+from l4ipd.sandbox.tools.run import STDOUT, WAIT, Run
 from support.sandbox_tools import drive
 
 EPOCH = 1_800_000_000.0                             # time of day when the simulated clock says 0

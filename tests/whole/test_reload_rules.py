@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from l4ipd.sandbox.ipf import ipf
-from l4ipd.sandbox.ipnat import ipnat
 from l4ipd.sandbox.kernel import Kernel
+from l4ipd.sandbox.tools.ipf import ipf
+from l4ipd.sandbox.tools.ipnat import ipnat
 from support.sandbox_tools import drive
 from support.simulation import GOOD, REFUSES, SILENT
 from whole.test_shutdown import Life

@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from l4ipd.sandbox.ipf import ipf
-from l4ipd.sandbox.ipnat import ipnat
-from l4ipd.sandbox.kernel import STDIN, STDOUT
+from l4ipd.sandbox.tools.ipf import ipf
+from l4ipd.sandbox.tools.ipnat import ipnat
+from l4ipd.sandbox.tools.run import STDIN, STDOUT
 
 
 def run(tool: str, arguments: Sequence[str], directory: str) -> int:

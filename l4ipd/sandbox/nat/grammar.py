@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from l4ipd.sandbox import operands, words
-from l4ipd.sandbox.lexer import COMMENT, COMPARISONS, EOF, NUMBER, STR, Lexer, Tokens
-from l4ipd.sandbox.natrule import SPLIT, TAG_LENGTH, Address, NatRule, Ports
+from l4ipd.sandbox.nat.rule import TAG_LENGTH, NatRule
+from l4ipd.sandbox.syntax import netdb, operands
+from l4ipd.sandbox.syntax.address import SPLIT, Address, Ports
+from l4ipd.sandbox.syntax.lexer import COMMENT, COMPARISONS, EOF, NUMBER, STR, Lexer, Tokens
 
 OLD_WORDS = ("age any auto bimap frag from icmpidmap mask map map-block mssclamp port portmap ports proxy range rdr "
              "round-robin sequential sticky tag tcp tcpudp to udp - -> eq ne lt gt le ge")
@@ -116,7 +117,7 @@ class NatParser:
         if not self.old:
             rule.tcp = rule.udp = True
         elif not rule.proto:
-            self._proto(words.TCP)
+            self._proto(netdb.TCP)
 
     def _map(self) -> None:
         tokens, rule = self.tokens, self.rule
@@ -172,7 +173,7 @@ class NatParser:
         rule.target, rule.target_top, rule.fixed_target = self._comma_ports()
         if rule.kind.startswith("divert"):
             tokens.expect("udp")
-            rule.proto, rule.tcp, rule.udp = words.UDP, False, False
+            rule.proto, rule.tcp, rule.udp = netdb.UDP, False, False
         rule.purge = tokens.accept("purge") is not None
         rule.family = rule.family or family or 4
 
@@ -329,7 +330,7 @@ class NatParser:
         if tokens.take().kind == "icmpidmap":
             if tokens.expect(STR).text not in ("icmp", "ipv6-icmp"):
                 raise tokens.error("icmpidmap not followed by icmp")
-            rule.icmp_ids, rule.proto = True, words.ICMP
+            rule.icmp_ids, rule.proto = True, netdb.ICMP
             rule.map_low, rule.map_high = operands.pair(self.tokens)
         elif tokens.kind in (NUMBER, STR):
             rule.map_low, rule.map_high = operands.pair(self.tokens)
@@ -347,7 +348,7 @@ class NatParser:
         if kind == "tcpudp" or (kind == "tcp" and self._slash_udp()):
             self.rule.tcp = self.rule.udp = True
         else:
-            self._proto(words.TCP if kind == "tcp" else words.UDP)
+            self._proto(netdb.TCP if kind == "tcp" else netdb.UDP)
 
     def _block_ports(self) -> None:
         if self.tokens.accept("ports"):
@@ -379,7 +380,7 @@ class NatParser:
             tcpudp = True
         else:
             number = self._proto_number()
-            tcpudp = number == words.TCP and kind == "tcp" and self._slash_udp()
+            tcpudp = number == netdb.TCP and kind == "tcp" and self._slash_udp()
         if rule.proto or rule.has_ports:
             raise self.tokens.error("protocol set twice")
         if tcpudp:
@@ -397,10 +398,10 @@ class NatParser:
         token = self.tokens.expect(NUMBER, STR, "tcp", "udp")
         number: int | None = token.number
         if token.kind != NUMBER:
-            number = words.protocol_number(token.text.lower())
+            number = netdb.protocol_number(token.text.lower())
         if number is None:
             raise self.tokens.error("unknown protocol")
-        if number not in (words.TCP, words.UDP):
+        if number not in (netdb.TCP, netdb.UDP):
             self.suggest_port = False
         return number
 
@@ -408,8 +409,8 @@ class NatParser:
         """Set one protocol. Those without ports forget the ports."""
         rule = self.rule
         rule.proto = number
-        if number in (words.TCP, words.UDP):
-            rule.tcp, rule.udp = number == words.TCP, number == words.UDP
+        if number in (netdb.TCP, netdb.UDP):
+            rule.tcp, rule.udp = number == netdb.TCP, number == netdb.UDP
             return
         if rule.kind != "map-block":
             rule.tcp = rule.udp = False

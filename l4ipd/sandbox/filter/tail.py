@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from l4ipd.sandbox.filterrule import WITH, FilterRule
-from l4ipd.sandbox.lexer import NUMBER, STR, Tokens
+from l4ipd.sandbox.filter.rule import WITH, FilterRule
+from l4ipd.sandbox.syntax.lexer import NUMBER, STR, Tokens
 
 
 def tail(tokens: Tokens, rule: FilterRule) -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from l4ipd.sandbox import words
-from l4ipd.sandbox.engine import ports_match
-from l4ipd.sandbox.natrule import LOOKUP, Address, Ports, show_address, show_ports
+from l4ipd.sandbox.syntax import netdb
+from l4ipd.sandbox.syntax.address import LOOKUP, Address, Ports, ports_match, show_address, show_ports, to_int
 
 TCP_FLAGS = "FSRPAUEC"                  # in the order in which rules print them
 ALL_FLAGS = 0x3f                        # the mask of a plain "flags R"
@@ -97,7 +96,7 @@ class FilterRule:
         """The interface is not looked at: the sandbox has none."""
         if packet.direction != self.direction or self.family not in (0, packet.family):
             return False
-        if self.tcp_udp and packet.proto not in (words.TCP, words.UDP) or self.proto not in (None, packet.proto):
+        if self.tcp_udp and packet.proto not in (netdb.TCP, netdb.UDP) or self.proto not in (None, packet.proto):
             return False
         if not (ports_match(self.source_ports, packet.port)
                 and ports_match(self.destination_ports, packet.destination_port)):
@@ -151,7 +150,7 @@ def _packet_words(rule: FilterRule, numeric: bool) -> list[str]:
     if rule.ttl is not None:
         parts.append(f"ttl {rule.ttl}")
     if rule.tcp_udp or rule.proto is not None:
-        parts.append("proto " + ("tcp/udp" if rule.tcp_udp else words.protocol_name(rule.proto or 0)))
+        parts.append("proto " + ("tcp/udp" if rule.tcp_udp else netdb.protocol_name(rule.proto or 0)))
     parts.append("from " + _object(rule, rule.not_source, rule.source, rule.source_ports, numeric))
     parts.append("to " + _object(rule, rule.not_destination, rule.destination, rule.destination_ports, numeric))
     if rule.icmp_type is not None:
@@ -189,4 +188,4 @@ def _object(rule: FilterRule, negated: bool, address: Address, ports: Ports, num
 
 
 def _inside(address: Address, other: str) -> bool:
-    return address.kind != LOOKUP and words.to_int(other) & address.mask == address.value
+    return address.kind != LOOKUP and to_int(other) & address.mask == address.value

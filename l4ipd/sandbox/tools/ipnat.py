@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-from l4ipd.sandbox import words
-from l4ipd.sandbox.engine import Entry, NatTable, RuleExists, Session
-from l4ipd.sandbox.kernel import STDERR, STDOUT, Kernel, Output, Run, read_file
-from l4ipd.sandbox.lexer import RuleError
-from l4ipd.sandbox.natgrammar import NatParser
-from l4ipd.sandbox.natrule import NatRule, show
-from l4ipd.sandbox.options import BadOption, getopt
+from l4ipd.sandbox.kernel import Kernel
+from l4ipd.sandbox.nat.grammar import NatParser
+from l4ipd.sandbox.nat.rule import NatRule, show
+from l4ipd.sandbox.nat.table import Entry, NatTable, RuleExists, Session
+from l4ipd.sandbox.syntax import netdb
+from l4ipd.sandbox.syntax.lexer import RuleError
+from l4ipd.sandbox.tools.getopt import BadOption, getopt
+from l4ipd.sandbox.tools.run import STDERR, STDOUT, Output, Run, read_file
 
 LETTERS, OLD_LETTERS = "CdFf:hlm:M:N:nO:prRsv", "CdFf:hlM:N:nrRsv"
 USAGE = "Usage: ipnat [-CFhlnrRsv] [-f filename]\n"
@@ -175,7 +176,7 @@ def _session_line(table: NatTable, session: Session, options: dict[str, str]) ->
     if "v" in options:
         packets, size = session.packets, session.bytes
         line += (f"\tttl {table.remaining(session)} use 0 sumd 0/0 pr {proto}/{proto} hash 0/0 flags "
-                 f"{1 if proto == words.TCP else 2}\n"
+                 f"{1 if proto == netdb.TCP else 2}\n"
                  f"\tifp X,X bytes {size[0]}/{size[1]} pkts {packets[0]}/{packets[1]} ipsumd 0\n")
     if "d" in options:
         line = line.rstrip("\n") + f"\n\ttqe:die {table.remaining(session)} touched 0 flags 0 state 1/0\n\n"

@@ -11,10 +11,10 @@ import socket
 from typing import Any
 
 from l4ipd.runtime.loop import READ, Loop
-from l4ipd.sandbox import words
-from l4ipd.sandbox.engine import Session
 from l4ipd.sandbox.kernel import UNREACHABLE, Kernel
-from l4ipd.sandbox.sockets import listening_socket, member_socket
+from l4ipd.sandbox.nat.table import Session
+from l4ipd.sandbox.relay.sockets import listening_socket, member_socket
+from l4ipd.sandbox.syntax import netdb
 
 LARGEST = 1 << 16
 BATCH = 64
@@ -49,7 +49,7 @@ class UdpListener:
                 data, sender = self.socket.recvfrom(LARGEST)
             except OSError:
                 return
-            flow = words.UDP, sender[0].partition("%")[0], sender[1], self.address, self.port
+            flow = netdb.UDP, sender[0].partition("%")[0], sender[1], self.address, self.port
             session = self.kernel.packet(flow, len(data) + (48 if ":" in self.address else 28))
             if session is None:
                 continue

@@ -9,31 +9,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from l4ipd.sandbox import words
+from l4ipd.sandbox.syntax import netdb
+from l4ipd.sandbox.syntax.address import NORMAL, Address, Ports, show_address, show_ports, to_text
 
-NORMAL, SPLIT, RANGE, LOOKUP = "normal", "split", "range", "lookup"
 TAG_LENGTH = 16                         # what the sample shows; FACTS.md 2a-1 says 15
-COMPARISON_SIGNS = {"=": "=", "ne": "!=", "lt": "<", "gt": ">", "le": "<=", "ge": ">="}
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """An address with its mask, or two addresses (a pair, a range), or a pool. ``family`` 0: not known yet."""
-
-    value: int = 0
-    mask: int = 0
-    family: int = 0
-    kind: str = NORMAL
-    name: str = ""                      # of a pool, a hash or a destination list
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """``port = 80``, ``port 80:90``: a comparison, or nothing."""
-
-    compare: str = ""
-    low: int = 0
-    high: int = 0
 
 
 @dataclass(slots=True)
@@ -186,7 +165,7 @@ class _Printer:
         target = self.rule.new_destination
         if self.old and target.kind == NORMAL:
             family = self.rule.family
-            return words.to_text(target.value, family) + ("/0" if not target.value and not target.mask else "")
+            return to_text(target.value, family) + ("/0" if not target.value and not target.mask else "")
         return self._address(target)
 
     def _address(self, address: Address, any_word: bool = False) -> str:
@@ -204,8 +183,8 @@ class _Printer:
     def _map_ports(self) -> list[str]:
         rule = self.rule
         if rule.proxy:
-            port = words.port_name(rule.target, rule.proto) if rule.target else ""
-            return [f"proxy port {port} {rule.proxy}/{words.protocol_name(rule.proto)}"]
+            port = netdb.port_name(rule.target, rule.proto) if rule.target else ""
+            return [f"proxy port {port} {rule.proxy}/{netdb.protocol_name(rule.proto)}"]
         if rule.kind == "map-block":
             return ["ports auto" if rule.map_low == 0 and rule.auto_ports else f"ports {rule.map_low}"]
         if not rule.map_low and not rule.map_high:
@@ -227,34 +206,7 @@ def show_proto(rule: NatRule) -> str:
         return "tcp"
     if rule.udp:
         return "udp"
-    return words.protocol_name(rule.proto)
-
-
-def show_ports(ports: Ports, proto: int, numeric: bool) -> str:
-    """``port = http``; in numbers with ``numeric``."""
-    if ports.compare == ":":
-        return f"port {ports.low}:{ports.high}"
-    if ports.compare in ("<>", "><"):
-        return f"port {ports.low} {ports.compare} {ports.high}"
-    port = str(ports.low) if numeric else words.port_name(ports.low, proto)
-    return f"port {COMPARISON_SIGNS[ports.compare]} {port}"
-
-
-def show_address(address: Address, family: int, *, old: bool = False, any_word: bool = False,
-                 range_word: bool = False) -> str:
-    value, mask = address.value, address.mask
-    if address.kind == LOOKUP:
-        return address.name
-    if address.kind in (SPLIT, RANGE):
-        sign = "," if address.kind == SPLIT else "-"
-        prefix = "range " if address.kind == RANGE and range_word else ""
-        return f"{prefix}{words.to_text(value, family)}{sign}{words.to_text(mask, family)}"
-    bits = words.bits_of(mask, family)
-    if not value and not mask and (any_word or family == 6):
-        return "any"
-    if family == 4 and not value and not old:
-        return f"0/{-1 if bits is None else bits}"
-    return f"{words.to_text(value, family)}/{words.to_text(mask, family) if bits is None else bits}"
+    return netdb.protocol_name(rule.proto)
 
 
 def _span(low: int, high: int) -> str:

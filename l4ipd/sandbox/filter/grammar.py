@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from l4ipd.sandbox import operands, words
-from l4ipd.sandbox.filterrule import ALL_FLAGS, ICMP_CODES, ICMP_TYPES, TCP_FLAGS, WITH, FilterRule, flag_bits
-from l4ipd.sandbox.filtertail import tail
-from l4ipd.sandbox.lexer import COMMENT, EOF, HEX, IPV6, NUMBER, STR, Lexer, Tokens
-from l4ipd.sandbox.natrule import LOOKUP, Address, Ports
+from l4ipd.sandbox.filter.rule import ALL_FLAGS, ICMP_CODES, ICMP_TYPES, TCP_FLAGS, WITH, FilterRule, flag_bits
+from l4ipd.sandbox.filter.tail import tail
+from l4ipd.sandbox.syntax import netdb, operands
+from l4ipd.sandbox.syntax.address import LOOKUP, Address, Ports, to_int, to_text
+from l4ipd.sandbox.syntax.lexer import COMMENT, EOF, HEX, IPV6, NUMBER, STR, Lexer, Tokens
 
 ACTIONS = ("pass", "block", "log", "count", "nomatch", "auth", "preauth", "skip", "decapsulate", "call")
 _WORDS = ("all and body call code comment dstlist dup-to family fastroute first flags from group head icmp-type in "
@@ -189,7 +189,7 @@ class FilterParser:
             return name
         self.tokens.expect_address()
         value, family = self._host()
-        return f"{name}:{words.to_text(value, family)}"
+        return f"{name}:{to_text(value, family)}"
 
     # -- the packet
 
@@ -234,7 +234,7 @@ class FilterParser:
         elif token.text.lower() == "tcp-udp":
             rule.tcp_udp = True
         else:
-            rule.proto = words.protocol_number(token.text.lower())
+            rule.proto = netdb.protocol_number(token.text.lower())
             if rule.proto is None:
                 raise tokens.error("protocol unknown")
 
@@ -256,7 +256,7 @@ class FilterParser:
             self._addresses(name)
         if tokens.accept("port"):
             tokens.expect_address(False)
-            if self.rule.proto not in (None, words.TCP, words.UDP):
+            if self.rule.proto not in (None, netdb.TCP, netdb.UDP):
                 raise tokens.error("port use incorrect")
             self._ports(f"{name}_ports")
         tokens.expect_address(False)
@@ -307,9 +307,9 @@ class FilterParser:
     def _host(self) -> tuple[int, int]:
         token = self.tokens.expect(STR, NUMBER, IPV6, HEX)
         if token.kind == IPV6:
-            return words.to_int(token.text), 6
+            return to_int(token.text), 6
         if token.kind == STR:
-            address = words.host_address(token.text, 4)
+            address = netdb.host_address(token.text, 4)
             if address is None:
                 self.say(f"Unknown host '{token.text}'\n")
             return address or 0, 4
@@ -349,7 +349,7 @@ class FilterParser:
 
     def _flags(self) -> None:
         tokens, rule = self.tokens, self.rule
-        if rule.proto != words.TCP:
+        if rule.proto != netdb.TCP:
             raise tokens.error("flags with non-TCP rule")
         wanted = 0 if tokens.kind == "/" else self._flag_set()
         rule.flags = wanted, self._flag_set() if tokens.accept("/") else ALL_FLAGS
@@ -363,7 +363,7 @@ class FilterParser:
     def _icmp(self) -> None:
         rule, tokens = self.rule, self.tokens
         rule.family, rule.everything = rule.family or 4, False
-        if rule.proto != (words.ICMPV6 if rule.family == 6 else words.ICMP):
+        if rule.proto != (netdb.ICMPV6 if rule.family == 6 else netdb.ICMP):
             raise tokens.error("proto not ipv6-icmp" if rule.family == 6 else "proto not icmp")
         self.lexer.variable_next = True
         rule.icmp_type = self._icmp_number(ICMP_TYPES, "unrecognised icmp type")

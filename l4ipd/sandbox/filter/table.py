@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from l4ipd.sandbox.filterrule import FilterRule, Packet
+from l4ipd.sandbox.filter.rule import FilterRule, Packet
 
 
 @dataclass(slots=True, eq=False)

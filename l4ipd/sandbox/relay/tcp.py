@@ -17,10 +17,10 @@ import errno
 import socket
 
 from l4ipd.runtime.loop import READ, WRITE, Callback, Loop
-from l4ipd.sandbox import words
-from l4ipd.sandbox.engine import CLOSED, CLOSING, ESTABLISHED, HALF_OPEN, Session
 from l4ipd.sandbox.kernel import REFUSED, RESET, Kernel
-from l4ipd.sandbox.sockets import close_with_reset, listening_socket, member_socket, undelayed
+from l4ipd.sandbox.nat.table import CLOSED, CLOSING, ESTABLISHED, HALF_OPEN, Session
+from l4ipd.sandbox.relay.sockets import close_with_reset, listening_socket, member_socket, undelayed
+from l4ipd.sandbox.syntax import netdb
 
 CHUNK = 1 << 16                         # bytes that wait in each direction at most
 BATCH = 64                              # connections accepted per turn
@@ -59,7 +59,7 @@ class TcpListener:
                 return
             client.setblocking(False)
             undelayed(client)
-            flow = words.TCP, peer[0].partition("%")[0], peer[1], self.address, self.port
+            flow = netdb.TCP, peer[0].partition("%")[0], peer[1], self.address, self.port
             Connection(self.loop, self.kernel, client, flow).connect()
 
     def _resume(self) -> None:

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from l4ipd.sandbox.filterrule import Packet
-from l4ipd.sandbox.filtertable import Logged
+from l4ipd.sandbox.filter.rule import Packet
+from l4ipd.sandbox.filter.table import Logged
 
 CAPACITY = 195
 RECORD_SIZE = 168                       # bytes of one, as `ipmon -F` counts them

@@ -1,4 +1,4 @@
-"""The commands ipf and ipfstat: load, remove, flush, swap and list filter rules.
+"""The command ipf: load, remove, flush and swap filter rules.
 
 Like the real one, ipf does what its options say in their order, so ``-r`` counts only before ``-f``. Unlike ipnat it
 loads all the other rules when one fails (FACTS.md 2d-4).
@@ -9,19 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-from l4ipd.sandbox.filtergrammar import FilterParser
-from l4ipd.sandbox.filterrule import FilterRule, show
-from l4ipd.sandbox.filtertable import Loaded
-from l4ipd.sandbox.kernel import STDERR, STDOUT, Kernel, Output, Run, read_file
-from l4ipd.sandbox.lexer import RuleError
-from l4ipd.sandbox.options import BadOption, getopt
+from l4ipd.sandbox.filter.grammar import FilterParser
+from l4ipd.sandbox.filter.rule import FilterRule, show
+from l4ipd.sandbox.kernel import Kernel
+from l4ipd.sandbox.syntax.lexer import RuleError
+from l4ipd.sandbox.tools.getopt import BadOption, getopt
+from l4ipd.sandbox.tools.run import STDERR, STDOUT, Output, Run, read_file
 
 LETTERS = "46Ac:dDEf:F:Il:m:noPrRsT:vVyzZ"
 USAGE = ("usage: ipf [-6AdDEInoPrRsvVyzZ] [-l block|pass|nomatch|state|nat] [-cc] [-F i|o|a|s|S|u] [-f filename] "
          "[-T <tuneopts>]\n")
-STAT_LETTERS = "46aACdfghIilnostvD:m:M:N:O:P:RS:T:"
-STAT_USAGE = ("Usage: ipfstat [-6aAdfghIilnoRsv]\n       ipfstat [-M corefile] [-N symbol-list]\n"
-              "       ipfstat -t [-6C] [-D destination address] [-P protocol] [-S source address] [-T refresh time]\n")
 EXISTS = "32:{}:ioctl(add/insert rule) rule already exists\n"
 ABSENT = "29:{}:ioctl(delete rule) rule not found for removing\n"
 IN_USE = "31:{}:ioctl(delete rule) rule in use\n"
@@ -145,56 +142,3 @@ def _version(kernel: Kernel | None, old: bool) -> str:
             f"Log Flags: {flags:#x} = {', '.join(kernel.log_flags) or 'none set'}\n"
             f"Default: pass all, Logging: available\nActive list: {kernel.filter.active}\n"
             + ("" if old else "Feature mask: 0x166\n")).replace("Log Flags: 0x0", "Log Flags: 0")
-
-
-# -- ipfstat
-
-
-def ipfstat(kernel: Kernel, arguments: Sequence[str], spawner: str = "") -> Run:
-    """Run ipfstat. ``spawner`` is whose child it is."""
-    try:
-        given, _ = getopt("ipfstat", arguments, STAT_LETTERS)
-    except BadOption as error:
-        yield STDERR, str(error) + STAT_USAGE
-        return 1
-    on = {letter for letter, _ in given}
-    if not on & set("ioa"):
-        yield STDOUT, _statistics(kernel)
-        return 0
-    for letter, direction in (("o", "out"), ("i", "in")):
-        if letter in on:
-            yield from _list(kernel, direction, on, spawner)
-    return 0
-
-
-def _list(kernel: Kernel, direction: str, on: set[str], spawner: str) -> Iterator[Output]:
-    table, counting = kernel.filter, "a" in on
-    which = 1 - table.active if "I" in on else table.active
-    rules = table.listed(which, direction, counting)
-    number = 0
-    for loaded in kernel.iterators.walk(f"{direction} {counting}", spawner, rules, hold=not kernel.old):
-        if loaded.rule.family in (0, 6 if "6" in on else 4):
-            number += 1
-            yield STDOUT, _line(loaded, number, on, kernel.old)
-    if not number:
-        inactive = "inactive " if "I" in on else ""
-        yield STDERR, f"# empty list for {inactive}{'ipacct' if counting else 'ipfilter'}({direction})\n"
-
-
-def _line(loaded: Loaded, number: int, on: set[str], old: bool) -> str:
-    prefix = f"{loaded.hits} " if "h" in on else ""
-    if "a" in on:
-        prefix += f"{loaded.bytes} "
-    if "n" in on:
-        prefix += f"@{number} "
-    return f"{prefix}{show(loaded.rule, numeric='R' in on, old=old)}\n"
-
-
-def _statistics(kernel: Kernel) -> str:
-    return ("bad packets:\t\tin 0\tout 0\n"
-            " IPv6 packets:\t\tin 0 out 0\n"
-            " input packets:\t\tblocked 0 passed 0 nomatch 0 counted 0 short 0\n"
-            "output packets:\t\tblocked 0 passed 0 nomatch 0 counted 0 short 0\n"
-            f" input packets logged:\tblocked 0 passed {kernel.log.number}\n"
-            "output packets logged:\tblocked 0 passed 0\n"
-            f" log failures:\t\tinput {kernel.log.failures} output 0\n")

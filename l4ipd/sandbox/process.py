@@ -9,21 +9,19 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 
 from l4ipd.model import Config, Control
-from l4ipd.runtime import isolated
 from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.loop import Loop
+from l4ipd.sandbox import serve_words, tool_words
 
 log = logging.getLogger("l4ipd")
-CLIENT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "client.py")
 
 
-class Rehearsal:
+class SandboxProcess:
     """A sandbox for one daemon."""
 
     def __init__(self) -> None:
@@ -35,13 +33,10 @@ class Rehearsal:
 
     def adapt(self, config: Config) -> Config:
         """``config`` with the sandbox's tools, and with private places for what it does not place itself."""
-        def tool(name: str) -> tuple[str, ...]:
-            return sys.executable, "-I", "-S", CLIENT, "-s", self.socket, name
-
-        tools = replace(config.ipfilter, ipnat=tool("ipnat"), ipf=tool("ipf"), ipfstat=tool("ipfstat"),
-                        ipmon=tool("ipmon"))
+        tools = tool_words(self.socket)
         return replace(
-            config, ipfilter=tools,
+            config, ipfilter=replace(config.ipfilter, ipnat=tools["ipnat"], ipf=tools["ipf"], ipfstat=tools["ipfstat"],
+                                     ipmon=tools["ipmon"]),
             pidfile=config.pidfile if "pidfile" in config.given else os.path.join(self.directory, "l4ip.pid"),
             control=config.control if "control" in config.given else Control(os.path.join(self.directory, "l4ip.sock")),
             state=config.state if "state" in config.given else os.path.join(self.directory, "state.json"))
@@ -49,7 +44,7 @@ class Rehearsal:
     def start(self, loop: Loop, ready: Callable[[], object], failed: Callable[[str], object]) -> None:
         """Start the sandbox, and call ``ready()`` when it serves, or ``failed(words)`` when it never will."""
         self._ready, self._failed = ready, failed
-        words = isolated.words("l4ipd.sandbox", "-s", self.socket, "serve", "--until-eof")
+        words = serve_words(self.socket, "--until-eof")
         self._child = Child(loop, words, timeout=None, done=self._ended, output=self._said, errors=_complained,
                             hold_stdin=True, env={**os.environ, "LC_ALL": "C"})
 

@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from l4ipd.sandbox import words
-from l4ipd.sandbox.filterrule import Packet
-from l4ipd.sandbox.kernel import STDERR, STDOUT, WAIT, Kernel, Output, Run
-from l4ipd.sandbox.logdev import Record
-from l4ipd.sandbox.options import BadOption, getopt
+from l4ipd.sandbox.filter.log_device import Record
+from l4ipd.sandbox.filter.rule import Packet
+from l4ipd.sandbox.kernel import Kernel
+from l4ipd.sandbox.syntax import netdb
+from l4ipd.sandbox.tools.getopt import BadOption, getopt
+from l4ipd.sandbox.tools.run import STDERR, STDOUT, WAIT, Output, Run
 
 LETTERS = "?abB:C:Df:G:FhL:nN:o:O:pP:sS:tT:vxX"
 USAGE = "ipmon: [-NFhstvxX] [-f <logfile>]\n"
@@ -108,7 +109,7 @@ def line_of(record: Record, style: Style) -> str:
         parts.append(f"{record.count}x")
     parts += [record.interface, f"@{logged.group}:{logged.number}", logged.action]
     parts.append(_icmp(record, style) if record.inner else _packet(packet, style))
-    if packet.proto == words.TCP:
+    if packet.proto == netdb.TCP:
         parts.append("-" + "".join(flag for flag in LOG_FLAGS if flag in packet.flags))
         if style.verbose:
             parts.append(f"{record.sequence} {record.acknowledged} {record.window}")
@@ -126,7 +127,7 @@ def _packet(packet: Packet, style: Style) -> str:
     proto = packet.proto
     source = f"{packet.source},{_port(packet.port, proto, style)}"
     destination = f"{packet.destination},{_port(packet.destination_port, proto, style)}"
-    return f"{source} -> {destination} PR {words.protocol_name(proto)} len {_header(packet)} {_size(packet, style)}"
+    return f"{source} -> {destination} PR {netdb.protocol_name(proto)} len {_header(packet)} {_size(packet, style)}"
 
 
 def _icmp(record: Record, style: Style) -> str:
@@ -150,7 +151,7 @@ def _size(packet: Packet, style: Style) -> int:
 
 
 def _port(port: int, proto: int, style: Style) -> str:
-    return words.port_name(port, proto) if style.names and not style.port_numbers else str(port)
+    return netdb.port_name(port, proto) if style.names and not style.port_numbers else str(port)
 
 
 def _when(seconds: float, zone: str) -> str:

@@ -13,12 +13,13 @@ import os
 from collections.abc import Callable
 
 from l4ipd.runtime.loop import Loop
-from l4ipd.sandbox import words
-from l4ipd.sandbox.engine import Entry
 from l4ipd.sandbox.kernel import Kernel
-from l4ipd.sandbox.natrule import NORMAL, NatRule
-from l4ipd.sandbox.tcprelay import TcpListener
-from l4ipd.sandbox.udprelay import UdpListener
+from l4ipd.sandbox.nat.rule import NatRule
+from l4ipd.sandbox.nat.table import Entry
+from l4ipd.sandbox.relay.tcp import TcpListener
+from l4ipd.sandbox.relay.udp import UdpListener
+from l4ipd.sandbox.syntax import netdb
+from l4ipd.sandbox.syntax.address import NORMAL, bits_of, to_text
 
 MOST_PORTS = 1024                       # of one rule; more are not listened on
 RETRY = 5.0                             # seconds
@@ -65,13 +66,13 @@ class Relay:
             ports = rule.destination_ports
             low, top = (ports.low, ports.high or ports.low) if ports.compare in ("=", ":") else (0, 0)
         destination = rule.destination
-        full = destination.kind == NORMAL and words.bits_of(destination.mask, rule.family) == (
+        full = destination.kind == NORMAL and bits_of(destination.mask, rule.family) == (
             128 if rule.family == 6 else 32)
         if not full or not destination.value or not low or not rule.has_ports or top - low >= MOST_PORTS:
             self._explain(rule)
             return {}
-        address = words.to_text(destination.value, rule.family)
-        protocols = [words.TCP] * rule.tcp + [words.UDP] * rule.udp
+        address = to_text(destination.value, rule.family)
+        protocols = [netdb.TCP] * rule.tcp + [netdb.UDP] * rule.udp
         return dict.fromkeys((proto, address, port) for proto in protocols for port in range(low, top + 1))
 
     def _explain(self, rule: NatRule) -> None:
@@ -83,14 +84,14 @@ class Relay:
     def _open(self, place: Place) -> None:
         proto, address, port = place
         try:
-            listener = TcpListener if proto == words.TCP else UdpListener
+            listener = TcpListener if proto == netdb.TCP else UdpListener
             self.listeners[place] = listener(self.loop, self.kernel, address, port)
         except OSError as error:
             why = os.strerror(error.errno or errno.EINVAL)
             self._failed[place] = why
             if (place, why) not in self._warned:
                 self._warned.add((place, why))
-                kind = "tcp" if proto == words.TCP else "udp"
+                kind = "tcp" if proto == netdb.TCP else "udp"
                 where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
                 self.warn(f"{where}/{kind}: cannot listen there, its rules get no traffic: {why}")
 

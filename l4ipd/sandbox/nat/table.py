@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from l4ipd.sandbox import words
-from l4ipd.sandbox.natrule import NORMAL, RANGE, SPLIT, NatRule, Ports
+from l4ipd.sandbox.nat.rule import NatRule
+from l4ipd.sandbox.syntax import netdb
+from l4ipd.sandbox.syntax.address import NORMAL, RANGE, SPLIT, ports_match, to_int, to_text
 
 TICK = 0.5                              # seconds
 HALF_OPEN, ESTABLISHED, CLOSING, CLOSED, DATAGRAM = "half-open", "established", "closing", "closed", "datagram"
@@ -199,7 +200,7 @@ class NatTable:
     def _new(self, flow: Flow, size: int) -> Session | None:
         proto, source, port, destination, destination_port = flow
         family = 6 if ":" in destination else 4
-        numbers = words.to_int(source), words.to_int(destination)
+        numbers = to_int(source), to_int(destination)
         for entry in self._candidates(family, numbers[1]):
             if matches(entry.rule, proto, numbers, port, destination_port):
                 session = self._from_rule(entry, flow)
@@ -236,7 +237,7 @@ class NatTable:
             self._bind(session, key, binding)
         if move:
             self._rotate(matched)
-        self.touch(session, DATAGRAM if proto == words.UDP else HALF_OPEN)
+        self.touch(session, DATAGRAM if proto == netdb.UDP else HALF_OPEN)
         return session
 
     def _bind(self, session: Session, key: tuple[str, str, int], binding: Binding | None) -> None:
@@ -288,7 +289,7 @@ class NatTable:
 def matches(rule: NatRule, proto: int, numbers: tuple[int, int], port: int, destination_port: int) -> bool:
     """Whether a packet is for this rule. ``numbers``: source and destination."""
     if rule.has_ports:
-        if not (rule.tcp if proto == words.TCP else rule.udp and proto == words.UDP):
+        if not (rule.tcp if proto == netdb.TCP else rule.udp and proto == netdb.UDP):
             return False
     elif rule.proto and rule.proto != proto:
         return False
@@ -302,23 +303,16 @@ def matches(rule: NatRule, proto: int, numbers: tuple[int, int], port: int, dest
         and ports_match(rule.destination_ports, destination_port)
 
 
-def ports_match(ports: Ports, port: int) -> bool:
-    low, high = ports.low, ports.high
-    return {"": True, "=": port == low, "ne": port != low, "lt": port < low, "gt": port > low, "le": port <= low,
-            "ge": port >= low, "<>": port < low or port > high, "><": low < port < high,
-            ":": low <= port <= high}[ports.compare]
-
-
 def _member(entry: Entry, destination: str) -> tuple[str, bool]:
     """The address of the member whose turn it is, and whether the rule has been through all of its members."""
     rule, target = entry.rule, entry.rule.new_destination
     if target.kind == SPLIT:
         value = target.mask if entry.second else target.value
         entry.second = not entry.second
-        return words.to_text(value, rule.family), not entry.second
+        return to_text(value, rule.family), not entry.second
     if target.kind != RANGE and not target.value:
         return destination, True            # 0/0: only the port changes
-    return words.to_text(target.value, rule.family), True
+    return to_text(target.value, rule.family), True
 
 
 def _target_port(entry: Entry, port: int) -> int:

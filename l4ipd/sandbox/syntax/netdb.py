@@ -76,28 +76,3 @@ def _hosts() -> dict[str, list[ipaddress.IPv4Address | ipaddress.IPv6Address]]:
             except ValueError:
                 break
     return hosts
-
-
-def to_int(text: str) -> int:
-    """An address in text form as an integer; a zone is dropped."""
-    family = socket.AF_INET6 if ":" in text else socket.AF_INET
-    return int.from_bytes(socket.inet_pton(family, text.partition("%")[0]), "big")
-
-
-def to_text(value: int, family: int) -> str:
-    """As inet_ntop(3) has it; ``family`` is 4 or 6."""
-    if family == 6:
-        return socket.inet_ntop(socket.AF_INET6, value.to_bytes(16, "big"))
-    return socket.inet_ntop(socket.AF_INET, value.to_bytes(4, "big"))
-
-
-def mask_of(bits: int, family: int) -> int:
-    width = 128 if family == 6 else 32
-    bits = min(bits, width)
-    return ((1 << bits) - 1) << (width - bits)
-
-
-def bits_of(mask: int, family: int) -> int | None:
-    """How many leading ones; None for a mask with holes."""
-    bits = bin(mask).count("1")
-    return bits if mask == mask_of(bits, family) else None

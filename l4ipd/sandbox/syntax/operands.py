@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from l4ipd.sandbox import words
-from l4ipd.sandbox.lexer import HEX, IPV6, NUMBER, STR, Tokens
-from l4ipd.sandbox.natrule import LOOKUP, NORMAL, RANGE, SPLIT, Address
+from l4ipd.sandbox.syntax import netdb
+from l4ipd.sandbox.syntax.address import LOOKUP, NORMAL, RANGE, SPLIT, Address, bits_of, mask_of, to_int
+from l4ipd.sandbox.syntax.lexer import HEX, IPV6, NUMBER, STR, Tokens
 
 FULL = {0: (1 << 32) - 1, 4: (1 << 32) - 1, 6: (1 << 128) - 1}
 Say = Callable[[str], object]
@@ -53,7 +53,7 @@ def target(tokens: Tokens, say: Say, names: int) -> Address:
     """The member of an rdr rule: one address, a pair or a range."""
     found = one_or_range(tokens, say, names, pair=True)
     full = 128 if found.family == 6 else 32
-    if found.kind == NORMAL and words.bits_of(found.mask, found.family or 4) not in (0, full):
+    if found.kind == NORMAL and bits_of(found.mask, found.family or 4) not in (0, full):
         raise tokens.error(f"dest ip bitmask not /{full}")
     return found
 
@@ -93,7 +93,7 @@ def masked(tokens: Tokens, value: int, family: int) -> Address:
     elif tokens.kind == NUMBER:
         bits = _mask(tokens, family, slash=sign.kind == "/")
     else:
-        bits = words.to_int(tokens.expect(IPV6).text)
+        bits = to_int(tokens.expect(IPV6).text)
         if family != 6:
             raise tokens.error(f"{1 if sign.kind == '/' else 2}.address family mismatch")
     tokens.expect_address(False)
@@ -104,7 +104,7 @@ def _mask(tokens: Tokens, family: int, slash: bool) -> int:
     """A number of bits (behind a slash only), or dots."""
     first = tokens.take().number
     if slash and tokens.kind != ".":
-        return 0 if first > (128 if family == 6 else 32) else words.mask_of(first, family)
+        return 0 if first > (128 if family == 6 else 32) else mask_of(first, family)
     if family == 6:
         raise tokens.error("1.address family mismatch")
     return dots(tokens, first)
@@ -114,9 +114,9 @@ def host(tokens: Tokens, say: Say, names: int) -> tuple[int, int]:
     """An address without mask, and its family: 0 for a plain ``0``."""
     token = tokens.expect(STR, NUMBER, IPV6)
     if token.kind == IPV6:
-        return words.to_int(token.text), 6
+        return to_int(token.text), 6
     if token.kind == STR:
-        found = words.host_address(token.text, names)
+        found = netdb.host_address(token.text, names)
         if found is None:
             say(f"Unknown host '{token.text}'\n")
         return found or 0, names
@@ -125,7 +125,7 @@ def host(tokens: Tokens, say: Say, names: int) -> tuple[int, int]:
     if tokens.kind == ".":
         return dots(tokens, token.number), 4
     if tokens.kind == IPV6:
-        return words.to_int(tokens.take().text), 6
+        return to_int(tokens.take().text), 6
     return token.number, 4 if token.number else 0
 
 
@@ -153,7 +153,7 @@ def pair(tokens: Tokens) -> tuple[int, int]:
 
 def port(tokens: Tokens, unknown: str = "invalid port number") -> int:
     token = tokens.expect(NUMBER, STR)
-    number = token.number if token.kind == NUMBER else words.port_number(token.text)
+    number = token.number if token.kind == NUMBER else netdb.port_number(token.text)
     if number is None:
         raise tokens.error(unknown)
     if number > 65535:
