@@ -24,6 +24,7 @@ from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
 from l4ipd.ipfilter.nat_table import Dialect
 from l4ipd.model import Config, changes
+from l4ipd.monitor.expiry import Expiry
 from l4ipd.resets.sensing import Sensing
 from l4ipd.runtime.loop import Loop
 from l4ipd.saved_state import Saved
@@ -47,6 +48,7 @@ class Daemon:
         self.fleet = Fleet(loop, self.events, self.prober.start, descriptors, refused=self.sensing.probe_refused,
                            changed=lambda group: self.steering.changed(group),
                            decided=lambda: self.steering.rules.touch(), kept=lambda group: self.steering.kept(group))
+        self.expiry = Expiry(loop, self.prober.certificates, lambda: self.fleet.monitors.values())
         self.steering = Steering(loop, self.fleet, self.events, config.ipfilter, spoken=self._spoken)
         self._first = config
 

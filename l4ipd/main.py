@@ -17,6 +17,7 @@ from l4ipd.checks.probe import Prober
 from l4ipd.config.estimate import Estimate, estimate
 from l4ipd.config.exposure import exposures
 from l4ipd.config.files import Refused, load, missing_tools
+from l4ipd.config.own_certificates import expiring
 from l4ipd.config.warnings import warnings
 from l4ipd.control.commands import Commands
 from l4ipd.control.server import Unusable, is_served
@@ -115,7 +116,8 @@ def check(config: Config, path: str) -> int:
     lines = plan.all_up(config)
     print("".join(f"{line}\n" for line in lines), end="", flush=True)
     load = estimate(config)
-    for warning in (*warnings(config), *exposures(config, path), *missing_tools(config), *shortages(config, load)):
+    for warning in (*warnings(config), *exposures(config, path), *expiring(config), *missing_tools(config),
+                    *shortages(config, load)):
         print(f"warning: {warning}", file=sys.stderr)
     print(f"load: {load}", file=sys.stderr)
     refusal = rehearse(config.ipfilter, lines)
@@ -249,7 +251,7 @@ def run(options: argparse.Namespace, config: Config, descriptors: Descriptors, s
         budget = descriptors.budget
         daemon = Daemon(loop, config, budget.probes, Prober(loop, budget.commands, budget.spare))
         daemon.fleet.schedule.verbose = options.verbose
-        doubts = [*warnings(config), *(exposures(config, options.config) if guide is None else ())]
+        doubts = [*warnings(config), *(exposures(config, options.config) if guide is None else ()), *expiring(config)]
         adapt = sandbox.adapt if sandbox is not None else _as_it_is
         reloader = Reloader(daemon, options.config, adapt, descriptors, doubts)
         heed(loop, daemon, reloader)

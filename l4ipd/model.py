@@ -37,6 +37,9 @@ class Check:
     dialog: tuple[Step, ...] = ()                   # tcp, tls
     verify: str | None = None                       # tls, https: None no, "" the system's CAs, else a CA file
     sni: str | None = None                          # tls, https: the name asked for, and verified if verify is on
+    verify_host: str | None = None                  # tls, https: verified instead of it; "member": the member's address
+    cert: str | None = None                         # tls, https: our certificate, a PEM file
+    key: str | None = None                          # tls, https: its key; None: in the same file
     method: str = "GET"                             # http, https
     path: str = "/"
     host: str | None = None                         # default: the member's address and port

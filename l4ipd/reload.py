@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from l4ipd.checks import probe
 from l4ipd.config.exposure import exposures
 from l4ipd.config.files import Refused, load, missing_tools
+from l4ipd.config.own_certificates import expiring
 from l4ipd.config.warnings import warnings
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
@@ -22,7 +23,7 @@ log = logging.getLogger("l4ipd")
 
 
 class Loaded(NamedTuple):
-    """A configuration that is good, and what others than root may change of it."""
+    """A configuration that is good, and what files that it names are to be warned of."""
 
     config: Config
     exposed: list[str]
@@ -99,7 +100,7 @@ class Reloader:
         """In the thread: the configuration, or what is wrong."""
         try:
             config = self.adapt(load(self.path, again=True))
-            exposed = exposures(config, self.path)
+            exposed = [*exposures(config, self.path), *expiring(config)]
             reason = self.descriptors.refuses(config) if self.descriptors is not None else ""
         except Refused as refusal:
             return str(refusal).splitlines()

@@ -153,7 +153,8 @@ def defaults() -> list[tuple[str, str, str]]:
     """Heading, key, default: from the model. Keys whose default is computed or is a section are told in words."""
     found = []
     told = {"control", "log", "resets", "given", "ipfilter", "clusters", "fast_interval", "down_interval", "close",
-            "port", "sni", "host", "body", "send", "expect", "user", "dialog", "headers", "command"}
+            "port", "sni", "host", "body", "send", "expect", "user", "dialog", "headers", "command",
+            "verify_host", "cert", "key"}
     check = [(kind, key) for kind in check_section.TYPES for key in check_section.OWN[kind]
              if kind != "https" or key not in check_section.HTTP]
     check += [("Keys of every check", key) for key in check_section.COMMON]

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from l4ipd.checks.certificates import Certificates
 from l4ipd.checks.exec import Command, Commands, places, prepare_command
 from l4ipd.checks.ping import Ping, Pinger
 from l4ipd.checks.recipe import KINDS, Recipe, recipe, tls_of
@@ -43,7 +44,8 @@ class Prober:
     def __init__(self, loop: Loop, commands: int | None = None, spare: int | None = None) -> None:
         self.loop = loop
         self.commands = Commands(loop, commands or places())
-        self._sockets = [Sockets(loop, *kind, spare) for kind in KINDS]
+        self.certificates = Certificates()
+        self._sockets = [Sockets(loop, *kind, spare, self.certificates) for kind in KINDS]
         self._pingers = Pinger(loop, False), Pinger(loop, True)
 
     def start(self, recipe: Recipe, done: Done) -> Probe:
@@ -65,14 +67,14 @@ class Prober:
 
 
 def prepare(check: Check, endpoints: Sequence[Endpoint] = ()) -> None:
-    """See that what ``check`` of these endpoints needs of this machine is there: CA files, programs, users.
+    """See that what ``check`` of these endpoints needs of this machine is there: PEM files, programs, users.
 
-    CA files are read here, and again at the next call if they have changed; :func:`use_prepared` puts them to use.
+    PEM files are read here, and again at the next call if they have changed; :func:`use_prepared` puts them to use.
     Raises ValueError: the key of the check, a colon, and what is wrong with it.
     """
     tls = tls_of(check)
     if tls is not None:
-        from l4ipd.checks.tls import TlsError, prepare_tls  # 4 MB: not before a check needs it
+        from l4ipd.checks.tls_contexts import TlsError, prepare_tls  # 4 MB: not before a check needs it
 
         try:
             prepare_tls(tls)
@@ -84,7 +86,7 @@ def prepare(check: Check, endpoints: Sequence[Endpoint] = ()) -> None:
 
 
 def use_prepared() -> None:
-    """The configuration that checks were prepared for is accepted: probes trust the CAs that were read for it."""
-    tls = sys.modules.get("l4ipd.checks.tls")
-    if tls is not None:
-        tls.use_prepared()
+    """The configuration that checks were prepared for is accepted: probes use the PEM files that were read for it."""
+    contexts = sys.modules.get("l4ipd.checks.tls_contexts")
+    if contexts is not None:
+        contexts.use_prepared()

@@ -24,15 +24,21 @@ SHAKEN = Verdict("L6OK", "handshake complete")
 REFUSED = Verdict("L4OK", "connection refused, as it should be")
 OPEN = Verdict("L4CON", "the port is open, and should be closed")
 KINDS = ((False, False), (False, True), (True, False), (True, True))     # IPv6 or not; does the member speak first?
+MEMBER = "member"                                   # as the host of Tls: the member's own address
 PORTLESS = ("ping", "exec")                         # types of check that need no port
 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How to shake hands. With ``verify`` the chain is checked, and with a ``name`` also that it is for that name."""
+    """How to shake hands. With ``verify`` the chain is checked, and with a ``host`` also that it is for that name; or
+    else, with a ``name``, for that one.
+    """
 
     verify: str | None          # None no, "" the system's CAs, else a CA file
     name: str | None            # sent as SNI, unless it is an address
+    host: str | None = None     # a name, an address, or MEMBER
+    cert: str | None = None     # ours, for members that ask for one: PEM files
+    key: str | None = None      # None: in the same file
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,7 @@ def tls_of(check: Check) -> Tls | None:
     name = check.sni
     if name is None and check.type == "https" and check.host:
         name = _host_name(check.host)
-    return Tls(check.verify, name)
+    return Tls(check.verify, name, check.verify_host, check.cert, check.key)
 
 
 def _host_name(host: str) -> str:

@@ -21,6 +21,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 
+from l4ipd.checks.certificates import Certificates
 from l4ipd.checks.recipe import KINDS
 from l4ipd.runtime.loop import ENDED, WRITE, Loop
 
@@ -72,8 +73,10 @@ class Sockets:
     first would wait for it: 200 ms on Linux, which alone can be told so. At most ``spare`` wait, dissolved or ended.
     """
 
-    def __init__(self, loop: Loop, inet6: bool, listens: bool, spare: int | None = None) -> None:
+    def __init__(self, loop: Loop, inet6: bool, listens: bool, spare: int | None = None,
+                 certificates: Certificates | None = None) -> None:
         self.loop = loop
+        self.certificates = certificates or Certificates()      # that were shown in these connections
         self._family, self._defer = FAMILIES[inet6], None if listens else DEFER
         self._most = (SPARE if spare is None else spare) if CONNECT is not None else 0
         self._connect = CONNECT or (lambda fd, address, size: -1)

@@ -263,13 +263,17 @@ class Stream:
         from l4ipd.checks.tls import Tunnel  # 4 MB: not before a check needs it (probe.prepare imports it)
 
         try:
-            self._tls = Tunnel(tls, not self._recipe.steps)
+            self._tls = Tunnel(tls, not self._recipe.steps, self._recipe.address, self._certified)
         except ValueError as error:
             self._finish(local(str(error)))
             return
         self._tls.shake(b"")
         self._unsent = self._tls.outgoing()
         self._flush()
+
+    def _certified(self, der: bytes) -> None:
+        recipe, tls = self._recipe, self._recipe.method.tls
+        self._sockets.certificates.seen((recipe.address, recipe.port, tls.name if tls is not None else None), der)
 
     # -- ending
 

@@ -1,9 +1,4 @@
-"""TLS for probes: contexts that are built when a check is prepared, tunnels that never touch a socket, and words.
-
-With ``verify`` off nothing is asked of the certificate, and old protocols and weak keys will do: the question is
-whether the member serves, not whether it could be trusted. With ``verify`` on the chain must lead to one of the CAs,
-and with a name (``sni``, or ``host`` of an https check) the certificate must be for that name; without a name only the
-chain is checked.
+"""TLS for probes: tunnels that never touch a socket, and words (their contexts: :mod:`l4ipd.checks.tls_contexts`).
 
 Every probe makes a full handshake. To resume the last session would save 12% of a probe's CPU
 (``tests/bench/tls_cost.py``; TLS 1.3 exchanges keys all the same), cost some KB for each endpoint, and hide a
@@ -13,18 +8,16 @@ certificate that has expired since.
 from __future__ import annotations
 
 import contextlib
-import os
-import re
 import ssl
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Any
 
+from l4ipd.checks.certificate import names_match
 from l4ipd.checks.expect import printable, quoted
-from l4ipd.checks.recipe import Tls
+from l4ipd.checks.recipe import MEMBER, Tls
+from l4ipd.checks.tls_contexts import context_of, wrap
 from l4ipd.checks.verdict import Verdict
-from l4ipd.runtime import regular_file
 
-SIZE_LIMIT = 16 << 20                               # bytes of a file of CA certificates
-HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 RECORDS = (0x15, 0x16)                              # what a TLS server's first byte can be: alert, handshake
 CHANGE, HANDSHAKE, SEALED = 0x14, 0x16, 0x17        # kinds of record (RFC 8446, 5.1)
 HEADER = 5                                          # bytes before each record: kind, version, length
@@ -37,119 +30,6 @@ REASONS = {                                         # by X509_V_ERR_* (x509_vfy.
 }
 
 
-class TlsError(ValueError):
-    """A check's TLS settings cannot be used: a file is missing, or a name makes no sense. ``key`` is the setting."""
-
-    def __init__(self, words: str, key: str = "verify") -> None:
-        super().__init__(words)
-        self.key = key
-
-
-@dataclass(slots=True)
-class _Context:
-    context: ssl.SSLContext
-    stamp: tuple[tuple[int, ...], ...]              # of the files and directories that its CAs come from
-
-
-_contexts: dict[tuple[str | None, bool], _Context] = {}     # in use
-_prepared: dict[tuple[str | None, bool], _Context] = {}     # to be used once the configuration is accepted
-
-
-def prepare_tls(tls: Tls) -> None:
-    """Read the CA certificates, again if they have changed, and try the name. Raises TlsError.
-
-    Probes go on with what they had until :func:`use_prepared`.
-    """
-    key = _key(tls)
-    stamp = tuple(_stamp(path) for path in _sources(tls.verify))
-    known = _prepared.get(key) or _contexts.get(key)
-    if known is None or known.stamp != stamp:
-        known = _prepared[key] = _Context(_build(*key), stamp)
-    _wrap(known.context, tls, ssl.MemoryBIO(), ssl.MemoryBIO())
-
-
-def use_prepared() -> None:
-    """From now on, probes trust the CAs that were read last."""
-    _contexts.update(_prepared)
-    _prepared.clear()
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    key = _key(tls)
-    if key not in _contexts:
-        if key not in _prepared:
-            prepare_tls(tls)
-        _contexts[key] = _prepared.pop(key)
-    return _contexts[key].context
-
-
-def _key(tls: Tls) -> tuple[str | None, bool]:
-    return tls.verify, bool(tls.name and tls.verify is not None)
-
-
-def _sources(verify: str | None) -> list[str]:
-    """The files and directories that CA certificates come from."""
-    if verify is None:
-        return []
-    if verify:
-        return [verify]
-    paths = ssl.get_default_verify_paths()
-    directories = os.environ.get(paths.openssl_capath_env, paths.openssl_capath)        # SSL_CERT_DIR may be a list
-    return [path for path in (paths.cafile, *directories.split(os.pathsep)) if path and os.path.exists(path)]
-
-
-def _stamp(path: str) -> tuple[int, ...]:
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise TlsError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _build(verify: str | None, named: bool) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = named
-    context.options |= getattr(ssl, "OP_NO_RENEGOTIATION", 0)
-    if verify is None:
-        context.verify_mode = ssl.CERT_NONE
-        context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-        context.set_ciphers("DEFAULT:@SECLEVEL=0")
-        context.options |= getattr(ssl, "OP_LEGACY_SERVER_CONNECT", 0x4)    # servers from before RFC 5746
-        return context
-    context.verify_flags |= getattr(ssl, "VERIFY_X509_PARTIAL_CHAIN", 0)    # the file may be the certificate itself
-    if not verify:
-        _load_system(context)
-        return context
-    try:                                            # what else is in it, between certificates, need not be ASCII
-        context.load_verify_locations(cadata=regular_file.read(verify, SIZE_LIMIT).decode("ascii", "ignore"))
-    except (ssl.SSLError, ValueError) as error:     # ValueError: it is empty
-        raise TlsError(f"{verify}: is no file of CA certificates in PEM form") from error
-    except regular_file.Irregular as error:
-        raise TlsError(f"{verify}: {error.strerror}") from error
-    except OSError as error:
-        raise TlsError(f"{verify}: cannot be read: {(error.strerror or str(error)).lower()}") from error
-    return context
-
-
-def _load_system(context: ssl.SSLContext) -> None:
-    """The system's CAs, all of them now: OpenSSL would look into a directory only in the middle of a handshake."""
-    for path in _sources(""):
-        for file in [path] if os.path.isfile(path) else _hashed(path):
-            with contextlib.suppress(ssl.SSLError, OSError):        # a dangling link, a file of something else
-                context.load_verify_locations(file)
-    if not context.cert_store_stats()["x509_ca"]:
-        raise TlsError("yes: this system has no CA certificates: install them, or name a file")
-
-
-def _hashed(directory: str) -> list[str]:
-    """The certificates in a directory that c_rehash(1) has prepared."""
-    try:
-        names = os.listdir(directory)
-    except OSError:
-        return []
-    return [os.path.join(directory, name) for name in sorted(names) if HASHED.fullmatch(name)]
-
-
 class Tunnel:
     """The TLS side of one connection: bytes of the network in and out, plain bytes in and out. Raises TlsError.
 
@@ -159,17 +39,19 @@ class Tunnel:
     goodbye with our last words. Members that ask for no certificate have nothing to add, and are not waited for.
     """
 
-    __slots__ = ("shaken", "_tls", "_incoming", "_outgoing", "_object", "_unsent", "_begun", "_settle",
-                 "_asked", "_late")
+    __slots__ = ("shaken", "_tls", "_address", "_seen", "_incoming", "_outgoing", "_object", "_unsent", "_begun",
+                 "_settle", "_asked", "_late")
 
-    def __init__(self, tls: Tls, settle: bool = False) -> None:
+    def __init__(self, tls: Tls, settle: bool = False, address: str = "",
+                 seen: Callable[[bytes], object] = lambda der: None) -> None:
+        """``address`` is the member's; ``seen`` gets its certificate (DER), once the handshake is over."""
         self.shaken = False                         # on our side the handshake is over
-        self._tls, self._settle = tls, settle
+        self._tls, self._settle, self._address, self._seen = tls, settle, address, seen
         self._begun = False                         # something has arrived
         self._asked = False                         # the member wants a certificate of ours
         self._late = self._unsent = b""             # what it said after that; what we have to say
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._object = _wrap(_context(tls), tls, self._incoming, self._outgoing)
+        self._object = wrap(context_of(tls), tls, self._incoming, self._outgoing)
 
     def shake(self, received: bytes) -> Verdict | bool:
         """Go on with the handshake. True: it is done, False: more is needed; :meth:`outgoing` may have to be sent."""
@@ -183,6 +65,9 @@ class Tunnel:
         try:
             self._object.do_handshake()
             self.shaken = True
+            self._seen(self._object.getpeercert(True) or b"")
+            if not self._named():
+                return self._impostor()
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as error:
@@ -193,6 +78,19 @@ class Tunnel:
             self._unsent += self.farewell()
             return False
         return self.shaken
+
+    def _named(self) -> bool:
+        """Whether the certificate is for whom ``verify_host`` says."""
+        host = self._tls.host
+        if host is None:
+            return True
+        names: Any = (self._object.getpeercert() or {}).get("subjectAltName", ())
+        return names_match(names, self._address if host == MEMBER else host)
+
+    def _impostor(self) -> Verdict:
+        host = self._tls.host
+        return Verdict("L6RSP", f"certificate is not for {self._address}, the member" if host == MEMBER else
+                       f"certificate is not for {host}")
 
     def outgoing(self) -> bytes:
         """What has to be sent."""
@@ -210,7 +108,7 @@ class Tunnel:
 
     def _refused(self, error: ssl.SSLError) -> Verdict:
         words = reason(error, self._tls.name)
-        return Verdict("L6RSP", DEMANDED if self._asked and words in DEMANDS else words)
+        return Verdict("L6RSP", DEMANDED if self._asked and words in DEMANDS and self._tls.cert is None else words)
 
     def seal(self, plain: bytes) -> bytes | Verdict:
         """What has to be sent so that the member reads ``plain``, or what went wrong."""
@@ -242,13 +140,6 @@ class Tunnel:
         with contextlib.suppress(ssl.SSLError, ValueError):
             self._object.unwrap()
         return self._outgoing.read()
-
-
-def _wrap(context: ssl.SSLContext, tls: Tls, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
-    try:
-        return context.wrap_bio(incoming, outgoing, server_hostname=tls.name or None)
-    except (ValueError, ssl.SSLError) as error:
-        raise TlsError(f"{tls.name}: is no name that TLS can ask for", "sni") from error
 
 
 def reason(error: ssl.SSLError, name: str | None) -> str:

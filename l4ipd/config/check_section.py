@@ -20,12 +20,13 @@ TYPES = ("tcp", "tls", "http", "https", "udp", "exec", "ping")
 TRANSPORT = {"tcp": "tcp", "tls": "tcp", "http": "tcp", "https": "tcp", "udp": "udp"}
 PACE = ("interval", "timeout", "rise", "fall", "fast_interval", "down_interval")
 COMMON = ("type", *PACE, "port")
+TLS = ("verify", "verify_host", "sni", "cert", "key")
 HTTP = ("method", "path", "host", "headers", "status", "body", "close")
 OWN = {
     "tcp": ("dialog", "closed", "close"),
-    "tls": ("dialog", "verify", "sni", "close"),
+    "tls": ("dialog", *TLS, "close"),
     "http": HTTP,
-    "https": (*HTTP, "verify", "sni"),
+    "https": (*HTTP, *TLS),
     "udp": ("send", "expect", "closed"),
     "exec": ("command", "user"),
     "ping": (),
@@ -78,7 +79,7 @@ def _check(place: Place, protocol: str, pace: Pace, first: Check | None) -> Chec
         kind = place.read(_type, "")
         section = Section(Place(Scalar("", True), place.line, place.path, place.problems), KEYS)
     else:
-        section = Section(place, KEYS)
+        section = Section(place, KEYS, (*COMMON, *OWN.get(_told_type(place), ())))
         kind = section.get("type", _type, "")
         if "type" not in section.entry:
             section.missing("type", "one of " + ", ".join(TYPES))
@@ -88,6 +89,12 @@ def _check(place: Place, protocol: str, pace: Pace, first: Check | None) -> Chec
     check = _build(section, kind, timing)
     _contradictions(section, check, protocol)
     return check
+
+
+def _told_type(place: Place) -> str:
+    """What stands there as the type, right or wrong."""
+    _, node = place.node.items.get("type", (0, None)) if isinstance(place.node, Mapping) else (0, None)
+    return node.text if isinstance(node, Scalar) else ""
 
 
 def _type(text: str) -> str:
@@ -157,6 +164,9 @@ def _build(section: Section, kind: str, pace: Pace) -> Check:
         dialog=_dialog(section),
         verify=section.get("verify", words.verify, None),
         sni=section.get("sni", words.server_name, None),
+        verify_host=section.get("verify_host", words.verify_host, None),
+        cert=section.get("cert", words.path, None),
+        key=section.get("key", words.path, None),
         method=section.get("method", words.method, plain.method),
         path=section.get("path", words.request_path, plain.path),
         host=section.get("host", words.host, None),
@@ -178,10 +188,20 @@ def _contradictions(section: Section, check: Check, protocol: str) -> None:
     elif check.body is not None and check.status and all(code < 200 or code in (204, 304) for low, high in check.status
                                         for code in range(low, high + 1)):
         section.entry["body"].refuse("no answer with such a status has a body")
+    if check.verify_host is not None and _is_off(section, "verify"):
+        section.entry["verify_host"].refuse("means nothing without verify: yes, or a file of CA certificates")
+    if check.key is not None and "cert" not in section.entry:
+        section.entry["key"].refuse("is the key of no certificate: cert is missing")
     transport = TRANSPORT.get(check.type)
     if protocol and transport and transport != protocol and "port" not in section.entry:
         section.refuse(f"a check of type {check.type} speaks {transport}, and the service is {protocol}: choose another"
                        f" type, or give it the {transport} port that it is to check")
+
+
+def _is_off(section: Section, key: str) -> bool:
+    """Whether a key is not there, or says no; one in error says nothing."""
+    place = section.entry.get(key)
+    return place is None or isinstance(place.node, Scalar) and words.is_no(place.node.text)
 
 
 def _dialog(section: Section) -> tuple[Step, ...]:

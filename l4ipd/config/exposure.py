@@ -1,4 +1,5 @@
 """What decides over a gateway, and may be changed by others than root: files and programs that a configuration names.
+And what is secret, and may be read by others.
 
 A warning each, as sshd and sudo have it, from ``l4ipd -n``, at start and at a reload.
 """
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from l4ipd.checks.recipe import recipe
 from l4ipd.model import Cluster, Config, Words
 from l4ipd.runtime.child import find_program
-from l4ipd.runtime.ownership import loose
+from l4ipd.runtime.ownership import loose, readable
 
 
 def exposures(config: Config, path: str) -> list[str]:
@@ -20,8 +21,20 @@ def exposures(config: Config, path: str) -> list[str]:
     named: dict[str, str] = {}                      # by file: the first who names it
     for where, file in [("", path), *_named(config)]:
         named.setdefault(file, where)
-    return [f"{where and f'{where}: '}{file}: may be changed by others than root: {words}"
-            for file, where in named.items() if (words := loose(file))]
+    open_to_all = [f"{where}: {file}: may be read by others than root: {words}"
+                   for file, where in dict(reversed(list(_secret(config)))).items() if (words := readable(file))]
+    return open_to_all + [f"{where and f'{where}: '}{file}: may be changed by others than root: {words}"
+                          for file, where in named.items() if (words := loose(file))]
+
+
+def _secret(config: Config) -> Iterator[tuple[str, str]]:
+    """A file that holds a secret, and where it is named."""
+    for cluster in config.clusters:
+        for service in cluster.services:
+            for check in service.checks:
+                if check.cert is not None:
+                    key = "key" if check.key else "cert"
+                    yield check.key or check.cert, f"{cluster.name}/{service.name}: {key}"
 
 
 def _named(config: Config) -> Iterator[tuple[str, str]]:
@@ -47,8 +60,9 @@ def _of_cluster(cluster: Cluster) -> Iterator[tuple[str, str]]:
                     command = recipe(check, endpoint).command
                     yield from ((f"{endpoint.group}: command", file) for file in _files(command))
     for service in cluster.services:
-        where = f"{cluster.name}/{service.name}: verify"
-        yield from ((where, check.verify) for check in service.checks if check.verify)
+        for check in service.checks:
+            yield from ((f"{cluster.name}/{service.name}: {key}", file) for key, file in
+                        (("verify", check.verify), ("cert", check.cert), ("key", check.key)) if file)
 
 
 def _files(command: Words) -> Iterator[str]:

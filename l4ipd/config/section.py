@@ -87,14 +87,15 @@ class Section(Place):
 
     __slots__ = ("entry",)
 
-    def __init__(self, place: Place, known: tuple[str, ...]) -> None:
+    def __init__(self, place: Place, known: tuple[str, ...], told: tuple[str, ...] = ()) -> None:
+        """``told``: which of the known keys are listed where one is unknown, if not all."""
         super().__init__(place.node, place.line, place.path, place.problems)
         self.entry: dict[str, Place] = {}
-        for key, value in place.entries("a mapping with " + ", ".join(known)):
+        for key, value in place.entries("a mapping with " + ", ".join(told or known)):
             if key in known:
                 self.entry[key] = value
             else:
-                self.problems.add(value.line, step(self.path, key), unknown(key, known))
+                self.problems.add(value.line, step(self.path, key), unknown(key, known, told or known))
 
     def get(self, key: str, reader: Callable[[str], T], default: T) -> T:
         place = self.entry.get(key)
@@ -106,6 +107,6 @@ class Section(Place):
             self.problems.add(self.line, join(self.path, key), f"is missing: {what}")
 
 
-def unknown(key: str, known: tuple[str, ...]) -> str:
+def unknown(key: str, known: tuple[str, ...], told: tuple[str, ...]) -> str:
     near = like(key[:64].lower(), known, 1, 0.5)
-    return f"unknown key, did you mean {near[0]}?" if near else f"unknown key; known here: {', '.join(known)}"
+    return f"unknown key, did you mean {near[0]}?" if near else f"unknown key; known here: {', '.join(told)}"

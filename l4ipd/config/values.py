@@ -282,6 +282,16 @@ def server_name(text: str) -> str:
     return text
 
 
+def verify_host(text: str) -> str:
+    """A name, an address in its shortest spelling, or ``member``."""
+    try:
+        return str(IPv6Address(text) if ":" in text else IPv4Address(text))
+    except AddressValueError:
+        if not SERVER_NAME.fullmatch(text):
+            raise ValueError(f"{shown(text)} is not a name, an address or the word member") from None
+        return text
+
+
 def _is_inet6(text: str) -> bool:
     try:
         return IPv6Address(text).scope_id is None

@@ -44,9 +44,9 @@ def _of_service(service: Service, config: Config) -> Iterator[str]:
                "sessions end")
     for check in checks:
         tls = tls_of(check)
-        if tls is not None and tls.verify is not None and tls.name is None:
+        if tls is not None and tls.verify is not None and tls.name is None and tls.host is None:
             yield (f"verify has no name to verify, so that any certificate of these authorities will do: add "
-                   f"{'sni or host' if check.type == 'https' else 'sni'}")
+                   f"{'sni, host or verify_host' if check.type == 'https' else 'sni or verify_host'}")
         for key, text in _texts(check):
             yield from _unreplaced(key, text)
 

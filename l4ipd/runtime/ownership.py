@@ -23,6 +23,20 @@ def loose(path: str) -> str:
     return next((words for place, status in way if (words := _loose(place, status))), "")
 
 
+def readable(path: str) -> str:
+    """Who but its owner and root may read a file, in words; empty if nobody may, or if it is absent."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    if status.st_uid not in (0, os.geteuid()):
+        return f"it belongs to {_name(status.st_uid)}"
+    if status.st_mode & stat.S_IROTH:
+        return "everybody may"
+    own = status.st_gid == 0 or (os.geteuid() != 0 and status.st_gid == os.getegid())
+    return "" if own or not status.st_mode & stat.S_IRGRP else "its group may"
+
+
 def _way(path: str) -> Iterator[tuple[str, os.stat_result]]:
     """The file and what leads to it, links as well as where they lead, from the root on. Raises OSError."""
     here, links = "/", 0

@@ -50,6 +50,7 @@ def render(daemon: Daemon, history: History, lateness: Lateness, connections: Ke
     yield text(whole(daemon, history, lateness))
     yield generate_latest(PROCESS)
     yield from endpoints(daemon, connections)
+    yield from certificates(daemon)
 
 
 def text(families: Iterable[Metric]) -> bytes:
@@ -164,6 +165,16 @@ def endpoints(daemon: Daemon, connections: Kernel) -> Iterator[bytes]:
                       lambda each: round(clock - (now - each.since), 3))
     yield from family(gauge, "l4ip_endpoint_last_probe_seconds", "How long the last probe took.", monitors,
                       lambda each: round(each.took, 6))
+
+
+def certificates(daemon: Daemon) -> Iterator[bytes]:
+    """Of those endpoints whose certificate was seen."""
+    clock = time.time()
+    ends = {name: end for name, monitor in daemon.fleet.monitors.items()
+            if (end := daemon.expiry.end(monitor.endpoint)) is not None}
+    yield from family(gauge, "l4ip_certificate_expiry_seconds", "Seconds until the endpoint's certificate expires.",
+                      [daemon.fleet.monitors[name] for name in ends],
+                      lambda each: round(ends[each.endpoint.name] - clock))
 
 
 def family(make: Callable[[str, str, Sequence[str], dict[tuple[str, ...], float]], Metric], name: str, words: str,

@@ -15,7 +15,7 @@ from typing import IO
 
 import pytest
 
-from l4ipd.checks import tls
+from l4ipd.checks import tls, tls_contexts
 from l4ipd.checks.probe import prepare, use_prepared
 from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Check
@@ -216,8 +216,8 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory that stands for the system's, and is empty."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
-    tls._contexts.pop(("", False), None)
-    tls._prepared.pop(("", False), None)
+    monkeypatch.setattr(tls_contexts, "_contexts", {})
+    monkeypatch.setattr(tls_contexts, "_prepared", {})
     return tmp_path
 
 

@@ -335,8 +335,7 @@ SERVICE_ERRORS: list[tuple[str, list[str]]] = [
      ["6: clusters.c.services.s.check: an empty list: say which checks must pass, or leave the key out"]),
     ("s: {port: 80, check: [[tcp]]}",
      ["6: clusters.c.services.s.check[1]: a mapping with type, interval, timeout, rise, fall, fast_interval, "
-      "down_interval, port, dialog, closed, close, verify, sni, method, path, host, headers, status, body, "
-      "send, expect, command, user is wanted, not a list"]),
+      "down_interval, port is wanted, not a list"]),
     ("s: {port: 80, check: [{type: ping}, {type: tcp, interval: 1s, rise: 2, fall: 1, fast_interval: 1, "
      "down_interval: 1, timeout: 9s}]}",
      ["6: clusters.c.services.s.check[2].interval: only the first check of a list has interval: all run at its "
@@ -491,6 +490,15 @@ CHECK_ERRORS: list[tuple[str, list[str]]] = [
     ("{type: https, verify: ca.pem, sni: -x}",
      [".verify: ca.pem is not yes, no or the absolute path of a file of CA certificates",
       ".sni: -x is not the name of a server"]),
+    ("{type: tls, verify_host: member}",
+     [".verify_host: means nothing without verify: yes, or a file of CA certificates"]),
+    ("{type: tls, verify: no, verify_host: a}",
+     [".verify_host: means nothing without verify: yes, or a file of CA certificates"]),
+    ("{type: tls, verify: ca.pem, verify_host: a b}",
+     [".verify: ca.pem is not yes, no or the absolute path of a file of CA certificates",
+      ".verify_host: 'a b' is not a name, an address or the word member"]),
+    ("{type: tls, key: /k, cert: c}", [".cert: c is not an absolute path"]),
+    ("{type: tls, key: /k}", [".key: is the key of no certificate: cert is missing"]),
     ("{type: tls, sni: a..b}", [".sni: a..b is not the name of a server"]),
     ("{type: tls, sni: " + 64 * "a" + "}",
      [".sni: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa... is not the name of a server"]),

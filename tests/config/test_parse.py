@@ -145,7 +145,8 @@ def test_every_key_of_the_manual_is_known() -> None:
     assert set(check_section.KEYS) == ({field.name for field in fields(Check)})
     for type_, keys in {
         "tcp": "dialog closed", "tls": "dialog verify sni", "http": "method path host headers status body",
-        "https": "method path host headers status body verify sni", "udp": "send expect closed", "exec": "command user",
+        "https": "method path host headers status body verify sni verify_host cert key",
+        "udp": "send expect closed", "exec": "command user",
         "ping": "",
     }.items():
         common = ["type", "interval", "timeout", "rise", "fall", "port", "fast_interval", "down_interval"]
@@ -374,8 +375,8 @@ def test_duration(text: str, seconds: float) -> None:
 UDP = "s: {port: 80, protocol: udp, check: %s}"
 HTTP = "s: {port: 80, check: {type: http, %s}}"
 WARNINGS: list[tuple[str, list[str]]] = [
-    (SAMPLE, ["www/https: verify has no name to verify, so that any certificate of these authorities will do: add sni"
-              " or host"]),
+    (SAMPLE, ["www/https: verify has no name to verify, so that any certificate of these authorities will do: add sni, "
+              "host or verify_host"]),
     (small(services=UDP % "udp"), ["c/s: a udp check without expect cannot see a dead host: add send and expect, or a"
                                    " ping check beside it"]),
     (small(services=UDP % "[udp, ping]"), []),
@@ -408,9 +409,12 @@ WARNINGS: list[tuple[str, list[str]]] = [
       "c/s: expect: {port} is taken as it stands: it is replaced in commands only"]),
     (small(services=HTTP % "path: '/$metadata?$top=1', headers: {A: 'pa$$WORD', B: '$4', C: '{x}', D: '$'}"), []),
     (small(services="s: {port: 80, check: {type: tls, verify: yes}}"),
-     ["c/s: verify has no name to verify, so that any certificate of these authorities will do: add sni"]),
+     ["c/s: verify has no name to verify, so that any certificate of these authorities will do: add sni or"
+      " verify_host"]),
     (small(services="s: {port: 80, check: {type: https, verify: /etc/ca.pem}}"),
-     ["c/s: verify has no name to verify, so that any certificate of these authorities will do: add sni or host"]),
+     ["c/s: verify has no name to verify, so that any certificate of these authorities will do: add sni,"
+      " host or verify_host"]),
+    (small(services="s: {port: 80, check: {type: https, verify: /etc/ca.pem, verify_host: member}}"), []),
     (small(services="s: {port: 80, check: {type: https, verify: yes, host: 'www.example.org:8443'}}"), []),
     (small(services="s: {port: 80, check: {type: tls, verify: yes, sni: 192.0.2.1}}"), []),
     (small(services="s: {port: 80, check: {type: tls, sni: www.example.org}}"), []),

@@ -42,6 +42,12 @@ class Authority:
 
     def server(self, *names: str, days: tuple[int, int] = (-1, 30)) -> ssl.SSLContext:
         """A server's context, its certificate for ``names`` (host names or addresses), valid for ``days`` from now."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.pem(*names, days=days))
+        return context
+
+    def pem(self, *names: str, days: tuple[int, int] = (-1, 30)) -> Path:
+        """A file with such a certificate, and its key in front of it."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.timezone.utc)
         certificate = (
@@ -56,9 +62,8 @@ class Authority:
         path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
                                            serialization.NoEncryption())
                          + certificate.public_bytes(serialization.Encoding.PEM))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        return context
+        path.chmod(0o600)
+        return path
 
 
 def _general(name: str) -> x509.GeneralName:
