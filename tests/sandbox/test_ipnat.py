@@ -245,13 +245,8 @@ def test_disabled() -> None:
     ("rdr em0 203.0.113.1 port 80 -> 10.0.0.2 port 8080 udp round-robin tag a.2", None),
     ("RDR em0 203.0.113.1 PORT 80 -> 10.0.0.2 port 8080 TCP Round-Robin",
      "rdr em0 203.0.113.1/32 port 80 -> 10.0.0.2/32 port 8080 tcp round-robin"),
-    ("no rdr em0 203.0.113.1 port 80 tcp;", "no rdr em0 203.0.113.1/32 port 80 tcp;"),
-    ("rdr em0 0.0.0.0/0 port 21 -> 127.0.0.1 port 8021 tcp proxy ftp",
-     "rdr em0 0/0 port 8021 -> 127.0.0.1/32 port 8021 tcp proxy ftp"),
     ("map em0 10.0.0.0/8 -> 203.0.113.9/32 portmap tcp 1025:65000", None),
-    ("map em0 10.0.0.0/8 -> 203.0.113.9/32 proxy port ftp ftp/tcp", None),
     ("map em0 from 10.0.0.0/8 ! to 10.0.0.0/8 -> 0/32", "map em0 from 10.0.0.0/8 ! to 10.0.0.0/8 -> 0/32"),
-    ("map-block em0 10.0.0.0/24 -> 203.0.113.0/28 ports auto", None),
     ("rdr em0 from 198.51.100.0/255.255.255.0 port > 1023 to 203.0.113.1 port 80 >< 90 -> 10.0.0.2 port 81 tcp",
      "rdr em0 from 198.51.100.0/24 port > 1023 to 203.0.113.1/32 port 80 >< 90 -> 10.0.0.2/32 port 81 tcp"),
 ])

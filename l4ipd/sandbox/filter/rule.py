@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from l4ipd.sandbox.syntax import netdb
-from l4ipd.sandbox.syntax.address import LOOKUP, Address, Ports, ports_match, show_address, show_ports, to_int
+from l4ipd.sandbox.syntax.address import Address, Ports, ports_match, show_address, show_ports, to_int
 
 TCP_FLAGS = "FSRPAUEC"                  # in the order in which rules print them
 ALL_FLAGS = 0x3f                        # the mask of a plain "flags R"
@@ -20,8 +20,6 @@ ICMP_TYPES = {"echorep": 0, "unreach": 3, "squench": 4, "redir": 5, "echo": 8, "
 ICMP_CODES = {"net-unr": 0, "host-unr": 1, "proto-unr": 2, "port-unr": 3, "needfrag": 4, "srcfail": 5, "net-unk": 6,
               "host-unk": 7, "isolate": 8, "net-prohib": 9, "host-prohib": 10, "net-tos": 11, "host-tos": 12,
               "filter-prohib": 13, "host-preced": 14, "cutoff-preced": 15}
-WITH = ("ipopts", "short", "frag", "frag-body", "nat", "lowttl", "bad", "bad-src", "bad-nat", "oow", "mbcast", "bcast",
-        "mcast", "state", "v6hdrs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +42,14 @@ class Packet:
 class FilterRule:
     line: int = 0
     insert: int | None = None           # of @N
-    collection: int = 0
     action: str = ""
-    answer: str = ""                    # return-rst and its kin
     direction: str = ""
     log: bool = False
     log_options: tuple[str, ...] = ()   # body first or-block
     level: str = ""
     quick: bool = False
     interfaces: tuple[str, ...] = ()
-    routing: tuple[str, ...] = ()       # to, dup-to, reply-to, fastroute
-    via: str = ""
     family: int = 0
-    tos: int | None = None
-    ttl: int | None = None
     proto: int | None = None
     tcp_udp: bool = False
     everything: bool = True             # "all": it says nothing about the packet
@@ -70,21 +62,12 @@ class FilterRule:
     flags: tuple[int, int] | None = None
     icmp_type: int | None = None
     icmp_code: int | None = None
-    options: frozenset[tuple[str, bool]] = frozenset()              # of "with"; False: "with not"
-    option_words: tuple[str, ...] = ()
     keep_state: bool = False
     state_options: tuple[str, ...] = ()
     keep_frags: bool = False
-    strict_frags: bool = False
     head: str = ""
     group: str = ""
     log_tag: int | None = None
-    nat_tag: str = ""
-    match_tag: str = ""
-    pps: int = 0
-    age: tuple[int, int] = (0, 0)
-    die: int = 0
-    comment: str = ""
     copy: int = 0                       # which one of those that a list in braces makes
 
     def key(self) -> tuple[object, ...]:
@@ -128,15 +111,11 @@ def flag_letters(bits: int) -> str:
 def show(rule: FilterRule, *, numeric: bool = False, old: bool = False) -> str:
     """The rule as ipfstat prints it; ``numeric`` is -R, ``old`` the spelling of version 4.1."""
     log = " ".join(["log", *rule.log_options, *([f"level {rule.level}"] if rule.level else [])])
-    parts = [str(rule.collection)] if rule.collection else []
-    parts.append(log if rule.action == "log" else rule.action)
-    parts += [part for part in (rule.answer, rule.direction, log if rule.log else "") if part]
+    parts = [log if rule.action == "log" else rule.action, rule.direction]
+    parts += [log] if rule.log else []
     parts += ["quick"] * rule.quick
     if rule.interfaces:
         parts.append("on " + ",".join(rule.interfaces))
-    parts += rule.routing
-    if rule.via:
-        parts.append(f"{'in' if rule.direction == 'out' else 'out'}-via {rule.via}")
     if rule.family and not old:
         parts.append("inet6" if rule.family == 6 else "inet")
     parts += ["all"] if rule.everything else _packet_words(rule, numeric)
@@ -145,10 +124,6 @@ def show(rule: FilterRule, *, numeric: bool = False, old: bool = False) -> str:
 
 def _packet_words(rule: FilterRule, numeric: bool) -> list[str]:
     parts = []
-    if rule.tos is not None:
-        parts.append(f"tos {rule.tos:#x}")
-    if rule.ttl is not None:
-        parts.append(f"ttl {rule.ttl}")
     if rule.tcp_udp or rule.proto is not None:
         parts.append("proto " + ("tcp/udp" if rule.tcp_udp else netdb.protocol_name(rule.proto or 0)))
     parts.append("from " + _object(rule, rule.not_source, rule.source, rule.source_ports, numeric))
@@ -160,10 +135,6 @@ def _packet_words(rule: FilterRule, numeric: bool) -> list[str]:
         parts.append(f"code {rule.icmp_code}")
     if rule.flags is not None:
         parts.append(f"flags {flag_letters(rule.flags[0])}/{flag_letters(rule.flags[1])}")
-    given = [("" if wanted else "not ") + name for name in WITH for wanted in (True, False)
-             if (name, wanted) in rule.options]
-    if given or rule.option_words:
-        parts.append("with " + ",".join([*rule.option_words, *given]))
     return parts
 
 
@@ -171,15 +142,10 @@ def _tail_words(rule: FilterRule) -> list[str]:
     parts = []
     if rule.keep_state:
         parts.append("keep state" + (f" ({','.join(rule.state_options)})" if rule.state_options else ""))
-    if rule.keep_frags:
-        parts.append("keep frags" + (" (strict)" if rule.strict_frags else ""))
-    tags = [f"log={rule.log_tag}"] * (rule.log_tag is not None) + [f"nat={rule.nat_tag}"] * bool(rule.nat_tag)
-    parts += [text for text, given in (
-        (f"head {rule.head}", rule.head), (f"group {rule.group}", rule.group),
-        (f"set-tag({', '.join(tags)})", tags), (f"match-tag({rule.match_tag})", rule.match_tag),
-        (f"pps {rule.pps}", rule.pps), (f'comment "{rule.comment}"', rule.comment),
-        (f"# rule-ttl {rule.die}", rule.die)) if given]
-    return parts
+    parts += ["keep frags"] * rule.keep_frags
+    parts += [f"head {rule.head}"] if rule.head else []
+    parts += [f"group {rule.group}"] if rule.group else []
+    return parts + ([] if rule.log_tag is None else [f"set-tag(log={rule.log_tag})"])
 
 
 def _object(rule: FilterRule, negated: bool, address: Address, ports: Ports, numeric: bool) -> str:
@@ -188,4 +154,4 @@ def _object(rule: FilterRule, negated: bool, address: Address, ports: Ports, num
 
 
 def _inside(address: Address, other: str) -> bool:
-    return address.kind != LOOKUP and to_int(other) & address.mask == address.value
+    return to_int(other) & address.mask == address.value

@@ -13,14 +13,14 @@ from l4ipd.sandbox.syntax import netdb, operands
 from l4ipd.sandbox.syntax.address import SPLIT, Address, Ports
 from l4ipd.sandbox.syntax.lexer import COMMENT, COMPARISONS, EOF, NUMBER, STR, Lexer, Tokens
 
-OLD_WORDS = ("age any auto bimap frag from icmpidmap mask map map-block mssclamp port portmap ports proxy range rdr "
-             "round-robin sequential sticky tag tcp tcpudp to udp - -> eq ne lt gt le ge")
-NEW_WORDS = "config divert dst dstlist hash in inet inet6 no on out pool proto purge rewrite src"
+OLD_WORDS = ("age any auto bimap frag from mask map mssclamp port portmap round-robin rdr sticky tag tcp tcpudp to udp "
+             "- -> eq ne lt gt le ge")
 _ALIASES = {"netmask": "mask", "eq": "="}
 OLD_KEYWORDS = {word: _ALIASES.get(word, word) for word in [*OLD_WORDS.split(), "netmask"]}
+NEW_WORDS = "dst in inet inet6 on out proto purge rewrite src"
 KEYWORDS = OLD_KEYWORDS | {word: word for word in NEW_WORDS.split()}
 # What may follow a rule: its end is only seen by what comes next, and anything else spoils the whole rule.
-FOLLOWS = frozenset(("rdr", "map", "bimap", "map-block", "rewrite", "divert", "no", STR, COMMENT, EOF))
+FOLLOWS = frozenset(("rdr", "map", "bimap", "rewrite", STR, COMMENT, EOF))
 COMPARE_KINDS = frozenset(COMPARISONS.values()) - {"<>", "><"}
 
 
@@ -46,20 +46,11 @@ class NatParser:
             if tokens.kind == COMMENT:
                 tokens.take()
             elif tokens.kind == STR:
-                self._assignment()
+                tokens.assignment()
             else:
                 yield self._rule()
             empty = False
         tokens.take()
-
-    def _assignment(self) -> None:
-        name = self.tokens.take().text
-        self.tokens.expect("=")
-        self.lexer.variable_next = True
-        value = self.tokens.expect(STR).text
-        self.tokens.expect(";")
-        self.lexer.variables[name] = value
-        self.lexer.variable_next = False
 
     # -- rules
 
@@ -68,21 +59,16 @@ class NatParser:
         tokens.kind                                                             # noqa: B018  (cut before the line is taken)
         self.rule = rule = NatRule(line=self.lexer.line)
         self.suggest_port = False
-        rule.no = tokens.accept("no") is not None
-        kind = tokens.expect("rdr", "map", "bimap", "map-block",
-                             *(() if rule.no else ("rewrite", "divert"))).kind
-        rule.kind = kind
-        if kind == "rdr":
+        rule.kind = tokens.expect("rdr", "map", "bimap", "rewrite").kind
+        if rule.kind == "rdr":
             self._rdr()
-        elif kind in ("rewrite", "divert"):
+        elif rule.kind == "rewrite":
             self._rewrite()
             tokens.expect(";")
             return rule
         else:
             self._map()
-        if rule.no:
-            tokens.expect(";")
-        elif not tokens.accept(";") and tokens.kind not in FOLLOWS:
+        if not tokens.accept(";") and tokens.kind not in FOLLOWS:
             raise tokens.error("syntax error")
         return rule
 
@@ -96,10 +82,6 @@ class NatParser:
             rule.destination = self._address()
             family = rule.destination.family
             has_port = self._destination_port()
-        if rule.no:
-            self._set_proto()
-            self._finish_rdr(family, 0)
-            return
         self._arrow()
         target = self._target()
         self._target_port(required=self.old and has_port)
@@ -120,38 +102,23 @@ class NatParser:
             self._proto(netdb.TCP)
 
     def _map(self) -> None:
+        """What others have on a gateway, to be stored and listed: the sandbox sends nothing out by it."""
         tokens, rule = self.tokens, self.rule
         self._interfaces()
-        block = rule.kind == "map-block"
-        if tokens.kind == "from" and not block:
+        if tokens.kind == "from":
             family = self._from(rdr=False)
         else:
             rule.source = self._address()
             family = rule.source.family
-        if rule.no:
-            self._set_proto()
-            self._finish_map(family)
-            return
         self._arrow()
-        rule.new_source = self._address() if block else self._one_or_range()
-        if family and rule.new_source.family and family != rule.new_source.family:
-            raise tokens.error("3.address family mismatch")
-        if block:
-            self._block_ports()
-        elif tokens.kind in ("portmap", "icmpidmap"):
-            self._map_port()
-        else:
-            self._proxy()
-        self._map_options()
-        self._finish_map(rule.new_source.family or family)
-
-    def _finish_map(self, family: int) -> None:
-        rule = self.rule
-        rule.family = rule.family or family or 4
-        if self.suggest_port and not rule.has_ports:
-            rule.tcp = rule.udp = True
-        if not rule.has_ports:
-            self._proto(rule.proto)
+        rule.new_source = operands.one_or_range(tokens, self.say, self._names)
+        if tokens.accept("portmap"):
+            self._portmap()
+        self._tag()
+        self._set_proto()
+        if not self.old:
+            rule.purge = tokens.accept("purge") is not None
+        rule.family = rule.family or rule.new_source.family or family or 4
 
     def _rewrite(self) -> None:
         tokens, rule = self.tokens, self.rule
@@ -165,15 +132,12 @@ class NatParser:
         self._arrow()
         tokens.expect("src")
         tokens.expect_address()
-        rule.new_source = self._one_or_range()
-        rule.map_low, rule.map_high, rule.fixed_source = self._comma_ports()
+        rule.new_source = operands.one_or_range(tokens, self.say, self._names)
         tokens.expect("dst")
         tokens.expect_address()
-        rule.new_destination = operands.destination_list(tokens) or self._one_or_range()
-        rule.target, rule.target_top, rule.fixed_target = self._comma_ports()
-        if rule.kind.startswith("divert"):
-            tokens.expect("udp")
-            rule.proto, rule.tcp, rule.udp = netdb.UDP, False, False
+        rule.new_destination = operands.one_or_range(tokens, self.say, self._names)
+        if tokens.accept(","):
+            rule.target, rule.target_top = operands.pair(tokens)
         rule.purge = tokens.accept("purge") is not None
         rule.family = rule.family or family or 4
 
@@ -248,10 +212,7 @@ class NatParser:
         return 6 if self.rule.family == 6 else 4
 
     def _address(self) -> Address:
-        return operands.address(self.tokens, self.say, self._names, pools=self.rule.from_form)
-
-    def _one_or_range(self) -> Address:
-        return operands.one_or_range(self.tokens, self.say, self._names)
+        return operands.address(self.tokens, self.say, self._names)
 
     def _target_port(self, required: bool) -> None:
         rule, tokens = self.rule, self.tokens
@@ -271,103 +232,35 @@ class NatParser:
 
     def _rdr_options(self) -> None:
         rule, tokens = self.rule, self.tokens
-        self._common_options()
-        if tokens.accept("sticky"):
-            if rule.round_robin or rule.new_destination.kind == SPLIT:
-                rule.sticky = True
-            else:
-                self.say("'sticky' for use with round-robin/IP splitting only\n")
-        self._mssclamp()
-        if tokens.kind == "proxy":
-            self._proxy(rdr=True)
-        self._tag()
-        if not self.old:
-            rule.purge = tokens.accept("purge") is not None
-
-    def _map_options(self) -> None:
-        self._common_options()
-        self._mssclamp()
-        self._tag()
-        self._set_proto()
-        if not self.old:
-            self.rule.purge = self.tokens.accept("purge") is not None
-
-    def _common_options(self) -> None:
-        rule, tokens = self.rule, self.tokens
         rule.round_robin = tokens.accept("round-robin") is not None
         rule.frag = tokens.accept("frag") is not None
         if tokens.accept("age"):
             first = tokens.expect(NUMBER).number
             rule.age = (first, tokens.expect(NUMBER).number if tokens.accept("/") else first)
-
-    def _mssclamp(self) -> None:
-        if self.tokens.accept("mssclamp"):
-            self.rule.mssclamp = self.tokens.expect(NUMBER).number & 0xffff
+        if tokens.accept("sticky"):
+            if rule.round_robin or rule.new_destination.kind == SPLIT:
+                rule.sticky = True
+            else:
+                self.say("'sticky' for use with round-robin/IP splitting only\n")
+        if tokens.accept("mssclamp"):
+            rule.mssclamp = tokens.expect(NUMBER).number & 0xffff
+        self._tag()
+        if not self.old:
+            rule.purge = tokens.accept("purge") is not None
 
     def _tag(self) -> None:
         if self.tokens.accept("tag"):
             self.rule.tag = self.tokens.expect(STR).text[:TAG_LENGTH]
 
-    def _proxy(self, rdr: bool = False) -> None:
-        """Proxies are stored and listed; the sandbox has none."""
+    def _portmap(self) -> None:
         rule, tokens = self.rule, self.tokens
-        if not tokens.accept("proxy"):
-            return
-        if rdr and tokens.kind == STR:
-            rule.proxy = tokens.take().text
-            rule.port = rule.port_top = rule.target
-            return
-        tokens.expect("port")
-        rule.target = rule.target_top = operands.port(self.tokens)
-        rule.proxy = tokens.expect(STR).text
-        tokens.expect("/")
-        self._proto(self._proto_number())
-        if not self.old and tokens.accept("config"):
-            rule.proxy_config = tokens.expect(STR).text
-
-    def _map_port(self) -> None:
-        rule, tokens = self.rule, self.tokens
-        if tokens.take().kind == "icmpidmap":
-            if tokens.expect(STR).text not in ("icmp", "ipv6-icmp"):
-                raise tokens.error("icmpidmap not followed by icmp")
-            rule.icmp_ids, rule.proto = True, netdb.ICMP
-            rule.map_low, rule.map_high = operands.pair(self.tokens)
-        elif tokens.kind in (NUMBER, STR):
-            rule.map_low, rule.map_high = operands.pair(self.tokens)
-            self._portmap_proto()
+        kind = tokens.expect("tcp", "udp", "tcpudp").kind
+        rule.tcp = kind != "udp"
+        rule.udp = kind != "tcp" or self._slash_udp()
+        if tokens.accept("auto"):
+            rule.auto_ports, rule.map_low, rule.map_high = True, 1024, 65535
         else:
-            self._portmap_proto()
-            if tokens.accept("auto"):
-                rule.auto_ports, rule.map_low, rule.map_high = True, 1024, 65535
-            else:
-                rule.map_low, rule.map_high = operands.pair(self.tokens)
-        rule.sequential = tokens.accept("sequential") is not None
-
-    def _portmap_proto(self) -> None:
-        kind = self.tokens.expect("tcp", "udp", "tcpudp").kind
-        if kind == "tcpudp" or (kind == "tcp" and self._slash_udp()):
-            self.rule.tcp = self.rule.udp = True
-        else:
-            self._proto(netdb.TCP if kind == "tcp" else netdb.UDP)
-
-    def _block_ports(self) -> None:
-        if self.tokens.accept("ports"):
-            if self.tokens.accept("auto"):
-                self.rule.auto_ports = True
-            else:
-                self.rule.map_low = self.tokens.expect(NUMBER).number
-
-    def _comma_ports(self) -> tuple[int, int, bool]:
-        tokens = self.tokens
-        if tokens.accept("port"):
-            tokens.expect("=")
-            port = operands.port(self.tokens)
-            return port, port, True
-        if not tokens.accept(","):
-            return 0, 0, False
-        if not self.rule.has_ports and not self.rule.kind.startswith("divert"):
-            raise tokens.error("must be TCP/UDP for ports")
-        return *operands.pair(self.tokens), False
+            rule.map_low, rule.map_high = operands.pair(tokens)
 
     # -- protocols and ports
 
@@ -412,12 +305,9 @@ class NatParser:
         if number in (netdb.TCP, netdb.UDP):
             rule.tcp, rule.udp = number == netdb.TCP, number == netdb.UDP
             return
-        if rule.kind != "map-block":
-            rule.tcp = rule.udp = False
-            rule.source_ports = rule.destination_ports = Ports()
-            rule.target = rule.target_top = 0
-            if not rule.icmp_ids:
-                rule.map_low = rule.map_high = 0
+        rule.tcp = rule.udp = False
+        rule.source_ports = rule.destination_ports = Ports()
+        rule.target = rule.target_top = 0
         rule.port = rule.port_top = 0
         rule.fixed_target = False
 

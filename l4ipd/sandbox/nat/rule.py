@@ -18,13 +18,12 @@ TAG_LENGTH = 16                         # what the sample shows; FACTS.md 2a-1 s
 @dataclass(slots=True)
 class NatRule:
     line: int = 0
-    kind: str = ""                      # rdr map bimap map-block, "rewrite in", "divert out" ...
+    kind: str = ""                      # rdr map bimap, "rewrite in", "rewrite out"
     interfaces: tuple[str, ...] = ()
     family: int = 0
     proto: int = 0
     tcp: bool = False
     udp: bool = False
-    no: bool = False
     from_form: bool = False
     not_source: bool = False
     not_destination: bool = False
@@ -39,19 +38,14 @@ class NatRule:
     target: int = 0                     # the port it becomes
     target_top: int = 0
     fixed_target: bool = False          # port = N
-    fixed_source: bool = False
     map_low: int = 0                    # ports of map rules
     map_high: int = 0
     auto_ports: bool = False
-    icmp_ids: bool = False
-    sequential: bool = False
     round_robin: bool = False
     frag: bool = False
     age: tuple[int, int] = (0, 0)
     sticky: bool = False
     mssclamp: int = 0
-    proxy: str = ""
-    proxy_config: str = ""
     tag: str = ""
     purge: bool = False
 
@@ -67,7 +61,7 @@ class NatRule:
 def show(rule: NatRule, *, numeric: bool = False, old: bool = False) -> str:
     """The rule as ``ipnat -l`` prints it; ``numeric`` is -R, ``old`` the spelling of version 4.1."""
     printer = _Printer(rule, numeric, old)
-    if rule.kind.startswith(("rewrite", "divert")):
+    if rule.kind.startswith("rewrite"):
         return printer.rewrite()
     return printer.rdr() if rule.kind == "rdr" else printer.map()
 
@@ -83,8 +77,6 @@ class _Printer:
             parts.append(self._address(rule.destination))
             if rule.has_ports:
                 parts.append(f"port {_span(rule.port, rule.port_top)}")
-        if rule.no:
-            return " ".join([*parts, self._proto() + ";"])
         parts += ["->", self._target()]
         if rule.has_ports:
             fixed = f"= {rule.target}" if rule.fixed_target else _span(rule.target, rule.target_top)
@@ -97,8 +89,6 @@ class _Printer:
             parts.append("sticky")
         if rule.mssclamp:
             parts.append(f"mssclamp {rule.mssclamp}")
-        if rule.proxy:
-            parts.append(f"proxy {rule.proxy}")
         return " ".join(parts + self._tag_and_purge())
 
     def map(self) -> str:
@@ -106,45 +96,34 @@ class _Printer:
         parts = self._start()
         if not rule.from_form:
             parts.append(self._address(rule.source))
-        if rule.no:
-            return " ".join([*parts, self._proto() + ";"])
         parts += ["->", self._address(rule.new_source)]
-        ports = self._map_ports()
-        parts += ports + self._frag_and_age()
-        if rule.mssclamp:
-            parts.append(f"mssclamp {rule.mssclamp}")
+        if rule.map_high:
+            ports = "auto" if rule.auto_ports else f"{rule.map_low}:{rule.map_high}"
+            parts.append(f"portmap {self._proto()} {ports}")
         if rule.tag:
             parts.append(f"tag {rule.tag}")
-        if (not ports or rule.kind == "map-block") and (rule.has_ports or rule.proto):
+        if not rule.map_high and (rule.has_ports or rule.proto):
             parts.append(self._proto())
-        if rule.purge:
-            parts.append("purge")
-        return " ".join(parts)
+        return " ".join(parts + ["purge"] * rule.purge)
 
     def rewrite(self) -> str:
         rule = self.rule
-        parts = self._start()
-        parts += ["->", "src", self._address(rule.new_source) + self._comma(rule.map_low, rule.map_high,
-                                                                           rule.fixed_source)]
-        parts += ["dst", self._address(rule.new_destination) + self._comma(rule.target, rule.target_top,
-                                                                           rule.fixed_target)]
-        if rule.kind.startswith("divert"):
-            parts.append("udp")
-        if rule.purge:
-            parts.append("purge")
-        return " ".join(parts) + ";"
+        port = f",{_span(rule.target, rule.target_top)}" if rule.target else ""
+        parts = [*self._start(), "->", "src", self._address(rule.new_source), "dst",
+                 self._address(rule.new_destination) + port]
+        return " ".join(parts + ["purge"] * rule.purge) + ";"
 
     # -- parts
 
     def _start(self) -> list[str]:
         rule = self.rule
-        parts = ["no"] if rule.no else []
-        two_way = rule.kind.startswith(("rewrite", "divert"))
+        rewrite = rule.kind.startswith("rewrite")
+        parts = [f"{rule.kind} on" if rewrite else rule.kind]
         names = rule.interfaces if len(set(rule.interfaces)) > 1 else rule.interfaces[:1]
-        parts += [f"{rule.kind} on" if two_way else rule.kind, ",".join(names)]
+        parts.append(",".join(names))
         if rule.family == 6 and not self.old:
             parts.append("inet6")
-        if two_way and (rule.proto or rule.has_ports):
+        if rewrite and (rule.proto or rule.has_ports):
             parts.append(f"proto {self._proto()}")
         if rule.from_form:
             parts += ["!"] * rule.not_source
@@ -169,8 +148,7 @@ class _Printer:
         return self._address(target)
 
     def _address(self, address: Address, any_word: bool = False) -> str:
-        return show_address(address, self.rule.family, old=self.old, any_word=any_word,
-                            range_word=self.rule.kind != "rdr")
+        return show_address(address, self.rule.family, old=self.old, any_word=any_word)
 
     def _frag_and_age(self) -> list[str]:
         rule = self.rule
@@ -179,24 +157,6 @@ class _Printer:
 
     def _tag_and_purge(self) -> list[str]:
         return ([f"tag {self.rule.tag}"] if self.rule.tag else []) + ["purge"] * self.rule.purge
-
-    def _map_ports(self) -> list[str]:
-        rule = self.rule
-        if rule.proxy:
-            port = netdb.port_name(rule.target, rule.proto) if rule.target else ""
-            return [f"proxy port {port} {rule.proxy}/{netdb.protocol_name(rule.proto)}"]
-        if rule.kind == "map-block":
-            return ["ports auto" if rule.map_low == 0 and rule.auto_ports else f"ports {rule.map_low}"]
-        if not rule.map_low and not rule.map_high:
-            return []
-        ports = "auto" if rule.auto_ports else f"{rule.map_low}:{rule.map_high}"
-        word = "icmpidmap" if rule.icmp_ids else "portmap"
-        return [f"{word} {self._proto()} {ports}"] + ["sequential"] * rule.sequential
-
-    def _comma(self, low: int, high: int, fixed: bool) -> str:
-        if not (self.rule.has_ports or self.rule.kind.startswith("divert")) or not low:
-            return ""
-        return f",port = {low}" if fixed else f",{_span(low, high)}"
 
 
 def show_proto(rule: NatRule) -> str:

@@ -59,7 +59,7 @@ class Relay:
         self.listeners.clear()
 
     def _places(self, rule: NatRule) -> dict[Place, None]:
-        if rule.kind != "rdr" or rule.no:
+        if rule.kind != "rdr":
             return {}
         low, top = rule.port, rule.port_top
         if rule.from_form:

@@ -7,19 +7,18 @@ from dataclasses import dataclass
 
 from l4ipd.sandbox.syntax import netdb
 
-NORMAL, SPLIT, RANGE, LOOKUP = "normal", "split", "range", "lookup"
+NORMAL, SPLIT, RANGE = "normal", "split", "range"
 COMPARISON_SIGNS = {"=": "=", "ne": "!=", "lt": "<", "gt": ">", "le": "<=", "ge": ">="}
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address with its mask, or two addresses (a pair, a range), or a pool. ``family`` 0: not known yet."""
+    """An address with its mask, or two addresses (a pair, a range). ``family`` 0: not known yet."""
 
     value: int = 0
     mask: int = 0
     family: int = 0
     kind: str = NORMAL
-    name: str = ""                      # of a pool, a hash or a destination list
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +47,11 @@ def show_ports(ports: Ports, proto: int, numeric: bool) -> str:
     return f"port {COMPARISON_SIGNS[ports.compare]} {port}"
 
 
-def show_address(address: Address, family: int, *, old: bool = False, any_word: bool = False,
-                 range_word: bool = False) -> str:
+def show_address(address: Address, family: int, *, old: bool = False, any_word: bool = False) -> str:
     value, mask = address.value, address.mask
-    if address.kind == LOOKUP:
-        return address.name
     if address.kind in (SPLIT, RANGE):
         sign = "," if address.kind == SPLIT else "-"
-        prefix = "range " if address.kind == RANGE and range_word else ""
-        return f"{prefix}{to_text(value, family)}{sign}{to_text(mask, family)}"
+        return f"{to_text(value, family)}{sign}{to_text(mask, family)}"
     bits = bits_of(mask, family)
     if not value and not mask and (any_word or family == 6):
         return "any"

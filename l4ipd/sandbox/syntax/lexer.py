@@ -4,7 +4,7 @@ ipf and ipnat share one lexer and differ in the keywords. It is context sensitiv
 an address is expected (:attr:`Lexer.expect_address`), which changes what ``-``, ``<`` and hexadecimal digits mean. A
 token must therefore be cut only when the parser needs it, never earlier.
 
-Kinds of tokens: a keyword (the word itself), a punctuation character, and STR NUMBER HEX IPV6 COMMENT EOF.
+Kinds of tokens: a keyword (the word itself), a punctuation character, and STR NUMBER IPV6 COMMENT EOF.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 from collections.abc import Mapping
 from typing import NamedTuple
 
-STR, NUMBER, HEX, IPV6, COMMENT, EOF = "STR", "NUMBER", "HEX", "IPV6", "COMMENT", "EOF"
+STR, NUMBER, IPV6, COMMENT, EOF = "STR", "NUMBER", "IPV6", "COMMENT", "EOF"
 MOST_EXPANSIONS = 10000                 # a variable may contain itself
 PUNCTUATION = frozenset("=,/;{}()@")
 COMPARISONS = {"=": "=", "eq": "=", "!=": "ne", "ne": "ne", "lt": "lt", "<": "lt", "gt": "gt", ">": "gt",
@@ -24,7 +24,6 @@ _OCTETS = re.compile(r"\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?=[\s/,;])")
 _WORD = re.compile(r"[^ \t\r\n#$'\"=,/;{}()@\0!<>:\\-]+")
 _MAYBE_IPV6 = re.compile(r"[0-9a-fA-F:.]{1,46}")
 _HEXWORD = re.compile(r"[0-9a-fA-F]+\Z")
-_HEX = re.compile(r"0x[0-9a-fA-F]*")
 _DIGITS = re.compile(r"[0-9]+")
 _VARIABLE = re.compile(r"\$(?:\{([^}]*)\}|([A-Za-z][A-Za-z0-9_]*))")
 
@@ -39,7 +38,7 @@ class RuleError(Exception):
 class Token(NamedTuple):
     kind: str
     text: str = ""
-    number: int = 0                     # of NUMBER and HEX
+    number: int = 0                     # of NUMBER
     line: int = 1
 
     @property
@@ -47,7 +46,7 @@ class Token(NamedTuple):
         """How the token appears in an error message."""
         if self.kind == EOF:
             return ""
-        if self.kind in (STR, NUMBER, HEX):
+        if self.kind in (STR, NUMBER):
             return self.text
         return "<unknown>" if self.kind in (IPV6, COMMENT, "<>", "><") else self.kind
 
@@ -60,7 +59,7 @@ class Lexer:
         self.position = 0
         self.line = 1
         self.expect_address = False
-        self.variable_next = False      # the next word is a value, not a keyword
+        self.word_next = False      # the next word is a value, not a keyword
         self.variables: dict[str, str] = {}
         self.prior = Token(EOF)         # the token before
         self._expansions = 0
@@ -89,7 +88,7 @@ class Lexer:
             self._skip(_SPACE)
         text, at = self.text, self.position
         if at >= len(text):
-            self.line, self.expect_address, self.variable_next = 1, False, False
+            self.line, self.expect_address, self.word_next = 1, False, False
             return Token(EOF)
         c = text[at]
         if c == "\0":
@@ -124,8 +123,6 @@ class Lexer:
                 return self._ipv6(match.end(), before + match.group())
         if c == ":":
             return self._take(at + 1, ":")
-        if match := _HEX.match(text, at):
-            return self._take(match.end(), HEX, int(match.group()[2:] or "0", 16))
         if match := _DIGITS.match(text, at):
             return self._take(match.end(), NUMBER, int(match.group()) & 0xffffffff)
         return self._word()
@@ -154,8 +151,8 @@ class Lexer:
             else:
                 break
         word = text[start:end]
-        if self.variable_next or not keyword:
-            self.variable_next = False
+        if self.word_next or not keyword:
+            self.word_next = False
             return self._take(end, STR)
         return self._take(end, self.keywords.get(word.lower(), STR))
 
@@ -227,6 +224,15 @@ class Tokens:
 
     def error(self, message: str) -> RuleError:
         return RuleError(message, self.last.shown, self.lexer.line)
+
+    def assignment(self) -> None:
+        """``name = value;``, where a rule could begin."""
+        name = self.expect(STR).text
+        self.expect("=")
+        self.lexer.word_next = True
+        self.lexer.variables[name] = self.expect(STR).text
+        self.expect(";")
+        self.lexer.word_next = False
 
     def octets(self) -> list[int]:
         """The other three octets of an IPv4 address, if they are plainly there: a shortcut for six tokens."""

@@ -1,13 +1,12 @@
-"""Names and numbers of the outside world: services, protocols, hosts, addresses as integers.
+"""Names and numbers of services and protocols.
 
-A few services and protocols are known here, so that the samples hold on machines without /etc/services. Host names are
-looked up in the hosts file only: the sandbox never waits for a name server.
+A few are known here, so that the samples hold on machines without /etc/services. Names of hosts are not known at all:
+l4ip writes none, and the sandbox never waits for a name server.
 """
 
 from __future__ import annotations
 
 import functools
-import ipaddress
 import socket
 
 SERVICES = {"ftp": 21, "ssh": 22, "smtp": 25, "domain": 53, "http": 80, "pop3": 110, "ntp": 123, "imap": 143,
@@ -50,29 +49,3 @@ def protocol_number(name: str) -> int | None:
 
 def protocol_name(number: int) -> str:
     return _PROTOCOL_OF.get(number, str(number))
-
-
-def host_address(name: str, family: int) -> int | None:
-    """The address that the hosts file gives ``name``, as an integer."""
-    for address in _hosts().get(name.lower(), ()):
-        if address.version == (family or 4):
-            return int(address)
-    return None
-
-
-@functools.lru_cache(1)
-def _hosts() -> dict[str, list[ipaddress.IPv4Address | ipaddress.IPv6Address]]:
-    hosts: dict[str, list[ipaddress.IPv4Address | ipaddress.IPv6Address]] = {}
-    try:
-        with open("/etc/hosts", encoding="latin-1") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        lines = ["127.0.0.1 localhost"]
-    for line in lines:
-        words = line.partition("#")[0].split()
-        for name in words[1:]:
-            try:
-                hosts.setdefault(name.lower(), []).append(ipaddress.ip_address(words[0]))
-            except ValueError:
-                break
-    return hosts

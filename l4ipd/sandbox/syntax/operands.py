@@ -9,35 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from l4ipd.sandbox.syntax import netdb
-from l4ipd.sandbox.syntax.address import LOOKUP, NORMAL, RANGE, SPLIT, Address, bits_of, mask_of, to_int
-from l4ipd.sandbox.syntax.lexer import HEX, IPV6, NUMBER, STR, Tokens
+from l4ipd.sandbox.syntax.address import NORMAL, RANGE, SPLIT, Address, bits_of, mask_of, to_int
+from l4ipd.sandbox.syntax.lexer import IPV6, NUMBER, STR, Tokens
 
 FULL = {0: (1 << 32) - 1, 4: (1 << 32) - 1, 6: (1 << 128) - 1}
 Say = Callable[[str], object]
 
 
-def address(tokens: Tokens, say: Say, names: int, pools: bool) -> Address:
-    """An address with or without mask. ``names``: the family of host names; ``pools``: whether they are allowed."""
+def address(tokens: Tokens, say: Say, names: int) -> Address:
+    """An address with or without mask. ``names``: the family of host names."""
     if tokens.accept("any"):
         tokens.expect_address(False)
         return Address()
-    if tokens.kind in ("pool", "hash"):
-        word = tokens.take().kind
-        if not pools:
-            raise tokens.error(f"Can only use {word} with from/to rules\n")
-        tokens.expect_address(False)
-        tokens.expect("/")
-        return Address(kind=LOOKUP, name=f"{word}/{tokens.expect(NUMBER, STR).text}")
     return masked(tokens, *host(tokens, say, names))
 
 
 def one_or_range(tokens: Tokens, say: Say, names: int, pair: bool = False) -> Address:
     """What stands behind the arrow: an address, a range, or with ``pair`` two addresses."""
     if tokens.kind == "any":
-        return address(tokens, say, names, pools=False)
-    ranged = tokens.accept("range") is not None
+        return address(tokens, say, names)
     first, family = host(tokens, say, names)
-    sign = "-" if ranged else tokens.kind
+    sign = tokens.kind
     if sign != "-" and (sign != "," or not pair):
         return masked(tokens, first, family)
     tokens.expect(sign)
@@ -73,24 +65,13 @@ def old_target(tokens: Tokens, say: Say, names: int) -> Address:
     return Address(first, FULL[family], family)
 
 
-def destination_list(tokens: Tokens) -> Address | None:
-    if not tokens.accept("dstlist"):
-        return None
-    tokens.expect("/")
-    return Address(kind=LOOKUP, name=f"dstlist/{tokens.expect(NUMBER, STR).text}")
-
-
 def masked(tokens: Tokens, value: int, family: int) -> Address:
     """An address that has been read, with the mask that may follow."""
     sign = tokens.accept("/", "mask")
     tokens.expect_address(False)
     if sign is None:
         return Address(value, FULL[family], family) if family else Address()          # a plain 0 is any
-    if tokens.kind == HEX:
-        bits = tokens.take().number
-        if family == 6:
-            raise tokens.error("incorrect inet6 mask")
-    elif tokens.kind == NUMBER:
+    if tokens.kind == NUMBER:
         bits = _mask(tokens, family, slash=sign.kind == "/")
     else:
         bits = to_int(tokens.expect(IPV6).text)
@@ -116,10 +97,8 @@ def host(tokens: Tokens, say: Say, names: int) -> tuple[int, int]:
     if token.kind == IPV6:
         return to_int(token.text), 6
     if token.kind == STR:
-        found = netdb.host_address(token.text, names)
-        if found is None:
-            say(f"Unknown host '{token.text}'\n")
-        return found or 0, names
+        say(f"Unknown host '{token.text}'\n")
+        return 0, names
     if octets := tokens.octets():
         return joined(tokens, [token.number, *octets]), 4
     if tokens.kind == ".":

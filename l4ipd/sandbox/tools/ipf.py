@@ -92,7 +92,7 @@ def _load(kernel: Kernel | None, name: str, directory: str, on: set[str], old: b
         return 1
     said: list[str] = []
     status = 0
-    parser = FilterParser(text, said.append, inet6="6" in on, old=old)
+    parser = FilterParser(text, inet6="6" in on, old=old)
     try:
         for rule in parser:
             if "v" in on:
