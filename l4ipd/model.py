@@ -177,6 +177,7 @@ class Config:
     notify: Words = ()
     resets: Resets | None = None
     given: frozenset[str] = field(default=frozenset(), compare=False)   # top-level keys that stand in the file
+    files: Words = field(default=(), compare=False)     # that it was read from, the first one and those it includes
 
     def endpoints(self) -> Iterator[Endpoint]:
         """Every endpoint, in the order of the file."""

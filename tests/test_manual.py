@@ -152,9 +152,9 @@ def word(value: object) -> str:
 def defaults() -> list[tuple[str, str, str]]:
     """Heading, key, default: from the model. Keys whose default is computed or is a section are told in words."""
     found = []
-    told = {"control", "log", "resets", "given", "ipfilter", "clusters", "fast_interval", "down_interval", "close",
-            "port", "sni", "host", "body", "send", "expect", "user", "dialog", "headers", "command",
-            "verify_host", "cert", "key"}
+    told = {"control", "log", "resets", "given", "ipfilter", "clusters", "fast_interval", "down_interval",
+            "close", "port", "sni", "host", "body", "send", "expect", "user", "dialog", "headers", "command",
+            "verify_host", "cert", "key", "files", "include"}
     check = [(kind, key) for kind in check_section.TYPES for key in check_section.OWN[kind]
              if kind != "https" or key not in check_section.HTTP]
     check += [("Keys of every check", key) for key in check_section.COMMON]
@@ -213,7 +213,7 @@ def literals(node: ast.AST) -> set[str]:
 def sources() -> list[ast.Module]:
     """The daemon's own code, without the sandbox's tools."""
     return [ast.parse(path.read_text()) for path in sorted((ROOT / "l4ipd").rglob("*.py"))
-            if path.parent.name != "sandbox" or path.name == "session.py"]
+            if "sandbox" not in path.parts or path == ROOT / "l4ipd/sandbox/process.py"]
 
 
 def calls() -> list[ast.Call]:

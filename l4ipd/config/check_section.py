@@ -52,12 +52,14 @@ class Pace:
     purge: str | None = None                        # of services; None: as ipfilter says
 
 
-def defaults(place: Place) -> Pace:
-    """The section ``defaults``."""
+def defaults(place: Place, before: Pace) -> Pace:
+    """The section ``defaults``; ``before`` is what holds where it says nothing."""
     section = Section(place, (*PACE, "purge"))
-    pace = Pace(_interval(section, "interval", 5.0), _interval(section, "timeout", 2.0), _count(section, "rise", 2),
-                _count(section, "fall", 3), _interval(section, "fast_interval", None),
-                _interval(section, "down_interval", None), section.get("purge", words.purge, None))
+    pace = Pace(_interval(section, "interval", before.interval), _interval(section, "timeout", before.timeout),
+                _count(section, "rise", before.rise), _count(section, "fall", before.fall),
+                _interval(section, "fast_interval", before.fast_interval),
+                _interval(section, "down_interval", before.down_interval),
+                section.get("purge", words.purge, before.purge))
     _fit(section, pace)
     return pace
 

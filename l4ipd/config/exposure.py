@@ -39,6 +39,7 @@ def _secret(config: Config) -> Iterator[tuple[str, str]]:
 
 def _named(config: Config) -> Iterator[tuple[str, str]]:
     """Where a file is named, and the file."""
+    yield from (("include", file) for file in config.files[1:])
     settings = config.ipfilter
     tools = {"ipnat": settings.ipnat}
     if config.resets is not None:

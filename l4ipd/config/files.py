@@ -6,12 +6,11 @@ import grp
 from dataclasses import replace
 
 from l4ipd.checks import probe
-from l4ipd.config.parse import ConfigError, locate, parse
+from l4ipd.config.documents import SIZE_LIMIT, Documents
+from l4ipd.config.parse import ConfigError, configuration
 from l4ipd.model import Config
 from l4ipd.runtime import regular_file
 from l4ipd.runtime.child import find_program
-
-SIZE_LIMIT = 64 << 20                               # bytes of a configuration
 
 
 class Refused(Exception):
@@ -31,14 +30,15 @@ def load(path: str, again: bool = False) -> Config:
                 text = file.read(SIZE_LIMIT + 1)
         if len(text) > SIZE_LIMIT:
             raise Refused(f"{path}: is larger than {SIZE_LIMIT >> 20} MB")
-        config = parse(text, path)
+        documents = Documents(text, path)
+        config = configuration(documents)
     except regular_file.Irregular as error:
         raise Refused(f"{path}: {error.strerror}, and cannot be read again") from None
     except OSError as error:
         raise Refused(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
     except ConfigError as error:
         raise Refused("\n".join(error.errors)) from None
-    problems = [locate(text, path, where) + words for where, words in surroundings(config)]
+    problems = [documents.locate(where) + words for where, words in surroundings(config)]
     if problems:
         raise Refused("\n".join(problems))
     return config

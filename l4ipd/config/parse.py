@@ -8,17 +8,17 @@ read in ``config_check``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
 from sys import intern
 
 from l4ipd.config import values as words
 from l4ipd.config.check_section import Pace, checks, defaults
+from l4ipd.config.documents import Document, Documents
 from l4ipd.config.section import Place, Section
-from l4ipd.config.yaml_tree import Mapping, Node, Problems, Scalar, Sequence, join, tree
+from l4ipd.config.yaml_tree import Mapping, Scalar, Sequence
 from l4ipd.model import Check, Cluster, Config, Control, Http, Ipfilter, Log, Member, Resets, Service, Words
 
-TOP = ("pidfile", "control", "state", "log", "http", "notify", "ipfilter", "resets", "defaults", "clusters")
+TOP = ("include", "pidfile", "control", "state", "log", "http", "notify", "ipfilter", "resets", "defaults", "clusters")
+INCLUDED = ("include", "defaults", "clusters")        # what may stand in a file that is included
 IPFILTER = ("interface", "tag", "resync", "on_stop", "purge", "timeout", "ipnat", "ipf", "ipfstat", "ipmon")
 RESETS = ("interface", "source", "action", "tag")
 CLUSTER = ("address", "services", "members", "when_all_down")
@@ -37,42 +37,28 @@ class ConfigError(Exception):
 
 
 def parse(text: str | bytes, name: str) -> Config:
-    """The configuration that ``text`` is; ``name`` is the file's, for messages. Raises :class:`ConfigError`."""
-    problems = Problems(name)
-    root = tree(text, problems)
-    config = Config() if root is None else _config(Place(root, 1, "", problems))
+    """The configuration that ``text`` is, and what it includes; ``name`` is the file's. Raises :class:`ConfigError`."""
+    return configuration(Documents(text, name))
+
+
+def configuration(documents: Documents) -> Config:
+    """What the files say. Raises :class:`ConfigError`."""
+    root = documents.first.root
+    config = Config() if root is None else _config(documents)
+    problems = documents.problems()
     if problems:
-        raise ConfigError(problems.lines())
+        raise ConfigError(problems)
     return config
 
 
-def locate(text: str | bytes, name: str, steps: Iterable[str | int]) -> str:
-    """The line and the path of a place in a good configuration, as errors begin: ``l4ip.conf:12: control.group: ``.
-
-    ``steps`` lead there: keys, and numbers of items from 1. What is not written out has the line of what stands for it.
-    """
-    node: Node | None = tree(text, Problems(name))
-    line, path = 1, ""
-    for step in steps:
-        path = join(path, step) if isinstance(step, str) else f"{path}[{step}]"
-        if isinstance(node, Mapping) and step in node.items:
-            line, node = node.items[str(step)]
-        elif isinstance(node, Sequence) and isinstance(step, int) and step <= len(node.items):
-            line, node = node.items[step - 1]
-        else:
-            node = None
-    return f"{name}:{line}: {path}: "
-
-
-def _config(place: Place) -> Config:
-    top = Section(place, TOP)
+def _config(documents: Documents) -> Config:
+    tops = {document: _top(document) for document in documents.all}
+    top = tops[documents.first]
     plain = Config()
     ipfilter, purge = _ipfilter(top)
-    pace = defaults(top.entry["defaults"]) if "defaults" in top.entry else Pace()
-    pace = replace(pace, purge=pace.purge or purge)
     return Config(
         ipfilter=ipfilter,
-        clusters=_clusters(top, ipfilter.tag, pace),
+        clusters=_clusters(tops, ipfilter.tag, Pace(purge=purge)),
         pidfile=top.get("pidfile", words.path, plain.pidfile),
         control=_control(top, plain.control),
         state=top.get("state", words.path, plain.state),
@@ -80,7 +66,20 @@ def _config(place: Place) -> Config:
         http=_http(top),
         notify=top.entry["notify"].command(words.path) if "notify" in top.entry else (),
         resets=_resets(top),
-        given=frozenset(top.entry))
+        given=frozenset(top.entry),
+        files=tuple(document.name for document in documents.all))
+
+
+def _top(document: Document) -> Section:
+    """What stands at the top of a file. Refuses what only the first one may have."""
+    place = Place(document.root or Mapping(), 1, "", document.problems)
+    if document.includer is None:
+        return Section(place, TOP)
+    items = dict(place.entries("a mapping"))
+    for key in [key for key in items if key in TOP and key not in INCLUDED]:
+        items[key].refuse(f"may stand in the first file only: one that is included has {' and '.join(INCLUDED[1:])}")
+    return Section(Place(Mapping({key: (entry.line, entry.node) for key, entry in items.items()
+                                  if key in INCLUDED or key not in TOP}), 1, "", document.problems), INCLUDED)
 
 
 def _control(top: Section, plain: Control) -> Control:
@@ -163,19 +162,26 @@ def _resets(top: Section) -> Resets | None:
         section.get("tag", lambda text: words.number(text, 1, 2**31 - 1), plain.tag))
 
 
-#: who has an address, port and protocol: the service's name, and the line of its port
-Taken = dict[tuple[str, int, str], tuple[str, int]]
+#: who has an address, port and protocol: the service's name, and the place of its port
+Taken = dict[tuple[str, int, str], tuple[str, Place]]
 
 
-def _clusters(top: Section, tag: str | None, pace: Pace) -> tuple[Cluster, ...]:
-    place = top.entry.get("clusters")
-    if place is None:
-        top.missing("clusters", "at least one cluster, with its address, services and members")
-        return ()
+def _clusters(tops: dict[Document, Section], tag: str | None, plain: Pace) -> tuple[Cluster, ...]:
+    """Those of all files. The ``defaults`` of a file are for its own clusters, and those of files that it includes."""
     taken: Taken = {}
+    named: dict[str, Place] = {}
     found = []
-    for name, entry in _named(place, "a mapping of names to clusters"):
-        found.append(_cluster(name, Section(entry, CLUSTER), tag, pace, taken))
+    paces: dict[Document | None, Pace] = {None: plain}
+    for document, top in tops.items():
+        before = paces[document.includer]
+        paces[document] = defaults(top.entry["defaults"], before) if "defaults" in top.entry else before
+        if "clusters" in top.entry:
+            for name, entry in _named(top.entry["clusters"], "a mapping of names to clusters"):
+                if named.setdefault(name, entry) is not entry:
+                    entry.refuse(f"there is such a cluster already ({named[name].seen_from(entry)})")
+                found.append(_cluster(name, Section(entry, CLUSTER), tag, paces[document], taken))
+        elif document.root is not None and ("include" not in top.entry or len(tops) == 1):
+            top.missing("clusters", "at least one cluster, with its address, services and members")
     return tuple(found)
 
 
@@ -302,10 +308,11 @@ def _check_ports(cluster: str, vips: list[str], services: list[tuple[Service, Pl
         if not service.port or not service.protocol:
             continue                                # in error already
         for vip in vips:
-            name, line = taken.setdefault((vip, service.port, service.protocol),
-                                          (f"{cluster}/{service.name}", place.line))
-            if name != f"{cluster}/{service.name}":
-                place.refuse(f"{vip} port {service.port} {service.protocol} already belongs to {name} (line {line})")
+            name, before = taken.setdefault((vip, service.port, service.protocol),
+                                            (f"{cluster}/{service.name}", place))
+            if before is not place:
+                place.refuse(f"{vip} port {service.port} {service.protocol} already belongs to {name} "
+                             f"({before.seen_from(place)})")
                 break
         for member, spot in members:
             if service.port == (member.port or service.member_port) and member.address in vips:

@@ -26,6 +26,10 @@ class Place:
     def refuse(self, what: str) -> None:
         self.problems.add(self.line, self.path, what)
 
+    def seen_from(self, other: Place) -> str:
+        """Where it is, for a message at another place: ``line 12``, or with its file if that is another one."""
+        return f"line {self.line}" if self.problems is other.problems else f"{self.problems.name}:{self.line}"
+
     def text(self) -> str | None:
         """The text of a single value, as it was written."""
         if isinstance(self.node, Scalar):

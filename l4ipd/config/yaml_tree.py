@@ -101,8 +101,8 @@ def join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def tree(text: str | bytes, problems: Problems) -> Mapping | None:
-    """The mapping that the file is, or None when there is none and ``problems`` says why."""
+def tree(text: str | bytes, problems: Problems, keys: tuple[str, ...]) -> Mapping | None:
+    """The mapping that the file is, or None when there is none and ``problems`` says why; it should have ``keys``."""
     decoded = _decode(text, problems)
     if decoded is None:
         return None
@@ -116,9 +116,10 @@ def tree(text: str | bytes, problems: Problems) -> Mapping | None:
         return None
     root = builder.root
     if root is None or isinstance(root, Scalar) and root.empty:
-        problems.add(1, "", "the file is empty: ipfilter and clusters are needed")
+        problems.add(1, "", f"the file is empty: {' and '.join(keys)} are needed")
     elif not isinstance(root, Mapping):
-        problems.add(1, "", "the file is not a mapping: it begins with keys such as ipfilter: and clusters:")
+        problems.add(1, "", "the file is not a mapping: it begins with keys such as "
+                           + " and ".join(f"{key}:" for key in keys))
     return root if isinstance(root, Mapping) else None
 
 

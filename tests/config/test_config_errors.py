@@ -79,11 +79,11 @@ FILES: list[tuple[str | bytes, list[str]]] = [
      ["1: clutsers: unknown key, did you mean clusters?",
       "1: ipfilter.interface: is missing: where clients come in, the rdr rules are on it",
       "1: clusters: is missing: at least one cluster, with its address, services and members",
-      "2: zzz: unknown key; known here: pidfile, control, state, log, http, notify, ipfilter, resets, "
+      "2: zzz: unknown key; known here: include, pidfile, control, state, log, http, notify, ipfilter, resets, "
       "defaults, clusters",
       "3: http: 1 is not no or ADDRESS:PORT, such as 127.0.0.1:8089",
       "4: http: given twice; the first one is on line 3",
-      "5: a\\nb\\x1b: unknown key; known here: pidfile, control, state, log, http, notify, ipfilter, resets, "
+      "5: a\\nb\\x1b: unknown key; known here: include, pidfile, control, state, log, http, notify, ipfilter, resets, "
       "defaults, clusters"]),
     ("ipfilter: {interface: em0}\nclusters:\n  c:\n    address: 203.0.113.1\n    services:\n      s: {port: "
      "80, port: 81}\n    members: {m: 10.0.0.1}\n",
@@ -165,7 +165,7 @@ TOP_ERRORS: list[tuple[str, list[str]]] = [
      ["defaults: a mapping with interval, timeout, rise, fall, fast_interval, down_interval, purge is wanted, not 5s"]),
     ("pid_file: /x", ["pid_file: unknown key, did you mean pidfile?"]),
     ("foo: 1",
-     ["foo: unknown key; known here: pidfile, control, state, log, http, notify, ipfilter, resets, defaults, "
+     ["foo: unknown key; known here: include, pidfile, control, state, log, http, notify, ipfilter, resets, defaults, "
       "clusters"]),
     ("HTTP: no", ["HTTP: unknown key, did you mean http?"]),
     ("http: ~", ["http: has no value: give it one, or leave the key out"]),
