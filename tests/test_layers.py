@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import l4ipd
+from support import TESTS
 
 HERE = Path(l4ipd.__file__).parent
 #: from the ground up; what stands in one line does not know of each other
@@ -144,3 +145,15 @@ def test_what_few_need_is_not_loaded_for_all() -> None:
     """ssl alone is 4 MB."""
     code = "import l4ipd.main, sys; print(*sorted({'ssl', 'h11', 'prometheus_client'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_what_several_tests_need_is_in_support() -> None:
+    """A test module that imports another cannot be moved, read or thrown away by itself."""
+    again = ("tests/whole/test_daemon_on_ipfilter_4.py", "whole.test_daemon")      # the same tests, on another kernel
+    for path in sorted(TESTS.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = ([node.module or ""] if isinstance(node, ast.ImportFrom) else
+                       [alias.name for alias in node.names] if isinstance(node, ast.Import) else [])
+            for module in modules:
+                where = str(path.relative_to(TESTS.parent))
+                assert not re.search(r"(^|\.)test_", module) or (where, module) == again, f"{where} imports {module}"

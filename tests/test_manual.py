@@ -25,9 +25,9 @@ from l4ipd.report import notify
 from l4ipd.report.status import Row
 from l4ipd.resets import reaction
 from support import ROOT
+from support.sample_conf import SAMPLE, switched_on
 
 MANUALS = ["l4ipd.8", "l4ipctl.8", "l4ip.conf.5"]
-SAMPLE = (ROOT / "etc/l4ip.conf.sample").read_text()
 
 
 def manual(name: str) -> str:
@@ -273,10 +273,6 @@ def test_messages(message: str) -> None:
 
 
 # -- the sample
-
-def switched_on(text: str) -> str:
-    """The sample with every setting that it shows: those lines begin with # and no blank."""
-    return re.sub(r"^( *)#(?=[^ #\n])", r"\1", text, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("text", [SAMPLE, switched_on(SAMPLE)], ids=["as it stands", "everything switched on"])

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from l4ipd import __version__
-from runtime.test_isolated import Trap
 from support import ROOT
+from support.hostile_directory import HostileDirectory
 
 PARTS = [".ci", "bin", "CHANGES", "CONTRIBUTING", "LICENSE", "MANIFEST.in", "README", "etc", "l4ipd", "man",
          "pyproject.toml", "rc.d", "setup.py", "tests"]
@@ -140,7 +140,7 @@ def test_every_module_is_installed(prefix: Path) -> None:
 @pytest.mark.parametrize("program", ["l4ipd", "l4ipctl"])
 def test_programs(prefix: Path, program: str, tmp_path: Path) -> None:
     """The installed program runs, by the interpreter that pip has named, whatever is in the way."""
-    trap = Trap(tmp_path)
+    trap = HostileDirectory(tmp_path)
     (tmp_path / "link").symlink_to(prefix / "bin" / program)
     for script in (str(prefix / "bin" / program), str(tmp_path / "link")):
         done = subprocess.run([script, "-V"], capture_output=True, text=True, cwd=tmp_path, env=trap.environment)

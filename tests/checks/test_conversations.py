@@ -17,14 +17,13 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from checks.test_udp import talker
 from l4ipd import __version__
 from l4ipd.config import parse
 from l4ipd.model import Check
 from support import SAMPLES
 from support.certs import Authority
-from support.members import PATIENCE, Member, probe
-from test_manual import SAMPLE, switched_on
+from support.members import PATIENCE, Member, probe, talker
+from support.sample_conf import SAMPLE, switched_on
 
 CONVERSATIONS = (SAMPLES / "conversations.txt").read_text("ascii")
 CLOSES = "S closes"

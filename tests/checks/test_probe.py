@@ -15,7 +15,7 @@ from l4ipd.checks.recipe import recipe
 from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Check
 from l4ipd.runtime import loop
-from runtime.test_loop import POLLERS
+from support.loops import POLLERS
 from support.members import (
     Member,
     Watch,

@@ -6,8 +6,7 @@ import contextlib
 import os
 import socket
 import struct
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,35 +14,9 @@ from l4ipd.checks import udp
 from l4ipd.checks.ping import HEADER, Pinger, checksum
 from l4ipd.checks.recipe import recipe
 from l4ipd.model import Check
-from support.members import Watch, endpoint, probe
+from support.members import Answer, Watch, endpoint, probe, talker
 
 UDP = Check("udp")
-Answer = Callable[[bytes], list[bytes]]
-
-
-@contextlib.contextmanager
-def talker(answer: Answer, address: str = "127.0.0.1") -> Iterator[tuple[int, list[bytes]]]:
-    """A udp server: its port, and what it was sent; ``answer`` makes datagrams of one."""
-    heard: list[bytes] = []
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind((address, 0))
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    data, client = sock.recvfrom(65536)
-                    if data == b"stop":
-                        return
-                    for each in answer(data):
-                        sock.sendto(each, client)
-                    heard.append(data)
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield sock.getsockname()[1], heard
-        with socket.socket(sock.family, socket.SOCK_DGRAM) as last:
-            last.sendto(b"stop", sock.getsockname())
-        thread.join(10)
 
 
 @contextlib.contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from config.test_parse import SAMPLE, small, with_check
 from l4ipd.config.parse import ConfigError, parse
+from support.configurations import SAMPLE, small, with_check
 
 
 def errors(text: str | bytes) -> list[str]:

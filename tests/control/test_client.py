@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pty
@@ -10,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from hypothesis import strategies as st
 from l4ipd.control import client
 from l4ipd.report.text import COLUMNS, ago, cell, table, wrap
 from support import ROOT
+from support.control_server import answering
 from support.gateway import PATIENCE
 from support.operated_gateway import A, B, C, OperatedGateway
 from support.sandbox_tools import sandbox
@@ -173,27 +172,6 @@ def test_what_is_no_socket_is_not_taken_for_a_dead_daemon(tmp_path: Path, capsys
         dead.bind(f"{tmp_path}/dead")
     assert client.main(["-s", f"{tmp_path}/dead", "show"]) == 3
     assert "nobody listens: l4ipd was killed or has crashed" in capsys.readouterr().err
-
-
-def answering(path: str, answer: bytes, hold: bool = False, heard: list[bytes] | None = None) -> threading.Thread:
-    """Something at ``path`` that answers one client with ``answer``."""
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    listener.listen()
-
-    def serve() -> None:
-        with listener, listener.accept()[0] as client:
-            request = client.recv(1000)
-            if heard is not None:
-                heard.append(request)
-            with contextlib.suppress(BrokenPipeError):
-                client.sendall(answer)
-            if hold:
-                client.recv(1000)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    return thread
 
 
 @pytest.mark.parametrize("answer, words", [

@@ -11,8 +11,7 @@ import socket
 import stat
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,121 +19,13 @@ import pytest
 
 from l4ipd.control import server
 from l4ipd.control.peers import quota, user_of
-from l4ipd.control.server import Answer, Client, Control, Refusal, Request, Unusable, end, is_served, listen, make_way
-from l4ipd.runtime.loop import Loop
-
-PATIENCE = 20.0
-
-
-class Toy:
-    """A control socket on a loop; ``kept`` are the clients of streams."""
-
-    def __init__(self, path: str) -> None:
-        self.loop = Loop()
-        self.kept: list[Client] = []
-        self.left = 0
-        self.produced = 0
-        self.control = Control(self.loop, path, None, {
-            "echo": self.echo,
-            "many": lambda client, request: client.answer(self.many(request["count"])),
-            "keep": self.keep, "refuse": self.refuse, "break": lambda client, request: 1 // 0,
-            "snap": lambda client, request: client.answer(self.snap()), "wait": lambda client, request: None})
-        self.control.open()
-        self._tick()
-
-    def _tick(self) -> None:
-        self.loop.later(0.005, self._tick)          # keeps turns from lasting
-
-    def many(self, count: int) -> Iterator[Answer]:
-        for number in range(count):
-            self.produced += 1
-            yield {"number": number, "text": "x" * 100}
-        yield end(0)
-
-    def snap(self) -> Iterator[Answer]:
-        yield {"number": 1}
-        raise RuntimeError("in the middle")
-
-    def echo(self, client: Client, request: Request) -> None:
-        client.send(request)
-        client.end(7)
-
-    def keep(self, client: Client, request: Request) -> None:
-        client.lasting = True
-        client.left = self._left
-        self.kept.append(client)
-        client.greet()
-
-    def _left(self) -> None:
-        self.left += 1
-
-    def refuse(self, client: Client, request: Request) -> None:
-        raise Refusal("first line", "second line")
-
-    def until(self, condition: Callable[[], object]) -> None:
-        end = self.loop.clock() + PATIENCE
-        while not condition():
-            assert self.loop.clock() < end, "it never happened"
-            self.loop.turn()
-
-    def talk(self, conversation: Callable[[], Any]) -> Any:
-        """Run a conversation in a thread, and the loop until it is over."""
-        result: list[Any] = []
-
-        def run() -> None:
-            try:
-                result.append(conversation())
-            except BaseException as error:
-                result.append(error)
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        self.until(lambda: not thread.is_alive())
-        if isinstance(result[0], BaseException):
-            raise result[0]
-        return result[0]
-
-    def say(self, data: bytes, shut: bool = False) -> list[Any]:
-        """Connect, send, and read to the end: the lines of the answer."""
-        def conversation() -> list[Any]:
-            with connect(self.control.path) as client:
-                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                    client.sendall(data)
-                if shut:
-                    client.shutdown(socket.SHUT_WR)
-                return [json.loads(line) for line in read_all(client).splitlines() if line]
-        answers: list[Any] = self.talk(conversation)
-        return answers
-
-    def ask(self, **request: Any) -> list[Any]:
-        return self.say(json.dumps(request).encode() + b"\n")
-
-    def close(self) -> None:
-        self.control.close()
-        self.loop.close()
-
-
-def connect(path: str) -> socket.socket:
-    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    client.settimeout(PATIENCE)
-    while True:                                     # Linux says at once that the queue is full
-        with contextlib.suppress(BlockingIOError):
-            client.connect(path)
-            return client
-        time.sleep(0.01)
-
-
-def read_all(client: socket.socket) -> bytes:
-    data = b""
-    with contextlib.suppress(ConnectionResetError):
-        while chunk := client.recv(1 << 16):
-            data += chunk
-    return data
+from l4ipd.control.server import Unusable, is_served, listen, make_way
+from support.control_server import PATIENCE, ControlServer, connect, read_all
 
 
 @pytest.fixture
-def toy(tmp_path: Path) -> Iterator[Toy]:
-    it = Toy(str(tmp_path / "sock"))
+def toy(tmp_path: Path) -> Iterator[ControlServer]:
+    it = ControlServer(str(tmp_path / "sock"))
     yield it
     it.close()
 
@@ -174,7 +65,7 @@ def test_what_a_dead_daemon_left_is_replaced(tmp_path: Path) -> None:
     assert not os.path.exists(path)
 
 
-def test_a_living_daemon_keeps_its_socket(toy: Toy) -> None:
+def test_a_living_daemon_keeps_its_socket(toy: ControlServer) -> None:
     with pytest.raises(Unusable, match="another program listens there"):
         listen(toy.control.path, None)
     assert toy.ask(command="echo")[-1]["exit"] == 7
@@ -206,10 +97,10 @@ def test_where_no_socket_can_be(path: str) -> None:
 
 def test_closing_removes_only_our_own_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "sock")
-    first = Toy(path)
+    first = ControlServer(path)
     os.unlink(path)
     assert not first.control.reachable
-    second = Toy(path)
+    second = ControlServer(path)
     first.close()
     assert second.control.reachable
     second.close()
@@ -218,27 +109,27 @@ def test_closing_removes_only_our_own_socket(tmp_path: Path) -> None:
 
 # -- one client
 
-def test_a_request_and_its_answer(toy: Toy) -> None:
+def test_a_request_and_its_answer(toy: ControlServer) -> None:
     assert toy.ask(command="echo", pattern="é") == [{"command": "echo", "pattern": "é"}, {"end": True, "exit": 7}]
 
 
-def test_a_refusal(toy: Toy) -> None:
+def test_a_refusal(toy: ControlServer) -> None:
     assert toy.ask(command="refuse") == [{"end": True, "exit": 2, "error": ["first line", "second line"]}]
 
 
-def test_an_error_of_ours_ends_the_answer(toy: Toy, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_of_ours_ends_the_answer(toy: ControlServer, caplog: pytest.LogCaptureFixture) -> None:
     for command in ("break", "snap"):
         assert toy.ask(command=command)[-1] == {"end": True, "exit": 1,
                                                 "error": ["internal error: see the log of l4ipd"]}
     assert "ZeroDivisionError" in caplog.text and "in the middle" in caplog.text
 
 
-def test_a_long_answer_comes_whole(toy: Toy) -> None:
+def test_a_long_answer_comes_whole(toy: ControlServer) -> None:
     answers = toy.ask(command="many", count=20000)
     assert [answer["number"] for answer in answers[:-1]] == list(range(20000))
 
 
-def test_a_client_may_close_its_sending_half(toy: Toy) -> None:
+def test_a_client_may_close_its_sending_half(toy: ControlServer) -> None:
     assert toy.say(b'{"command": "echo"}\n', shut=True)[-1] == {"end": True, "exit": 7}
 
 
@@ -249,12 +140,12 @@ def test_a_client_may_close_its_sending_half(toy: Toy) -> None:
     (b'{"command": "' + b"x" * 3000 + b'"}\n', "no such command"), (b"x" * 33_000 + b"\n", "longer than 32768"),
     (b"x" * 10_000_000, "longer than 32768"), (b'{"command": "echo"}\n{"command": "echo"}\n', "one request"),
 ])
-def test_bad_requests(toy: Toy, request_: bytes, words: str) -> None:
+def test_bad_requests(toy: ControlServer, request_: bytes, words: str) -> None:
     answers = toy.say(request_)
     assert answers[-1]["end"] and answers[-1]["exit"] == 2 and words in answers[-1]["error"][0]
 
 
-def test_a_request_in_pieces(toy: Toy) -> None:
+def test_a_request_in_pieces(toy: ControlServer) -> None:
     def conversation() -> bytes:
         with connect(toy.control.path) as client:
             for byte in b'{"command": "echo", "pattern": "web1"}\r\n':
@@ -264,18 +155,18 @@ def test_a_request_in_pieces(toy: Toy) -> None:
 
 
 @pytest.mark.parametrize("length", range(0, 20, 3))
-def test_a_client_that_leaves_in_the_middle_of_its_request(toy: Toy, length: int) -> None:
+def test_a_client_that_leaves_in_the_middle_of_its_request(toy: ControlServer, length: int) -> None:
     connect_and_leave(toy, b'{"command": "echo"}\n'[:length])
     toy.until(lambda: not toy.control.clients)
 
 
-def test_a_client_that_leaves_in_the_middle_of_the_answer(toy: Toy) -> None:
+def test_a_client_that_leaves_in_the_middle_of_the_answer(toy: ControlServer) -> None:
     connect_and_leave(toy, b'{"command": "many", "count": 1000000}\n', take=1000)
     toy.until(lambda: not toy.control.clients)
     assert toy.produced < 100_000
 
 
-def connect_and_leave(toy: Toy, data: bytes, take: int = 0) -> None:
+def connect_and_leave(toy: ControlServer, data: bytes, take: int = 0) -> None:
     def conversation() -> None:
         with connect(toy.control.path) as client:
             client.sendall(data)
@@ -284,7 +175,7 @@ def connect_and_leave(toy: Toy, data: bytes, take: int = 0) -> None:
     toy.talk(conversation)
 
 
-def test_garbage(toy: Toy) -> None:
+def test_garbage(toy: ControlServer) -> None:
     generator = random.Random(6)
     for _ in range(100):
         answers = toy.say(generator.randbytes(generator.randrange(200)) + b"\n")
@@ -294,7 +185,7 @@ def test_garbage(toy: Toy) -> None:
 
 # -- slow and silent clients
 
-def test_a_long_answer_is_produced_as_it_is_read(toy: Toy) -> None:
+def test_a_long_answer_is_produced_as_it_is_read(toy: ControlServer) -> None:
     with connect(toy.control.path) as client:
         client.sendall(b'{"command": "many", "count": 1000000}\n')
         toy.until(lambda: toy.produced)
@@ -306,7 +197,7 @@ def test_a_long_answer_is_produced_as_it_is_read(toy: Toy) -> None:
         assert toy.produced < 100_000
 
 
-def test_who_takes_nothing_is_hung_up_on(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_takes_nothing_is_hung_up_on(toy: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "READER_TIME", 0.1)
     with connect(toy.control.path) as client:
         client.sendall(b'{"command": "many", "count": 1000000}\n')
@@ -314,12 +205,12 @@ def test_who_takes_nothing_is_hung_up_on(toy: Toy, monkeypatch: pytest.MonkeyPat
         toy.until(lambda: not toy.control.clients)
 
 
-def test_who_asks_nothing_is_hung_up_on(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_asks_nothing_is_hung_up_on(toy: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "REQUEST_TIME", 0.1)
     assert "no request within" in toy.say(b'{"command": "ec')[-1]["error"][0]
 
 
-def test_a_slow_reader_of_a_stream_gets_a_last_line(toy: Toy) -> None:
+def test_a_slow_reader_of_a_stream_gets_a_last_line(toy: ControlServer) -> None:
     with connect(toy.control.path) as client:
         client.sendall(b'{"command": "keep"}\n')
         toy.until(lambda: toy.kept)
@@ -337,7 +228,7 @@ def test_a_slow_reader_of_a_stream_gets_a_last_line(toy: Toy) -> None:
     toy.until(lambda: toy.left)
 
 
-def test_a_stream_shows_that_we_live(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_shows_that_we_live(toy: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "SIGN_OF_LIFE", 0.05)
     with connect(toy.control.path) as client:
         client.sendall(b'{"command": "keep"}\n')
@@ -346,14 +237,15 @@ def test_a_stream_shows_that_we_live(toy: Toy, monkeypatch: pytest.MonkeyPatch) 
     toy.until(lambda: not toy.control.clients)
 
 
-def test_hanging_up_ends_a_stream(toy: Toy) -> None:
+def test_hanging_up_ends_a_stream(toy: ControlServer) -> None:
     connect_and_leave(toy, b'{"command": "keep"}\n', take=1)
     toy.until(lambda: toy.left == 1 and not toy.control.clients)
     toy.kept[0].send({"number": 1})                 # does nothing
     toy.kept[0].end()
 
 
-def test_a_command_that_takes_its_time_outlives_a_half_close(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_takes_its_time_outlives_a_half_close(toy: ControlServer,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "SIGN_OF_LIFE", 0.02)
     with connect(toy.control.path) as client:
         client.sendall(b'{"command": "wait"}\n')
@@ -366,7 +258,7 @@ def test_a_command_that_takes_its_time_outlives_a_half_close(toy: Toy, monkeypat
         assert json.loads(toy.talk(lambda: read_all(client)))["exit"] == 4
 
 
-def test_who_talks_while_listening_is_hung_up_on(toy: Toy) -> None:
+def test_who_talks_while_listening_is_hung_up_on(toy: ControlServer) -> None:
     with connect(toy.control.path) as client:
         client.sendall(b'{"command": "keep"}\n')
         toy.until(lambda: toy.kept)
@@ -376,7 +268,7 @@ def test_who_talks_while_listening_is_hung_up_on(toy: Toy) -> None:
 
 # -- many clients
 
-def test_200_clients_that_say_nothing_keep_nobody_out(toy: Toy) -> None:
+def test_200_clients_that_say_nothing_keep_nobody_out(toy: ControlServer) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(200):
             client = stack.enter_context(socket.socket(socket.AF_UNIX))
@@ -387,7 +279,7 @@ def test_200_clients_that_say_nothing_keep_nobody_out(toy: Toy) -> None:
         assert len(toy.control.clients) <= server.CLIENTS
 
 
-def test_200_clients_at_once_are_all_answered(toy: Toy) -> None:
+def test_200_clients_at_once_are_all_answered(toy: ControlServer) -> None:
     def conversation() -> list[Any]:
         ends: list[Any] = []
 
@@ -411,7 +303,7 @@ def test_200_clients_at_once_are_all_answered(toy: Toy) -> None:
     assert toy.ask(command="echo")[-1]["exit"] == 7
 
 
-def test_when_all_places_are_taken_one_is_told_so(toy: Toy) -> None:
+def test_when_all_places_are_taken_one_is_told_so(toy: ControlServer) -> None:
     with contextlib.ExitStack() as stack:
         for number in range(server.CLIENTS):
             client = stack.enter_context(connect(toy.control.path))
@@ -422,7 +314,7 @@ def test_when_all_places_are_taken_one_is_told_so(toy: Toy) -> None:
     toy.until(lambda: toy.left == server.CLIENTS)
 
 
-def test_without_descriptors_the_loop_does_not_spin(toy: Toy, monkeypatch: pytest.MonkeyPatch,
+def test_without_descriptors_the_loop_does_not_spin(toy: ControlServer, monkeypatch: pytest.MonkeyPatch,
                                                     caplog: pytest.LogCaptureFixture) -> None:
     import resource
     monkeypatch.setattr(server, "PAUSE", 0.05)
@@ -451,7 +343,7 @@ def test_without_descriptors_the_loop_does_not_spin(toy: Toy, monkeypatch: pytes
 # -- the end
 
 def test_the_end_says_goodbye(tmp_path: Path) -> None:
-    toy = Toy(str(tmp_path / "sock"))
+    toy = ControlServer(str(tmp_path / "sock"))
     with connect(toy.control.path) as client:
         client.sendall(b'{"command": "keep"}\n')
         toy.until(lambda: toy.kept)
@@ -461,7 +353,7 @@ def test_the_end_says_goodbye(tmp_path: Path) -> None:
     assert toy.left == 1
 
 
-def test_a_retired_socket_still_answers_whom_it_serves(toy: Toy) -> None:
+def test_a_retired_socket_still_answers_whom_it_serves(toy: ControlServer) -> None:
     with connect(toy.control.path) as client:
         client.sendall(b'{"command": "wait"}\n')
         toy.until(lambda: any(each.asked for each in toy.control.clients))
@@ -493,7 +385,7 @@ def test_who_is_served(tmp_path: Path) -> None:
 # -- other users than root
 
 @contextlib.contextmanager
-def connected_as(toy: Toy, *users: int) -> Iterator[list[socket.socket]]:
+def connected_as(toy: ControlServer, *users: int) -> Iterator[list[socket.socket]]:
     """A client of each user, who asks for a stream as soon as he is there."""
     with contextlib.ExitStack() as stack:
         clients = []
@@ -514,11 +406,11 @@ def silent_as(path: str, user: int) -> socket.socket:
 
 
 @pytest.fixture
-def public() -> Iterator[Toy]:
+def public() -> Iterator[ControlServer]:
     """A socket that everybody can connect to."""
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:
         os.chmod(directory, 0o755)
-        it = Toy(f"{directory}/sock")
+        it = ControlServer(f"{directory}/sock")
         os.chmod(f"{directory}/sock", 0o666)
         yield it
         it.close()
@@ -538,7 +430,7 @@ def read_now(client: socket.socket) -> bytes:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_nobody_keeps_root_from_asking(public: Toy) -> None:
+def test_nobody_keeps_root_from_asking(public: ControlServer) -> None:
     """Each other user gets 8 of 20 places, all of them together 16; silent or not."""
     with connected_as(public, *[1] * 10, *[2] * 10, *[3] * 3) as others:
         public.until(lambda: len(public.kept) == 16)
@@ -560,7 +452,7 @@ def test_nobody_keeps_root_from_asking(public: Toy) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_room_is_made_among_those_who_are_in_the_way(public: Toy) -> None:
+def test_room_is_made_among_those_who_are_in_the_way(public: ControlServer) -> None:
     silent = [silent_as(public.control.path, 1) for _ in range(8)]
     other = silent_as(public.control.path, 2)
     public.until(lambda: len(public.control.clients) == 9)
@@ -579,7 +471,7 @@ def test_places(most: int) -> None:
     assert each <= max(1, together / 2) and (most < 3 or each >= 1)
 
 
-def test_who_has_connected(toy: Toy) -> None:
+def test_who_has_connected(toy: ControlServer) -> None:
     with socket.socketpair()[0] as one:
         assert user_of(one) == os.geteuid() or user_of(one) is None
     with socket.create_server(("127.0.0.1", 0)) as stranger:

@@ -38,7 +38,7 @@ class Bench:
         self.kernel = kernel
         self.faults = directory / "faults"
         self.faults.write_text("")
-        words = (sys.executable, "-I", "-S", str(TESTS / "support/faulty.py"), str(self.faults), sys.executable,
+        words = (sys.executable, "-I", "-S", str(TESTS / "support/faulty_tool.py"), str(self.faults), sys.executable,
                  "-I", "-S", str(Path(l4ipd.__file__).parent / "sandbox" / "client.py"), "-s", kernel.path, "ipnat")
         self.settings = Ipfilter(interface="ext0", ipnat=words, timeout=1.0, resync=60.0)
         self.loop = Loop()

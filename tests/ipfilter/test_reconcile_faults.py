@@ -6,88 +6,18 @@ touched; and then there is rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from l4ipd.ipfilter import log_rules
-from l4ipd.ipfilter.filter_table import FilterTable
-from l4ipd.ipfilter.nat_table import Dialect, NatTable
 from l4ipd.ipfilter.rdr import owned, parse
-from l4ipd.ipfilter.reconcile import Reconciler
-from l4ipd.model import Ipfilter
-from support.simulated import FAULTS, LISTING, World
+from support.reconciler import FOREIGN, ReconcilerBench, rule
+from support.simulated_tools import FAULTS
 
 SOON = 5.0
-FOREIGN = ["rdr ext0 203.0.113.1/32 port 25 -> 10.0.0.7 port 25 tcp round-robin",
-           "rdr ext0 203.0.113.1/32 port 26 -> 10.0.0.7 port 25 tcp round-robin tag other"]
-SETTINGS = Ipfilter(interface="ext0")
 TROUBLES = [fault for fault in FAULTS if fault != "slow"]
-
-
-def rule(member: int, port: int = 80, more: str = "") -> str:
-    return (f"rdr ext0 203.0.113.1/32 port {port} -> 10.0.{member >> 8}.{member & 255} port 8080 tcp round-robin "
-            f"tag l4ip{more}")
-
-
-def log_rule(member: int) -> str:
-    return log_rules.Rule("log", "int0", f"10.0.{member >> 8}.{member & 255}", 8080, 4711).line()
-
-
-class Bench(World):
-    """A reconciler for one table, ipnat's or ipf's."""
-
-    def __init__(self, seed: int = 0, tool: str = "ipnat", takes: tuple[float, float] = (0.005, 0.05),
-                 resync: float = 10.0) -> None:
-        super().__init__(seed, takes)
-        self.tool = tool
-        self.rule: Callable[[int], str] = rule if tool == "ipnat" else log_rule
-        self.ways: dict[str, str | None] = {}
-        self.repaired: list[str] = []
-        self.nat = NatTable(SETTINGS, Dialect("6.0.0", True, True), lambda line: None, lambda: self.it.want)
-        self.filter = FilterTable(SETTINGS, "log", False, [4711], lambda line: False)
-        self.it = Reconciler(self.loop, self.nat.table if tool == "ipnat" else self.filter.table, 5.0, resync,
-                             removal=lambda line: self.ways.get(line, "drain"), repaired=self.repaired.extend,
-                             listed=self.listed, whose=lambda line: "it is of somebody",
-                             spawn=self.tools.spawn)
-        if tool == "ipnat":
-            self.tools.add(FOREIGN)
-
-    def listed(self) -> None:
-        if self.tool == "ipnat":
-            self.nat.listed()
-        else:
-            self.filter.listed()
-
-    def want(self, *lines: str) -> None:
-        self.it.want = dict.fromkeys(lines)
-        self.it.hurry()
-
-    def ours(self) -> list[str]:
-        if self.tool == "ipf":
-            return sorted(self.tools.filter())
-        return sorted(line for line in self.tools.nat() if owned(parse(line).tag, "l4ip"))     # type: ignore[union-attr]
-
-    def right(self) -> bool:
-        return self.ours() == sorted(self.it.want)
-
-    def settle(self, patience: float = 60.0) -> None:
-        self.until(lambda: self.it.settled, patience)
-
-    def noise(self, *faults: str, chance: float = 1.0, only: str = "") -> None:
-        """From now on runs meet one of these; ``only`` some of them: list, change."""
-        def fault(words: Sequence[str]) -> str:
-            kind = "list" if any(word in LISTING for word in words) else "change"
-            if (only and kind != only) or self.source.random() >= chance:
-                return "ok"
-            return self.source.choice(faults)
-
-        self.tools.fault = fault
-
-    def quiet(self) -> None:
-        self.tools.fault = lambda words: "ok"
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +33,7 @@ def sane(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 def test_the_table_is_right_soon_after(fault: str, only: str, tool: str, lines: int) -> None:
     """A few rules were there; after minutes of one trouble, wishes of before and during it are fulfilled."""
     for seed in range(3 if lines < 10 else 1):
-        bench = Bench(seed, tool)
+        bench = ReconcilerBench(seed, tool)
         bench.want(*map(bench.rule, range(lines)))
         bench.settle()
         assert bench.right()
@@ -136,7 +66,7 @@ STEPS = st.one_of(
 @given(st.lists(STEPS, max_size=25), st.integers(0, 2**16), st.sampled_from([(0.0, 0.01), (0.01, 0.2)]))
 def test_when_the_noise_stops_kernel_equals_want(steps: list[tuple[str, object, object]], seed: int,
                                                  takes: tuple[float, float]) -> None:
-    bench = Bench(seed, takes=takes)
+    bench = ReconcilerBench(seed, takes=takes)
     bench.settle()
     stolen: set[object] = set()
     for what, which, how in steps:

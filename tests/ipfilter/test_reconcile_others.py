@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from ipfilter.test_reconcile_faults import Bench, log_rule, rule
 from l4ipd.ipfilter import rdr
 from l4ipd.ipfilter.nat_table import Dialect, NatTable, whose
 from l4ipd.ipfilter.rdr import parse
 from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.ipfilter.rivals import TRUCE, Rivals
 from l4ipd.model import Ipfilter
+from support.reconciler import ReconcilerBench, log_rule, rule
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def doubled(line: str) -> str:
 
 @pytest.mark.parametrize("lines", [[rule(2)], [rule(2), rule(3)], [rule(member) for member in range(2, 12)]])
 def test_of_equal_rules_one_is_left_without_a_gap(lines: list[str]) -> None:
-    bench = Bench()
+    bench = ReconcilerBench()
     bench.tools.add([*lines, *map(doubled, lines)])
     assert len(bench.ours()) == 2 * len(lines)
     bench.want(*lines)
@@ -56,14 +56,14 @@ def test_of_equal_rules_one_is_left_without_a_gap(lines: list[str]) -> None:
 
 
 def test_both_of_two_equal_rules_go() -> None:
-    bench = Bench()
+    bench = ReconcilerBench()
     bench.tools.add([rule(2), doubled(rule(2))])
     bench.until(lambda: bench.ours() == [], 2.0)
     bench.settle()
 
 
 def test_a_rule_that_is_listed_like_another_goes() -> None:
-    bench = Bench()
+    bench = ReconcilerBench()
     bench.tools.add([doubled(rule(2))])
     bench.until(lambda: bench.ours() == [], 2.0)
     bench.settle()
@@ -72,7 +72,7 @@ def test_a_rule_that_is_listed_like_another_goes() -> None:
 # -- strangers
 
 def test_a_stranger_with_our_tag_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench()
+    bench = ReconcilerBench()
     bench.want(rule(2))
     bench.settle()
     for member in (3, 3, 4):
@@ -86,14 +86,14 @@ def test_a_stranger_with_our_tag_is_named_once(caplog: pytest.LogCaptureFixture)
 
 
 def test_many_strangers_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench()
+    bench = ReconcilerBench()
     bench.tools.add(map(rule, range(2, 500)))
     bench.settle()
     assert len(texts(caplog, "498 rules with the tag l4ip that no endpoint makes")) == 1
 
 
 def test_what_we_have_loaded_is_no_stranger(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench()
+    bench = ReconcilerBench()
     bench.want(*map(rule, range(2, 6)))
     bench.settle()
     bench.ways = dict.fromkeys(map(rule, range(2, 6)))
@@ -134,7 +134,7 @@ class Fight:
     """Two reconcilers with one tag on one kernel, that want different rules."""
 
     def __init__(self, resync: float = 10.0) -> None:
-        self.bench = bench = Bench(resync=resync)
+        self.bench = bench = ReconcilerBench(resync=resync)
         settings = Ipfilter(interface="ext0")
         nat = NatTable(settings, Dialect("6.0.0", True, True), lambda line: None)
         self.other = Reconciler(bench.loop, nat.table, 5.0, resync, removal=lambda line: "drain", listed=nat.listed,
@@ -173,7 +173,7 @@ def test_the_service_has_its_rules_most_of_the_time_meanwhile() -> None:
 
 
 def test_a_flush_now_and_then_is_no_fight(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench()
+    bench = ReconcilerBench()
     bench.want(rule(2), rule(3))
     bench.settle()
     for _ in range(10):
@@ -205,7 +205,7 @@ def test_a_loss_that_was_none_does_not_count() -> None:
 
 @pytest.mark.parametrize("resync", [1.0, 10.0])
 def test_a_log_rule_goes_although_a_listing_keeps_it_in_use(resync: float, caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench(tool="ipf", resync=resync)
+    bench = ReconcilerBench(tool="ipf", resync=resync)
     lines = [log_rule(member) for member in range(2, 6)]
     bench.want(*lines)
     bench.settle()
@@ -220,7 +220,7 @@ def test_a_log_rule_goes_although_a_listing_keeps_it_in_use(resync: float, caplo
 
 
 def test_rules_are_loaded_while_another_is_in_use() -> None:
-    bench = Bench(tool="ipf")
+    bench = ReconcilerBench(tool="ipf")
     bench.want(log_rule(2), log_rule(3))
     bench.settle()
     bench.want(log_rule(3))
@@ -233,7 +233,7 @@ def test_rules_are_loaded_while_another_is_in_use() -> None:
 
 def test_somebody_elses_listings_keep_it_in_use_for_ever() -> None:
     """Then the table is read all the same, now and then."""
-    bench = Bench(tool="ipf")
+    bench = ReconcilerBench(tool="ipf")
     bench.want(log_rule(2), log_rule(3))
     bench.settle()
     bench.want(log_rule(3))
@@ -252,7 +252,7 @@ def test_somebody_elses_listings_keep_it_in_use_for_ever() -> None:
 
 def test_a_listing_that_began_in_the_middle_is_not_believed(caplog: pytest.LogCaptureFixture) -> None:
     """After one that was killed, the next begins where that was: it is read for nothing, and nobody is alarmed."""
-    bench = Bench(3)
+    bench = ReconcilerBench(3)
     lines = [rule(member) for member in range(2, 60)]
     bench.want(*lines)
     bench.settle()
@@ -268,7 +268,7 @@ def test_a_listing_that_began_in_the_middle_is_not_believed(caplog: pytest.LogCa
 
 def test_one_by_somebody_else_that_was_cut_is_confirmed_first(caplog: pytest.LogCaptureFixture) -> None:
     """A look at the table, for people, was killed: we do not know, and read less than there is."""
-    bench = Bench()
+    bench = ReconcilerBench()
     lines = [rule(member) for member in range(2, 60)]
     bench.want(*lines)
     bench.settle()
@@ -283,7 +283,7 @@ def test_one_by_somebody_else_that_was_cut_is_confirmed_first(caplog: pytest.Log
 
 
 def test_what_two_listings_miss_is_gone() -> None:
-    bench = Bench()
+    bench = ReconcilerBench()
     lines = [rule(member) for member in range(2, 60)]
     bench.want(*lines)
     bench.settle()
@@ -296,7 +296,7 @@ def test_what_two_listings_miss_is_gone() -> None:
 
 
 def test_a_flush_is_believed_at_once() -> None:
-    bench = Bench()
+    bench = ReconcilerBench()
     bench.want(rule(2), rule(3))
     bench.settle()
     bench.tools.remove(rule(2))
@@ -310,7 +310,7 @@ def test_a_flush_is_believed_at_once() -> None:
 # -- a line that the tool refuses
 
 def test_a_rule_that_is_refused_for_ever_is_cheap_and_named_once(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench()
+    bench = ReconcilerBench()
     bad = rule(66).replace("port 8080", "port 99999")
     good = [rule(member) for member in range(2, 30)]
     bench.want(*good[:9], bad, *good[9:])
@@ -324,7 +324,7 @@ def test_a_rule_that_is_refused_for_ever_is_cheap_and_named_once(caplog: pytest.
 
 def test_hundreds_that_are_refused_do_not_hold_up_the_rest(caplog: pytest.LogCaptureFixture) -> None:
     """As IPv6 rules by a tool that does not know the word."""
-    bench = Bench()
+    bench = ReconcilerBench()
     bad = [rule(member, 81).replace("port 8080", "port 99999") for member in range(2, 302)]
     good = [rule(member) for member in range(2, 102)]
     bench.want(*bad, *good)
@@ -334,7 +334,7 @@ def test_hundreds_that_are_refused_do_not_hold_up_the_rest(caplog: pytest.LogCap
 
 
 def test_while_nothing_works_no_rule_is_blamed(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench()
+    bench = ReconcilerBench()
     bench.settle()
     bench.noise("fail", only="change")
     bench.want(*map(rule, range(2, 100)))
@@ -350,7 +350,7 @@ def test_while_nothing_works_no_rule_is_blamed(caplog: pytest.LogCaptureFixture)
 
 
 def test_news_does_not_wait_for_an_old_failure() -> None:
-    bench = Bench()
+    bench = ReconcilerBench()
     bench.settle()
     bench.noise("fail", only="change")
     bench.want(rule(2))
@@ -363,7 +363,7 @@ def test_news_does_not_wait_for_an_old_failure() -> None:
 
 def test_a_slow_tool_has_its_time() -> None:
     """Four seconds for each run, of five."""
-    bench = Bench()
+    bench = ReconcilerBench()
     bench.noise("slow")
     bench.want(*map(rule, range(2, 30)))
     bench.until(bench.right, 30.0)
@@ -389,7 +389,7 @@ class Counted:
 
 
 def test_a_foreign_rule_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench()
+    bench = ReconcilerBench()
     bench.tools.add(f"rdr ext0 203.0.113.{1 + n % 3}/32 port {1000 + n} -> 10.9.0.9 port 80 tcp" for n in range(3000))
     bench.want(rule(2), rule(3))
     bench.settle()
@@ -404,7 +404,7 @@ def test_a_foreign_rule_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rules_in_our_way_among_many(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench()
+    bench = ReconcilerBench()
     bench.tools.add(f"rdr ext0 203.0.113.1/32 port {1000 + n} -> 10.9.0.9 port 80 tcp" for n in range(300))
     bench.tools.add(["rdr ext0 203.0.113.1/32 port 70-90 -> 10.9.0.9 port 80 tcp",
                      "rdr ext0 203.0.113.1/32 port 1-79 -> 10.9.0.9 port 80 tcp",

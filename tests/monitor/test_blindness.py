@@ -9,7 +9,7 @@ import pytest
 from l4ipd.checks.verdict import Verdict
 from l4ipd.monitor.blindness import LOOK, SLICE, Sight
 from l4ipd.runtime.loop import Loop
-from runtime.test_loop import Clock, Sleeper
+from support.loops import Clock, Sleeper
 
 NO_ROUTE, LATE, REFUSED = (Verdict("L4CON", "no route to the member"), Verdict("L4TOUT", "no answer"),
                            Verdict("L4CON", "connection refused"))

@@ -13,85 +13,11 @@ from hypothesis import strategies as st
 
 from l4ipd.checks.recipe import Recipe, recipe
 from l4ipd.checks.verdict import Verdict, local
-from l4ipd.model import Check, Cluster, Endpoint, Member, Service
+from l4ipd.model import Check, Endpoint
 from l4ipd.monitor.monitor import TRAIL, Monitor
-from l4ipd.monitor.schedule import Schedule
 from l4ipd.runtime.internal_errors import INTERNAL
-from l4ipd.runtime.loop import RATE, Loop
-from runtime.test_loop import Clock, Sleeper
-
-GOOD, BAD, LATE = Verdict("L4OK", "connected"), Verdict("L4CON", "connection refused"), Verdict("L4TOUT", "no answer")
-REFUSED = Verdict("RST", "connection refused, seen by ipmon")
-PACE = Check("tcp", interval=10.0, timeout=2.0, rise=2, fall=3, fast_interval=1.0, down_interval=4.0)
-
-
-class Probes:
-    """In place of the network. A probe ends when the test says so, at once when ``now`` is set, or by its deadline."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.now: Verdict | None = None
-        self.flying: list[Flight] = []
-        self.starts: list[tuple[float, int]] = []   # when, and to which port
-        self.cancelled = 0
-
-    def start(self, what: Recipe, done: Callable[[Verdict], object]) -> Flight:
-        self.starts.append((self.clock.now, what.port))
-        flight = Flight(self, done)
-        if self.now is not None:
-            done(self.now)
-        else:
-            self.flying.append(flight)
-        return flight
-
-    def end(self, verdict: Verdict) -> None:
-        self.flying.pop(0).done(verdict)
-
-
-class Flight:
-    def __init__(self, probes: Probes, done: Callable[[Verdict], object]) -> None:
-        self.probes, self.done = probes, done
-
-    def expire(self) -> None:
-        self.probes.flying.remove(self)
-        self.done(LATE)
-
-    def cancel(self) -> None:
-        self.probes.flying.remove(self)
-        self.probes.cancelled += 1
-
-
-class World:
-    def __init__(self, limit: int = 100) -> None:
-        self.clock = Clock()
-        self.loop = Loop(self.clock, Sleeper(self.clock))
-        self.probes = Probes(self.clock)
-        self.changes: list[tuple[str, str]] = []    # what it was, what it is
-        self.decided: list[str] = []
-        self.rounds: Schedule[Monitor] = Schedule(self.loop, limit, self.probes.start,
-                             changed=lambda each, was: self.changes.append((was, each.seen)),
-                             decided=lambda each: self.decided.append(each.endpoint.name))
-
-    def monitor(self, *checks: Check, name: str = "web1") -> Monitor:
-        service = Service("http", 80, "tcp", 8080, False, checks or (PACE,))
-        endpoint = next(Cluster("www", ("192.0.2.1",), (service,), (Member(name, "10.0.0.1"),)).endpoints())
-        monitor = Monitor(self.rounds, endpoint, [recipe(check, endpoint) for check in endpoint.checks])
-        monitor.schedule()
-        return monitor
-
-    def run(self, seconds: float) -> None:
-        """Let time pass."""
-        end = self.clock.now + seconds
-        self.loop.later(seconds, lambda: None)
-        while self.clock.now < end:
-            self.loop.turn()
-
-
-    def until_start(self) -> None:
-        """Let time pass until the next probe begins."""
-        before = len(self.probes.starts)
-        while len(self.probes.starts) == before:
-            self.loop.turn()
+from l4ipd.runtime.loop import RATE
+from support.monitors import BAD, GOOD, LATE, PACE, REFUSED, Flight, World
 
 
 @pytest.fixture

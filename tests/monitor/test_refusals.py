@@ -16,7 +16,7 @@ from l4ipd.monitor import doubt, refusals
 from l4ipd.monitor.doubt import Doubt
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.report import status
-from monitor.test_monitor import BAD, GOOD, LATE, PACE, REFUSED, World
+from support.monitors import BAD, GOOD, LATE, PACE, REFUSED, World
 
 SLOW = replace(PACE, interval=600.0, fast_interval=600.0, down_interval=600.0)
 

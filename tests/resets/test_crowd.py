@@ -17,7 +17,7 @@ from l4ipd.config.parse import parse
 from l4ipd.daemon import Daemon
 from l4ipd.resets.ipmon import Reset
 from l4ipd.runtime.loop import Loop, Timer
-from runtime.test_loop import Clock, Sleeper
+from support.loops import Clock, Sleeper
 
 WAY, CHANGE = 0.001, 0.005                          # seconds: a packet, and a run of ipnat
 EVERY = 0.05                                        # seconds between two good clients

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 import l4ipd.steering
-from control.test_control import Toy
 from l4ipd.checks.exec import Command
 from l4ipd.checks.ping import Pinger
 from l4ipd.checks.probe import Prober
@@ -50,13 +49,13 @@ from l4ipd.state_saver import StateSaver
 from l4ipd.transitions import Transitions
 from l4ipd.web import httpd
 from l4ipd.web.httpd import Client, Server
-from runtime import test_memory
-from runtime.test_memory import House
 from support import sensing_bench
 from support.certs import Authority
+from support.control_server import ControlServer
+from support.daemon_in_process import A, B, DaemonInProcess
 from support.gateway import wait
+from support.http_server import HttpServer, status
 from support.members import Member, answers, endpoint
-from web.test_httpd import Site, status
 
 PATIENCE = 30.0
 
@@ -409,14 +408,14 @@ def test_a_look_that_fails_says_so(steering: Steering, monkeypatch: pytest.Monke
 # -- l4ipctl
 
 @pytest.fixture
-def toy(tmp_path: Path) -> Iterator[Toy]:
-    it = Toy(str(tmp_path / "socket"))
+def toy(tmp_path: Path) -> Iterator[ControlServer]:
+    it = ControlServer(str(tmp_path / "socket"))
     yield it
     it.close()
 
 
 @pytest.mark.parametrize("name", ["_read", "_write", "_parse", "_await", "answer"])
-def test_a_session_that_raises_ends_and_says_so(toy: Toy, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_session_that_raises_ends_and_says_so(toy: ControlServer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     raised = fails(monkeypatch, server.Client, name)
     assert toy.ask(command="many", count=3)[-1] == {"end": True, "exit": 1, "error": [server.FAILED]}
     assert raised and not toy.control.clients and toy.loop.errors.total == 1
@@ -424,7 +423,7 @@ def test_a_session_that_raises_ends_and_says_so(toy: Toy, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("name", ["fire", "later"])
-def test_one_that_raises_later_ends_and_says_so(toy: Toy, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_one_that_raises_later_ends_and_says_so(toy: ControlServer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def fail() -> None:
         raise Bug
 
@@ -437,7 +436,7 @@ def test_one_that_raises_later_ends_and_says_so(toy: Toy, monkeypatch: pytest.Mo
     assert not toy.control.clients and toy.loop.errors.total == 1
 
 
-def test_the_listener_of_the_control_socket_is_replaced(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_listener_of_the_control_socket_is_replaced(toy: ControlServer, monkeypatch: pytest.MonkeyPatch) -> None:
     raised = fails(monkeypatch, server, "Client")
     with contextlib.suppress(ConnectionError):
         toy.ask(command="many", count=3)
@@ -445,7 +444,8 @@ def test_the_listener_of_the_control_socket_is_replaced(toy: Toy, monkeypatch: p
     assert toy.ask(command="many", count=3)[-1] == {"end": True, "exit": 0}
 
 
-def test_a_control_socket_that_cannot_be_had_at_once_is_tried_again(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_control_socket_that_cannot_be_had_at_once_is_tried_again(toy: ControlServer,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "AGAIN", 0.02)
     fails(monkeypatch, Control, "_take_in")
     tries: list[None] = []
@@ -467,13 +467,13 @@ def test_a_control_socket_that_cannot_be_had_at_once_is_tried_again(toy: Toy, mo
 # -- http
 
 @pytest.fixture
-def site() -> Iterator[Site]:
-    it = Site()
+def site() -> Iterator[HttpServer]:
+    it = HttpServer()
     yield it
     it.close()
 
 
-def served(site: Site) -> bool:
+def served(site: HttpServer) -> bool:
     """Whether a client gets an answer: at first the listener may be a dying one, or none."""
     with contextlib.suppress(ConnectionError):
         answer = site.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -484,7 +484,7 @@ def served(site: Site) -> bool:
 @pytest.mark.parametrize("where, name", [
     (Client, "_read"), (Client, "_write"), (Client, "_begin"), (Client, "_say"), (Client, "produce"),
     (Client, "_drain"), (Client, "_overhear"), (Server, "_make_room"), (httpd, "Client")])
-def test_http_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> None:
+def test_http_goes_on(site: HttpServer, monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> None:
     if name == "_make_room":
         site.server._most = 0
     raised = fails(monkeypatch, where, name)
@@ -499,7 +499,7 @@ def test_http_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch, where: Any, n
         wait("the failed one is let go", lambda: len(site.server.clients) < 2)
 
 
-def test_an_http_listener_that_cannot_be_had_at_once_is_tried_again(site: Site,
+def test_an_http_listener_that_cannot_be_had_at_once_is_tried_again(site: HttpServer,
                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(httpd, "AGAIN", 0.02)
     tries: list[None] = []
@@ -652,28 +652,28 @@ def test_what_sensing_makes_of_a_refusal_does_not_keep_an_endpoint_up(bench: sen
 def test_wherever_it_happens_all_is_well_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Any,
                                                     name: str) -> None:
     raised = fails(monkeypatch, where, name)
-    house, rules = House(tmp_path), tmp_path / "rules"
+    whole, rules = DaemonInProcess(tmp_path), tmp_path / "rules"
     for top in ("notify: [/bin/true]", ""):         # one of these may be refused, and says so
-        house.configure(top=top)
-        assert house.ctl(command="reload")["end"]
-    house.ctl(command="disable", pattern="web1")
-    house.ctl(command="enable", pattern="web1")
-    until(house.loop, lambda: raised)
-    for members in (f"web1: {test_memory.A}", f"web1: {test_memory.A}, web2: {test_memory.B}"):
-        house.configure(members=members)
-        assert house.ctl(command="reload")["exit"] == 0
-        until(house.loop, lambda: len(rules.read_text().splitlines()) == members.count("web"))      # noqa: B023
+        whole.configure(top=top)
+        assert whole.ctl(command="reload")["end"]
+    whole.ctl(command="disable", pattern="web1")
+    whole.ctl(command="enable", pattern="web1")
+    until(whole.loop, lambda: raised)
+    for members in (f"web1: {A}", f"web1: {A}, web2: {B}"):
+        whole.configure(members=members)
+        assert whole.ctl(command="reload")["exit"] == 0
+        until(whole.loop, lambda: len(rules.read_text().splitlines()) == members.count("web"))      # noqa: B023
     events: list[Event] = []
-    house.daemon.events.listen(events.append)
-    house.members[1].status = 503
-    until(house.loop, lambda: len(rules.read_text().splitlines()) == 1)
-    house.members[1].status = 200
-    house.until_settled()
-    until(house.loop, lambda: [event.kind for event in events] == ["down", "up"])
-    until(house.loop, lambda: house.ctl(command="show")["exit"] == 0)
-    until(house.loop, lambda: json.loads((tmp_path / "state.json").read_text())["disabled"] == {})
-    until(house.loop, lambda: house.control.control and not house.control.control.clients)
-    house.close()
+    whole.daemon.events.listen(events.append)
+    whole.members[1].status = 503
+    until(whole.loop, lambda: len(rules.read_text().splitlines()) == 1)
+    whole.members[1].status = 200
+    whole.until_settled()
+    until(whole.loop, lambda: [event.kind for event in events] == ["down", "up"])
+    until(whole.loop, lambda: whole.ctl(command="show")["exit"] == 0)
+    until(whole.loop, lambda: json.loads((tmp_path / "state.json").read_text())["disabled"] == {})
+    until(whole.loop, lambda: whole.control.control and not whole.control.control.clients)
+    whole.close()
 
 
 # -- whoever watches

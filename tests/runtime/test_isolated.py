@@ -13,39 +13,14 @@ import pytest
 from l4ipd.runtime import isolated
 from l4ipd.sandbox import serve_words
 from support.gateway import PATIENCE, Gateway, free_port, wait
+from support.hostile_directory import HostileDirectory
 from support.sandbox_tools import Sandbox
-
-#: what programs of ours import, and what Python does by itself
-NAMES = ("argparse", "re", "json", "socket", "runpy", "http", "yaml", "h11", "daemon", "logging", "os", "site",
-         "sitecustomize", "usercustomize", "l4ipd", "sandbox", "main")
-
-
-class Trap:
-    """A directory in which every module that might be imported by mistake tells of it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory, self.sprung = directory, directory / "sprung"
-        text = f"import posix; posix.close(posix.open({str(self.sprung)!r}, posix.O_CREAT))\n"
-        for name in NAMES:
-            (directory / f"{name}.py").write_text(text)
-        for package in ("l4ipd", "l4ipd/sandbox", "http", "daemon"):
-            (directory / package).mkdir()
-            for module in ("__init__", "__main__", "main", "demo", "ctl", "child"):
-                (directory / package / f"{module}.py").write_text(text)
-        for tool in ("ipnat", "ipf", "ipfstat", "ipmon", "ps", "sh", "python3", "sed", "readlink", "dirname"):
-            (directory / tool).write_text(f"#!/bin/sh\n: > {self.sprung}\n")
-            (directory / tool).chmod(0o755)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(self.directory), "PYTHONSTARTUP": str(self.directory / "site.py"),
-                "PYTHONUSERBASE": str(self.directory), "PATH": f".::{os.environ['PATH']}"}
 
 
 @pytest.fixture
-def trap(tmp_path: Path) -> Trap:
+def trap(tmp_path: Path) -> HostileDirectory:
     (tmp_path / "trap").mkdir()
-    return Trap(tmp_path / "trap")
+    return HostileDirectory(tmp_path / "trap")
 
 
 @pytest.fixture
@@ -55,7 +30,7 @@ def gateway(kernel: Sandbox, tmp_path: Path) -> Iterator[Gateway]:
     it.close()
 
 
-def test_the_trap_springs(trap: Trap) -> None:
+def test_the_trap_springs(trap: HostileDirectory) -> None:
     subprocess.run([isolated.words("l4ipd")[0], "-m", "l4ipd", "-V"], cwd=trap.directory, capture_output=True)
     assert trap.sprung.exists()
 
@@ -63,14 +38,14 @@ def test_the_trap_springs(trap: Trap) -> None:
 @pytest.mark.parametrize("words", [isolated.words("l4ipd", "-V"), isolated.words("l4ipd.control.client", "-h"),
                                    isolated.words("l4ipd.demo", "-h"), isolated.words("l4ipd.sandbox", "-h"),
                                    (*serve_words("/nonexistent/socket"), "-h")], ids=lambda words: words[3])
-def test_our_programs_in_a_hostile_place(trap: Trap, words: tuple[str, ...]) -> None:
+def test_our_programs_in_a_hostile_place(trap: HostileDirectory, words: tuple[str, ...]) -> None:
     assert words[1] == "-I" and os.path.isabs(words[2])
     done = subprocess.run(words, cwd=trap.directory, env=trap.environment, capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr and ("usage: " in done.stdout or done.stdout.startswith("l4ipd "))
     assert not trap.sprung.exists()
 
 
-def test_the_sandbox_and_all_tools_in_a_hostile_place(trap: Trap, gateway: Gateway) -> None:
+def test_the_sandbox_and_all_tools_in_a_hostile_place(trap: HostileDirectory, gateway: Gateway) -> None:
     port, inside = free_port(), free_port()
     gateway.web("127.0.0.11", inside)
     gateway.config.write_text(
@@ -89,7 +64,7 @@ def test_the_sandbox_and_all_tools_in_a_hostile_place(trap: Trap, gateway: Gatew
     assert not trap.sprung.exists()
 
 
-def test_the_demo_in_a_hostile_place(trap: Trap, gateway: Gateway) -> None:
+def test_the_demo_in_a_hostile_place(trap: HostileDirectory, gateway: Gateway) -> None:
     with gateway.log.open("wb") as log:
         process = subprocess.Popen(isolated.words("l4ipd", "--demo"), stderr=log, cwd=trap.directory,
                                    env=trap.environment)

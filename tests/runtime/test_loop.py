@@ -4,50 +4,18 @@ from __future__ import annotations
 
 import os
 import random
-import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from l4ipd.runtime import loop as module
-from l4ipd.runtime.loop import READ, WRITE, Loop, Poller, Portable, Timer
-
-
-class Clock:
-    """Time that passes only when the loop sleeps, or when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Sleeper:
-    """A poller that moves a :class:`Clock` instead of sleeping, and reports what a test puts in."""
-
-    CONNECT = WRITE
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock, self.ready, self.slept = clock, [], []          # type: ignore[var-annotated]
-
-    def register(self, fd: int, events: int) -> None: ...
-    def modify(self, fd: int, events: int) -> None: ...
-    def unregister(self, fd: int) -> None: ...
-    def closing(self, fd: int) -> None: ...
-    def close(self) -> None: ...
-
-    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-        self.slept.append(timeout)
-        if not self.ready:
-            self.clock.now += max(timeout or 0.0, 1e-6)     # time never stands quite still
-        ready, self.ready = self.ready, []
-        return [(fd, 0) for fd in ready]
+from l4ipd.runtime.loop import READ, WRITE, Loop, Timer
+from support.loops import POLLERS, Clock, Sleeper
 
 
 @pytest.fixture
@@ -287,11 +255,6 @@ def test_an_exception_costs_only_its_callback(faked: Loop, clock: Clock, caplog:
     assert fired == ["timer"]
     assert 5 not in faked._handlers
     assert "please report" in caplog.text
-
-
-POLLERS: list[Callable[[], Poller]] = [Portable]
-POLLERS += [module.Epoll] if hasattr(select, "epoll") else []
-POLLERS += [module.Kqueue] if hasattr(select, "kqueue") else []
 
 
 @pytest.fixture(params=POLLERS, ids=lambda poller: poller.__name__)

@@ -4,46 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import http.client
-import json
 import os
 import socket
-import threading
 import types
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from l4ipd import reload
 from l4ipd.checks.probe import Prober, prepare
 from l4ipd.checks.recipe import recipe
-from l4ipd.config import files
-from l4ipd.control.commands import Commands
-from l4ipd.control.service import ControlService
-from l4ipd.daemon import Daemon
 from l4ipd.ipfilter.nat_table import Dialect, NatTable
 from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.ipfilter.snapshot import Snapshot, take_snapshot
 from l4ipd.model import Check, Ipfilter
-from l4ipd.report.notify import Notifier
 from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.loop import Loop, Timer
-from l4ipd.state_saver import StateSaver
-from l4ipd.web.site import Web
 from support.certs import Authority
-from support.gateway import Web as Member
+from support.daemon_in_process import PATIENCE, A, B, DaemonInProcess, tick, until
 from support.gateway import free_port
 from support.members import Member as Server
 from support.members import answers, dialog, endpoint, overcrowded, refusing, silent
 
-PATIENCE = 30.0
 ROUNDS = int(os.environ.get("L4IP_ROUNDS", "60"))   # of listings; a thousand take minutes
-A, B = "127.0.0.11", "127.0.0.12"
 
 
 def ours(thing: object) -> str:
@@ -83,18 +70,6 @@ def loop() -> Iterator[Loop]:
     tick(it)
     yield it
     it.close()
-
-
-def tick(loop: Loop) -> None:
-    """Keeps turns from lasting."""
-    loop.later(0.005, lambda: tick(loop))
-
-
-def until(loop: Loop, done: Callable[[], object]) -> None:
-    end = loop.clock() + PATIENCE
-    while not done():
-        assert loop.clock() < end, "never happened"
-        loop.turn()
 
 
 # -- timers
@@ -252,110 +227,10 @@ def test_probes(loop: Loop, check: Check, fate: str, tmp_path: Path) -> None:
 
 # -- the whole daemon
 
-IPNAT = """#!/bin/sh
-exec 2>/dev/null
-cd {directory} || exit
-case "$*" in
-*-l*|*-iR*|*-aih*) echo 'List of active MAP/Redirect filters:'; cat rules; echo; echo 'List of active sessions:' ;;
-*-n*) cat >/dev/null ;;
-*-r*) cat >gone; grep -vxFf gone rules >left; mv left rules ;;
-*-f*) cat >>rules ;;
-*-V*) echo 'ipf: IP Filter: v5.1.2 (584)' ;;
-esac
-"""
-
-
-class House:
-    """The daemon with its control socket and its site, in this process."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory, self.file = directory, directory / "l4ip.conf"
-        self.tool = directory / "ipnat"
-        self.tool.write_text(IPNAT.format(directory=directory))
-        self.tool.chmod(0o755)
-        (directory / "rules").touch()
-        self.site, self.port, self.inside = free_port(), free_port(), free_port()
-        self.members = [Member(address, self.inside) for address in (A, B)]
-        self.configure()
-        self.loop = Loop()
-        tick(self.loop)
-        self.daemon = Daemon(self.loop, files.load(str(self.file)), 100)
-        reloader = reload.Reloader(self.daemon, str(self.file))
-        config = self.daemon._first
-        self.notifier = Notifier(self.loop, self.daemon, config.notify)
-        self.daemon.events.listen(self.notifier.heard)
-        self.saver = StateSaver(self.loop, self.daemon, config.state)
-        self.control = ControlService(self.loop, self.daemon, config.control,
-                                      Commands(self.daemon, reloader, self.saver.file).by_name())
-        self.web = Web(self.loop, self.daemon)
-        self.daemon.start()
-        self.web.start()
-        self.until_settled()
-
-    def configure(self, check: str = "http", members: str = f"web1: {A}, web2: {B}", top: str = "",
-                  control: str = "l4ip.sock", site: int = 0, resync: str = "100ms") -> None:
-        tools = ", ".join(f"{name}: {self.tool}" for name in ("ipnat", "ipf", "ipfstat", "ipmon"))
-        self.path = str(self.directory / control)
-        self.file.write_text(
-            f"pidfile: {self.directory}/pid\ncontrol: {self.path}\nstate: {self.directory}/state.json\n"
-            f"http: 127.0.0.1:{site or self.site}\nipfilter: {{interface: lo0, {tools}, resync: {resync}}}\n{top}\n"
-            f"defaults: {{interval: 100ms, timeout: 100ms}}\nclusters:\n  www:\n    address: 127.0.0.1\n"
-            f"    services: {{http: {{port: {self.port}, member_port: {self.inside}, check: {check}}}}}\n"
-            f"    members: {{{members}}}\n")
-
-    def until_settled(self) -> None:
-        """Until all is as it will stay, and children and probes come and go as ever."""
-        until(self.loop, lambda: all(monitor.verdict for monitor in self.daemon.fleet.monitors.values()))
-        runs, outcomes = self.daemon.steering.rules.runs, sum(self.daemon.fleet.schedule.codes.values())
-        until(self.loop, lambda: self.daemon.steering.rules.runs > runs + 3 and self.daemon.steering.rules.settled
-              and sum(self.daemon.fleet.schedule.codes.values()) > outcomes + 5)
-
-    def aside(self, conversation: Callable[[], Any]) -> Any:
-        """Let a thread talk to us."""
-        results: list[Any] = []
-        thread = threading.Thread(target=lambda: results.append(conversation()))
-        thread.start()
-        until(self.loop, lambda: not thread.is_alive())
-        return results[0]
-
-    def ctl(self, path: str = "", **request: Any) -> Any:
-        """The last line of an answer."""
-        def conversation() -> Any:
-            with socket.socket(socket.AF_UNIX) as client:
-                client.connect(path or self.path)
-                client.sendall(json.dumps(request).encode() + b"\n")
-                data = b""
-                while chunk := client.recv(65536):
-                    data += chunk
-                return json.loads([line for line in data.splitlines() if line][-1])
-        return self.aside(conversation)
-
-    def get(self, path: str, method: str = "GET") -> int:
-        def conversation() -> int:
-            client = http.client.HTTPConnection("127.0.0.1", self.site, timeout=PATIENCE)
-            client.request(method, path)
-            response = client.getresponse()
-            response.read()
-            client.close()
-            return response.status
-        status: int = self.aside(conversation)
-        return status
-
-    def close(self) -> None:
-        self.web.stop()
-        self.notifier.stop()
-        self.control.close()
-        self.saver.close()
-        self.daemon.stop()
-        self.loop.run()
-        self.loop.close()
-        for member in self.members:
-            member.stop()
-
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    it = House(tmp_path)
+def whole(tmp_path: Path) -> Iterator[DaemonInProcess]:
+    it = DaemonInProcess(tmp_path)
     yield it
     it.close()
 
@@ -367,49 +242,49 @@ COMMANDS: list[dict[str, Any]] = [
     {"command": "nonsense"}, {"command": 7}]
 
 
-def test_sessions_of_l4ipctl(house: House) -> None:
-    with nothing_to_collect(house.loop):
+def test_sessions_of_l4ipctl(whole: DaemonInProcess) -> None:
+    with nothing_to_collect(whole.loop):
         for request in COMMANDS:
-            assert house.ctl(**request)["end"]
+            assert whole.ctl(**request)["end"]
         with socket.socket(socket.AF_UNIX) as client, socket.socket(socket.AF_UNIX) as rude:
-            client.connect(house.path)
+            client.connect(whole.path)
             client.sendall(b'{"command": "monitor"}\n')
-            rude.connect(house.path)
+            rude.connect(whole.path)
             rude.sendall(b'{"comm')
-            house.ctl(command="disable", pattern="web1")
-            house.ctl(command="enable", pattern="web1")
+            whole.ctl(command="disable", pattern="web1")
+            whole.ctl(command="enable", pattern="web1")
             assert b'"disabled"' in client.recv(65536)
-        until(house.loop, lambda: house.control.control is not None and not house.control.control.clients)
-        house.until_settled()
+        until(whole.loop, lambda: whole.control.control is not None and not whole.control.control.clients)
+        whole.until_settled()
 
 
-def test_sessions_of_http(house: House) -> None:
-    with nothing_to_collect(house.loop):
+def test_sessions_of_http(whole: DaemonInProcess) -> None:
+    with nothing_to_collect(whole.loop):
         for path, status in (("/", 200), ("/metrics", 200), ("/status.json", 200), ("/healthz", 200), ("/x", 404)):
-            assert house.get(path) == house.get(path, "HEAD") == status
-            assert house.get(path, "POST") == 405
-        clients = [socket.create_connection(("127.0.0.1", house.site)) for _ in range(30)]
+            assert whole.get(path) == whole.get(path, "HEAD") == status
+            assert whole.get(path, "POST") == 405
+        clients = [socket.create_connection(("127.0.0.1", whole.site)) for _ in range(30)]
         for client in clients:
             client.send(b"GET / HTT")
-        house.until_settled()
+        whole.until_settled()
         for client in clients:
             client.close()
-        until(house.loop, lambda: house.web.server is not None and not house.web.server.clients)
+        until(whole.loop, lambda: whole.web.server is not None and not whole.web.server.clients)
 
 
-def test_reloads(house: House) -> None:
+def test_reloads(whole: DaemonInProcess) -> None:
     """Whatever a reload replaces is gone, and with it what it had."""
     configurations: list[dict[str, Any]] = [
         {"check": "tcp"}, {"check": "{type: http, path: /x}", "members": f"web1: {A}, web3: {B}"},
         {"check": "[tcp, http]"}, {"top": "notify: [/bin/true]"}, {"control": "other.sock"}, {"site": free_port()},
-        {"top": f"resets: {{interface: lo0, source: {house.directory}/log}}"}, {"top": "resets: {interface: lo0}"},
+        {"top": f"resets: {{interface: lo0, source: {whole.directory}/log}}"}, {"top": "resets: {interface: lo0}"},
         {"top": "resets: {interface: lo0, source: counters}"}, {"check": "nonsense"}, {"check": "{type: ["},
         {"resync": "90ms"}, {}]
-    with nothing_to_collect(house.loop):
-        held = weakref.WeakSet([house.web.server, house.control.control, house.daemon.steering.nat])
+    with nothing_to_collect(whole.loop):
+        held = weakref.WeakSet([whole.web.server, whole.control.control, whole.daemon.steering.nat])
         for each in configurations:
-            path = house.path
-            house.configure(**each)
-            assert house.ctl(path, command="reload")["end"]
-            house.until_settled()
+            path = whole.path
+            whole.configure(**each)
+            assert whole.ctl(path, command="reload")["end"]
+            whole.until_settled()
         assert not held

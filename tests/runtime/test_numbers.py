@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.test_client import answering
 from l4ipd.control import client
 from l4ipd.ipfilter import log_rules, rdr
 from l4ipd.ipfilter.filter_table import FilterTable
@@ -21,8 +20,9 @@ from l4ipd.resets.sources import strangers
 from l4ipd.runtime import pidfile
 from l4ipd.runtime.numbers import COUNTER, ID, PORT, SERIAL, whole
 from support.balancer import balancer, cluster, web
-from web.test_httpd import Site, read_all
-from web.test_metrics import scrape, value
+from support.control_server import answering
+from support.http_server import HttpServer, read_all
+from support.metrics import scrape, value
 
 HUGE = ["9" * 400, "9" * 5000, "1" + "0" * 20, "0" * 400 + "1", "²", "١٢", "-1", "+1", "1_0", "1e9", "0x10", "٣",
         "1\0", "inf", "nan"]
@@ -124,7 +124,7 @@ def test_columns_that_are_none(monkeypatch: pytest.MonkeyPatch, columns: str) ->
 
 @pytest.mark.parametrize("length", ["9" * 400, "9" * 5000, "-1", "1e3", "²"])
 def test_lengths_of_requests_by_http(length: str) -> None:
-    site = Site()
+    site = HttpServer()
     with site.connect() as client:
         client.sendall(f"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode())
         client.shutdown(socket.SHUT_WR)

@@ -194,3 +194,31 @@ def probe(check: Check, port: int = 0, address: str = "127.0.0.1",
           expire_when: Callable[[], object] | None = None) -> Verdict:
     with Watch() as watch:
         return watch.probe(check, port, address, expire_when)
+
+
+Answer = Callable[[bytes], list[bytes]]
+
+
+@contextlib.contextmanager
+def talker(answer: Answer, address: str = "127.0.0.1") -> Iterator[tuple[int, list[bytes]]]:
+    """A udp server: its port, and what it was sent; ``answer`` makes datagrams of one."""
+    heard: list[bytes] = []
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((address, 0))
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    data, client = sock.recvfrom(65536)
+                    if data == b"stop":
+                        return
+                    for each in answer(data):
+                        sock.sendto(each, client)
+                    heard.append(data)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield sock.getsockname()[1], heard
+        with socket.socket(sock.family, socket.SOCK_DGRAM) as last:
+            last.sendto(b"stop", sock.getsockname())
+        thread.join(10)

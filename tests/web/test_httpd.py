@@ -4,83 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from l4ipd.runtime.loop import Loop
 from l4ipd.web import httpd
-from l4ipd.web.httpd import Answer, Request, Server
+from l4ipd.web.httpd import Answer, Request
 from l4ipd.web.site import trusted
-
-PATIENCE = 20.0
-
-
-class Site:
-    """A server whose loop turns in a thread; ``handler`` may be replaced."""
-
-    def __init__(self) -> None:
-        self.loop = Loop()
-        self.handler: Callable[[Request], Answer] = lambda request: Answer(200, f"hello {request.path}\n".encode())
-        self.server = Server(self.loop, "127.0.0.1", 0, lambda request: self.handler(request), {"X-Common": "yes"})
-        self._ending = False
-        self._tick()
-        self._thread = threading.Thread(target=self.loop.run)
-        self._thread.start()
-
-    def _tick(self) -> None:
-        if self._ending:
-            self.server.close()
-            self.loop.stop()
-        self.loop.later(0.02, self._tick)
-
-    def close(self) -> None:
-        self._ending = True
-        self._thread.join(PATIENCE)
-        assert not self._thread.is_alive()
-        self.loop.close()
-
-    def connect(self) -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", self.server.port), PATIENCE)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return client
-
-    def ask(self, *pieces: bytes, hang_up: bool = False) -> bytes:
-        """Send ``pieces``; everything that comes back."""
-        with self.connect() as client:
-            with contextlib.suppress(ConnectionError):
-                for piece in pieces:
-                    client.sendall(piece)
-                if hang_up:
-                    client.shutdown(socket.SHUT_WR)
-            return read_all(client)
-
-
-def read_all(client: socket.socket) -> bytes:
-    answer = b""
-    with contextlib.suppress(ConnectionError):
-        while chunk := client.recv(65536):
-            answer += chunk
-    return answer
-
-
-def status(answer: bytes) -> int:
-    return int(answer.split()[1])
+from support.http_server import HttpServer, read_all, status
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Site]:
-    site = Site()
+def shared() -> Iterator[HttpServer]:
+    site = HttpServer()
     yield site
     site.close()
 
 
 @pytest.fixture
-def site() -> Iterator[Site]:
-    it = Site()
+def site() -> Iterator[HttpServer]:
+    it = HttpServer()
     yield it
     it.close()
 
@@ -116,7 +61,7 @@ REQUESTS = [
 
 
 @pytest.mark.parametrize(("request_bytes", "expected"), REQUESTS, ids=lambda value: str(value)[:30])
-def test_requests(shared: Site, request_bytes: bytes, expected: int) -> None:
+def test_requests(shared: HttpServer, request_bytes: bytes, expected: int) -> None:
     for pieces in ([request_bytes], [request_bytes[place:place + 1] for place in range(len(request_bytes))]):
         answer = shared.ask(*pieces)
         assert status(answer) == expected
@@ -126,7 +71,7 @@ def test_requests(shared: Site, request_bytes: bytes, expected: int) -> None:
         assert (b"allow: get, head" in head.lower()) == (expected == 405)
 
 
-def test_a_request_cut_short_at_any_position_gets_no_page(shared: Site) -> None:
+def test_a_request_cut_short_at_any_position_gets_no_page(shared: HttpServer) -> None:
     whole = REQUESTS[0][0]
     for place in range(len(whole)):
         answer = shared.ask(whole[:place], hang_up=True)
@@ -136,23 +81,23 @@ def test_a_request_cut_short_at_any_position_gets_no_page(shared: Site) -> None:
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=300) | st.sampled_from([b"GET / HTTP/1.1\r\n", b"Host: a\r\n", b"\r\n\r\n"]),
                 max_size=6))
-def test_garbage_does_no_harm(shared: Site, pieces: list[bytes]) -> None:
+def test_garbage_does_no_harm(shared: HttpServer, pieces: list[bytes]) -> None:
     answer = shared.ask(*pieces, hang_up=True)
     assert not answer or status(answer) in (200, 400, 405, 431)
     assert status(shared.ask(REQUESTS[0][0])) == 200
 
 
-def test_an_endless_head_is_refused(shared: Site) -> None:
+def test_an_endless_head_is_refused(shared: HttpServer) -> None:
     for endless in (b"G" * 20000, b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 20000):
         assert status(shared.ask(endless)) in (400, 431)
 
 
-def test_head_has_the_headers_of_get(shared: Site) -> None:
+def test_head_has_the_headers_of_get(shared: HttpServer) -> None:
     got, head = (shared.ask(method + b" / HTTP/1.1\r\nHost: a\r\n\r\n") for method in (b"GET", b"HEAD"))
     assert got.partition(b"\r\n\r\n")[0] == head.partition(b"\r\n\r\n")[0]
 
 
-def test_what_the_handler_is_told(site: Site) -> None:
+def test_what_the_handler_is_told(site: HttpServer) -> None:
     asked: list[Request] = []
 
     def handler(request: Request) -> Answer:
@@ -164,7 +109,7 @@ def test_what_the_handler_is_told(site: Site) -> None:
     assert asked == [Request("/a/b", {"match": "www/*", "x": " 1"}, "Some.Where:81")]
 
 
-def test_a_body_that_is_produced_arrives_whole_and_its_end_is_marked(site: Site) -> None:
+def test_a_body_that_is_produced_arrives_whole_and_its_end_is_marked(site: HttpServer) -> None:
     pieces = [b"%06d" % number * 100 for number in range(1000)]
     site.handler = lambda request: Answer(200, iter(pieces))
     old = site.ask(b"GET / HTTP/1.0\r\n\r\n")
@@ -173,7 +118,7 @@ def test_a_body_that_is_produced_arrives_whole_and_its_end_is_marked(site: Site)
     assert b"transfer-encoding: chunked" in new.lower() and new.endswith(b"\r\n0\r\n\r\n")
 
 
-def test_a_handler_that_breaks(site: Site) -> None:
+def test_a_handler_that_breaks(site: HttpServer) -> None:
     def broken() -> Iterator[bytes]:
         yield b"x" * 100_000
         raise RuntimeError("on purpose")
@@ -185,7 +130,7 @@ def test_a_handler_that_breaks(site: Site) -> None:
     assert status(site.ask(REQUESTS[0][0])) == 500
 
 
-def test_a_reader_who_does_not_read_costs_little_and_holds_nobody_up(site: Site) -> None:
+def test_a_reader_who_does_not_read_costs_little_and_holds_nobody_up(site: HttpServer) -> None:
     produced = 0
 
     def endless() -> Iterator[bytes]:
@@ -209,7 +154,7 @@ def test_a_reader_who_does_not_read_costs_little_and_holds_nobody_up(site: Site)
         assert all(len(client._out) <= 2 * httpd.PIECE for client in list(site.server.clients))
 
 
-def test_when_all_places_are_taken_the_one_who_ponders_longest_goes(site: Site) -> None:
+def test_when_all_places_are_taken_the_one_who_ponders_longest_goes(site: HttpServer) -> None:
     with contextlib.ExitStack() as stack:
         idle = [stack.enter_context(site.connect()) for _ in range(httpd.CLIENTS + 3)]
         for client in idle:
@@ -220,7 +165,7 @@ def test_when_all_places_are_taken_the_one_who_ponders_longest_goes(site: Site) 
         assert status(read_all(idle[-1])) == 200, "the youngest was not"
 
 
-def test_time_is_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_is_bounded(site: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(httpd, "REQUEST_TIME", 0.05)
     monkeypatch.setattr(httpd, "ANSWER_TIME", 0.05)
     monkeypatch.setattr(httpd, "DRAIN_TIME", 0.05)

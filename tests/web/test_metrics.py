@@ -6,11 +6,8 @@ import json
 import re
 
 import pytest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
 
 from l4ipd.checks.verdict import CODES
-from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.model import Member
 from l4ipd.monitor import schedule
@@ -20,24 +17,9 @@ from l4ipd.runtime.lateness import Lateness
 from l4ipd.web import metrics
 from l4ipd.web.site import status_json
 from support.balancer import BAD, GOOD, balancer, cluster, feed, settle, web
+from support.metrics import scrape, value
 
 UNITS = ("seconds", "bytes", "info", "total")
-
-
-def scrape(daemon: Daemon, history: History | None = None, lateness: Lateness | None = None) -> dict[str, Metric]:
-    text = b"".join(metrics.render(daemon, history or History(), lateness or Lateness(daemon.loop),
-                                   dict.fromkeys(daemon.steering.rules.have, 7))).decode()
-    assert text.endswith("\n")
-    families = list(text_string_to_metric_families(text))
-    assert len({family.name for family in families}) == len(families), "a family that comes twice is refused"
-    return {family.name: family for family in families}
-
-
-def value(families: dict[str, Metric], sample: str, **labels: str) -> float:
-    found = [each.value for family in families.values() for each in family.samples
-             if each.name == sample and labels.items() <= each.labels.items()]
-    assert len(found) == 1, (sample, labels, found)
-    return found[0]
 
 
 def test_internal_errors() -> None:

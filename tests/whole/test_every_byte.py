@@ -16,8 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from control.test_control import Toy
-from control.test_control import read_all as read_lines
 from l4ipd.checks.ping import HEADER, Ping, Pinger
 from l4ipd.checks.recipe import Recipe, Tls, recipe
 from l4ipd.checks.tls import Tunnel
@@ -36,8 +34,10 @@ from l4ipd.resets.targets import Targets
 from l4ipd.runtime.internal_errors import InternalErrors
 from l4ipd.runtime.loop import Loop
 from support.certs import Authority
+from support.control_server import ControlServer
+from support.control_server import read_all as read_lines
+from support.http_server import HttpServer, read_all
 from support.members import dialog, endpoint
-from web.test_httpd import Site, read_all
 
 BYTES = [bytes([value]) for value in range(256)]
 
@@ -194,8 +194,8 @@ def test_listings_of_ipfstat(loop: Loop, action: str, rule: bytes) -> None:
 # -- requests
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
-    it = Toy(str(tmp_path_factory.mktemp("control") / "socket"))
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlServer]:
+    it = ControlServer(str(tmp_path_factory.mktemp("control") / "socket"))
     yield it
     assert it.loop.errors.total == 0, it.loop.errors.last
     it.close()
@@ -204,7 +204,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Toy]:
 REQUEST = b'{"command": "echo", "pattern": "web1", "count": 3}'
 
 
-def test_requests_of_l4ipctl(toy: Toy) -> None:
+def test_requests_of_l4ipctl(toy: ControlServer) -> None:
     """All in one thread: each is answered before the next comes."""
     def conversation() -> int:
         answered = 0
@@ -223,8 +223,8 @@ def test_requests_of_l4ipctl(toy: Toy) -> None:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    it = Site()
+def site() -> Iterator[HttpServer]:
+    it = HttpServer()
     yield it
     it.close()
 
@@ -233,7 +233,7 @@ WEB = [b"%bET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET /%b?match=%bweb HTTP
        b"GET / HTTP/%b.1\r\nHost: localhost\r\n\r\n", b"GET / HTTP/1.1\r\nHost: %b\r\n%bx: y\r\n\r\n"]
 
 
-def test_requests_by_http(site: Site) -> None:
+def test_requests_by_http(site: HttpServer) -> None:
     requests = [line.replace(b"%b", byte) for line in WEB for byte in BYTES]
     answers: list[bytes] = []
     while requests:                                 # some at a time: an answer waits for a tick of the loop

@@ -11,7 +11,7 @@ import pytest
 from l4ipd import obsolete_rules
 from l4ipd.model import Check, Cluster, Config, Member, Service
 from l4ipd.obsolete_rules import ObsoleteRules
-from runtime.test_memory import B, House, until
+from support.daemon_in_process import B, DaemonInProcess, until
 
 
 class Silent:
@@ -22,8 +22,8 @@ class Silent:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    it = House(tmp_path)
+def whole(tmp_path: Path) -> Iterator[DaemonInProcess]:
+    it = DaemonInProcess(tmp_path)
     yield it
     it.close()
 
@@ -45,46 +45,47 @@ def test_a_rule_of_nobody_waits_for_first_outcomes_but_no_longer_than_they_can_t
     assert not it.may_go("one", True), "it had an owner meanwhile, or was gone"
 
 
-def test_reloads_every_few_moments_do_not_keep_a_rule_of_nobody(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reloads_every_few_moments_do_not_keep_a_rule_of_nobody(whole: DaemonInProcess,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has an endpoint that is new, and has no outcome before the next."""
     monkeypatch.setattr(obsolete_rules, "SPARE", 0.3)
-    rule = f"rdr lo0 127.0.0.1/32 port {house.port} -> 127.0.0.77 port {house.inside} tcp round-robin tag l4ip"
+    rule = f"rdr lo0 127.0.0.1/32 port {whole.port} -> 127.0.0.77 port {whole.inside} tcp round-robin tag l4ip"
     reloads = 0
 
     def reload_again() -> None:
         nonlocal reloads
         reloads += 1
-        house.configure(members=f"new{reloads}: 127.0.1.{reloads % 250}, web2: {B}")
-        house.daemon.apply(load_again())
-        house.loop.later(0.02, reload_again)
+        whole.configure(members=f"new{reloads}: 127.0.1.{reloads % 250}, web2: {B}")
+        whole.daemon.apply(load_again())
+        whole.loop.later(0.02, reload_again)
 
     def load_again() -> Config:
         from l4ipd.config.files import load
-        return load(str(house.file))
+        return load(str(whole.file))
 
-    house.daemon.fleet.schedule.start = lambda recipe, done: Silent()
+    whole.daemon.fleet.schedule.start = lambda recipe, done: Silent()
     reload_again()
-    with (house.directory / "rules").open("a") as rules:
+    with (whole.directory / "rules").open("a") as rules:
         rules.write(f"{rule}\n")
-    house.daemon.steering.rules.reread()
-    until(house.loop, lambda: rule in house.daemon.steering.rules.have)
-    until(house.loop, lambda: rule not in house.daemon.steering.rules.have)
-    assert house.daemon.fleet.undecided and reloads > 5
+    whole.daemon.steering.rules.reread()
+    until(whole.loop, lambda: rule in whole.daemon.steering.rules.have)
+    until(whole.loop, lambda: rule not in whole.daemon.steering.rules.have)
+    assert whole.daemon.fleet.undecided and reloads > 5
 
 
-def test_what_a_tool_says_that_is_no_longer_in_use_is_not_believed(house: House) -> None:
-    daemon = house.daemon
-    until(house.loop, lambda: daemon.steering.dialect.sure and daemon.steering.dialect.purge)
-    slow = house.directory / "slow"
-    slow.write_text(f'#!/bin/sh\ncase "$*" in *-n*) touch {house.directory}/asked; sleep 1; echo "usage: ipnat" >&2; '
-                    f'exit 1 ;; esac\nexec {house.tool} "$@"\n')
+def test_what_a_tool_says_that_is_no_longer_in_use_is_not_believed(whole: DaemonInProcess) -> None:
+    daemon = whole.daemon
+    until(whole.loop, lambda: daemon.steering.dialect.sure and daemon.steering.dialect.purge)
+    slow = whole.directory / "slow"
+    slow.write_text(f'#!/bin/sh\ncase "$*" in *-n*) touch {whole.directory}/asked; sleep 1; echo "usage: ipnat" >&2; '
+                    f'exit 1 ;; esac\nexec {whole.tool} "$@"\n')
     slow.chmod(0o755)
-    good, house.tool = house.tool, slow
-    house.configure()
-    assert house.ctl(command="reload")["exit"] == 0
-    until(house.loop, (house.directory / "asked").exists)
-    house.tool = good
-    house.configure()
-    assert house.ctl(command="reload")["exit"] == 0
-    until(house.loop, lambda: daemon.steering.dialect.sure)
+    good, whole.tool = whole.tool, slow
+    whole.configure()
+    assert whole.ctl(command="reload")["exit"] == 0
+    until(whole.loop, (whole.directory / "asked").exists)
+    whole.tool = good
+    whole.configure()
+    assert whole.ctl(command="reload")["exit"] == 0
+    until(whole.loop, lambda: daemon.steering.dialect.sure)
     assert daemon.steering.dialect.purge and "-p" in daemon.steering.rules.table.purging

@@ -11,8 +11,8 @@ from l4ipd.sandbox.kernel import Kernel
 from l4ipd.sandbox.tools.ipf import ipf
 from l4ipd.sandbox.tools.ipnat import ipnat
 from support.sandbox_tools import drive
+from support.simulated_daemon import SimulatedDaemon
 from support.simulation import GOOD, REFUSES, SILENT
-from whole.test_shutdown import Life
 
 CONFIG = """
 pidfile: {0}/pid
@@ -30,7 +30,7 @@ clusters:
 USUAL = {"interface": "em0", "tag": "no", "ipnat": "ipnat", "port": "8080", "members": "a: 10.0.0.11, x: 10.0.0.12"}
 
 
-class Reloads(Life):
+class Reloads(SimulatedDaemon):
     """A daemon that is told to reload now and then."""
 
     def __init__(self, directory: Path, **words: str) -> None:
@@ -58,7 +58,7 @@ class Reloads(Life):
         return any("-l" in child.words and child.running for child in self.children)
 
 
-def said(world: Life, words: str) -> list[str]:
+def said(world: SimulatedDaemon, words: str) -> list[str]:
     return [text for text in world.texts if words in text]
 
 

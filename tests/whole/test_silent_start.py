@@ -48,7 +48,7 @@ class Restarted(OperatedGateway):
         """An ipnat that misbehaves, when it lists, before it works."""
         self.faults.write_text(faults)
         words = " ".join(tool_words(self.kernel.path)["ipnat"])
-        text = f'[ "$1" = -l ] || exec {words} "$@"\nexec {sys.executable} {TESTS}/support/faulty.py ' \
+        text = f'[ "$1" = -l ] || exec {words} "$@"\nexec {sys.executable} {TESTS}/support/faulty_tool.py ' \
                f'{self.faults} {words} "$@"'
         return f"ipnat: {self.script('ipnat', text)}"
 

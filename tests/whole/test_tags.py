@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from l4ipd.events import Event
+from support.simulated_daemon import CONFIG
 from support.simulation import World, simulated
-from whole.test_shutdown import CONFIG
 
 
 class Life(World):

@@ -15,7 +15,7 @@ from l4ipd.events import Event
 from l4ipd.model import Config
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.saved_state import Saved
-from whole.test_first_outcomes import BAD, GOOD, World
+from support.scripted_daemon import BAD, GOOD, ScriptedDaemon
 
 
 def configuration(directory: Path, members: str, more: str = "", service: str = "s") -> Config:
@@ -24,7 +24,7 @@ def configuration(directory: Path, members: str, more: str = "", service: str = 
                  f"port: 80, check: tcp}}}}, members: {{{members}}}{more}}}\n", "conf")
 
 
-class Told(World):
+class Told(ScriptedDaemon):
     """Members that are alive or not, by name."""
 
     def __init__(self, directory: Path, members: str, more: str = "",

@@ -1,4 +1,4 @@
-"""A tool that misbehaves: ``faulty.py FAULTS WORDS...`` runs WORDS, after taking one fault off the file FAULTS.
+"""A tool that misbehaves: ``faulty_tool.py FAULTS WORDS...`` runs WORDS, after taking one fault off the file FAULTS.
 
 The faults, a line each: ``ok``; ``die`` (by a signal, nothing done); ``fail`` (exit 1, nothing done); ``grumble`` (all
 done, exit 1); ``lie`` (nothing done, exit 0); ``lose`` (one line left out, exit 0); ``cut`` (half of the output, exit

@@ -22,19 +22,12 @@ from l4ipd.sandbox.tools.ipf import ipf
 from l4ipd.sandbox.tools.ipfstat import ipfstat
 from l4ipd.sandbox.tools.ipnat import ipnat
 from l4ipd.sandbox.tools.run import STDIN, STDOUT, Run
+from support.loops import Clock
 
 GRACE = 1.0                                         # seconds from TERM to KILL, for one that heeds only KILL
 LISTING = ("-l", "-iR", "-aihR", "-lhR")
 #: what may happen to a run; see :class:`Run`
 FAULTS = ("die", "fail", "grumble", "lie", "lose", "cut", "empty", "hang", "stubborn", "vanish", "slow")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Sleep:
