@@ -23,6 +23,7 @@ from l4ipd.checks.probe import Prober
 from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
 from l4ipd.ipfilter.nat_table import Dialect
+from l4ipd.ipfilter.session_count import SessionCount
 from l4ipd.model import Config, changes
 from l4ipd.monitor.expiry import Expiry
 from l4ipd.resets.sensing import Sensing
@@ -50,6 +51,8 @@ class Daemon:
                            decided=lambda: self.steering.rules.touch(), kept=lambda group: self.steering.kept(group))
         self.expiry = Expiry(loop, self.prober.certificates, lambda: self.fleet.monitors.values())
         self.steering = Steering(loop, self.fleet, self.events, config.ipfilter, spoken=self._spoken)
+        self.sessions = SessionCount(loop, lambda: self.steering.nat,
+                                     lambda: [monitor.endpoint for monitor in self.fleet.monitors.values()])
         self._first = config
 
     def start(self, saved: Saved | None = None) -> None:

@@ -95,7 +95,7 @@ class Steering:
             self._old_tags.add(before.tag)          # what bears it has not been seen yet
         if (now.ipnat, now.ipf) != (before.ipnat, before.ipf):
             self.dialect = replace(self.dialect, sure=False)
-        self.nat = NatTable(now, self.dialect, self._known, self._want, self._old_tags)
+        self.nat = NatTable(now, self.dialect, self._known, self._want, self._old_tags, self.nat.iterator)
         self._use_table()
 
     def stop(self, remove: bool) -> None:

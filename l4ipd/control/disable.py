@@ -7,11 +7,11 @@ told so; whoever wants them cut off is told how many are left all the same, and 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from l4ipd.control.server import Answer, Client, end
 from l4ipd.daemon import Daemon
-from l4ipd.ipfilter import sessions
+from l4ipd.ipfilter.session_count import Count
 from l4ipd.model import Endpoint
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.report import status
@@ -73,21 +73,19 @@ class Disabling:
                 gone and not daemon.steering.rules.busy and self.file.tried >= self._asked):
             daemon.loop.later(LOOK_EVERY, self._look)
         elif gone and self.now and self._can_cut:
-            settings = daemon.config.ipfilter
-            sessions.count(daemon.loop, settings.ipnat, settings.timeout,
-                           [monitor.endpoint for monitor in self.chosen], self.client.later(self._counted))
+            daemon.sessions.want(self.client.later(self._counted), since=daemon.loop.now)
         else:
             self.client.answer(self._lines(gone))
 
-    def _counted(self, counts: Mapping[str, int], problem: str) -> None:
+    def _counted(self, count: Count) -> None:
         """The rules are gone, and with them their sessions: those that are left are of rules that had gone before."""
         for monitor in self.chosen:
             endpoint = monitor.endpoint
-            if problem and endpoint.name in self._late:
+            if count.problem and endpoint.name in self._late:
                 self._warnings.append(f"{endpoint.name}: its rules were gone already; whether sessions of them are "
-                                      f"left is not known: {printable(problem)}")
-            elif not problem and counts.get(endpoint.name):
-                self._warnings.append(left(endpoint, counts[endpoint.name]))
+                                      f"left is not known: {printable(count.problem)}")
+            elif not count.problem and count.of(endpoint.name):
+                self._warnings.append(left(endpoint, count.by_name[endpoint.name]))
             elif endpoint.name in self._late:
                 self._warnings.append(f"{endpoint.name}: its rules were gone already; no session of them is left")
         if not self.client.over:

@@ -17,6 +17,7 @@ from l4ipd.runtime.lines import Lines
 
 IN_USE = "rule in use"
 FORGOTTEN = 12.0                                    # seconds after which the kernel has surely forgotten an iterator
+CUTS = 4                                            # that are remembered; nobody makes as many within that time
 NEVER = float("-inf")
 
 
@@ -26,6 +27,7 @@ class Iterator:
     def __init__(self) -> None:
         self.torn = False                           # the last one did not come to its end
         self.quiet_until = NEVER                    # none is made before, or a rule would stay in use
+        self._cuts: list[float] = []                # when one was cut short behind the rules, among the sessions
 
     def tear(self) -> None:
         """A listing has not come to its end: the next may begin where it was, and is read for nothing."""
@@ -37,6 +39,18 @@ class Iterator:
         if now >= self.quiet_until:
             self.quiet_until = NEVER
         return torn
+
+    def cut(self, now: float) -> None:
+        """A listing had all of the rules, and was cut short then: one of the sessions may begin where it was."""
+        self._cuts = [*self._recent(now), now][-CUTS:]
+
+    def cuts(self, now: float) -> int:
+        """How many of these the kernel may remember: each makes one listing too short, of those by the same spawner."""
+        self._cuts = self._recent(now)
+        return len(self._cuts)
+
+    def _recent(self, now: float) -> list[float]:
+        return [then for then in self._cuts if now - then < FORGOTTEN]
 
     def in_use(self, now: float) -> bool:
         """It keeps a rule from being removed: whether to be quiet and patient, or to look what there is."""
@@ -110,10 +124,12 @@ class Listing:
         known = self.before.get(canonical)
         self.rules[canonical] = known if known == words else words      # not another copy of the same
 
-    def ended(self, end: Exit) -> bool:
+    def ended(self, end: Exit, now: float) -> bool:
         """Its tool has ended: whether all of it was seen. If not, what does that leave behind?"""
         if self.table.end is None:
             self.complete = end.status == 0 and not end.timed_out and not self._lines.inside
         if not self.complete and (end.timed_out or end.status == 0 or (end.status is not None and end.status < 0)):
             self.table.iterator.tear()
+        elif self.complete and not end.clean:       # it did not come to the end of the sessions
+            self.table.iterator.cut(now)
         return self.complete

@@ -69,9 +69,10 @@ class NatTable:
     """
 
     def __init__(self, settings: Ipfilter, dialect: Dialect, known: Callable[[str], str | None],
-                 want: Callable[[], Iterable[str]] = tuple, old_tags: Collection[str] = ()) -> None:
+                 want: Callable[[], Iterable[str]] = tuple, old_tags: Collection[str] = (),
+                 iterator: Iterator | None = None) -> None:
         self.settings, self.known, self.want, self.old_tags = settings, known, want, old_tags
-        self.iterator = Iterator()
+        self.iterator = iterator or Iterator()      # the kernel forgets nothing because we have other settings
         self._dialect = dialect
         self._seen: dict[str, Listed | None] = {}   # lines of listings; None: no rdr rule
         self._count = 0                             # of the lines of this listing

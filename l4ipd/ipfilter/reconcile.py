@@ -73,7 +73,7 @@ class Reconciler:
         self.failed_runs = self.repairs = 0
         self._held = HeldLines(self._name)
         self._listings, self._changes = Backoff(loop, self.touch), Backoff(loop, self.touch)
-        self._runner = Runner(loop, spawn, lambda: self.table.iterator.tear())
+        self._runner = Runner(loop, spawn, self._torn)
         self._attempts: dict[str, Attempt] = {}     # since the table was read last
         self._said: set[str] = set()                # what was logged since all was as wanted
         self._dirty = True
@@ -318,7 +318,7 @@ class Reconciler:
                   output=listing.feed)
 
     def _was_listed(self, listing: Listing, end: Exit, broken_off: bool) -> None:
-        if not listing.ended(end):
+        if not listing.ended(end, self.loop.now):
             self._unreadable("its listing was cut short" if end.clean else self._words(end))
             if broken_off:
                 self._listings.skip()
@@ -335,6 +335,13 @@ class Reconciler:
             self.belief.stale = True                # and read again
         else:
             self._believe(listing)
+
+    def _torn(self, behind_the_rules: bool) -> None:
+        """A listing from which only its end was wanted did not come to it, or was left there."""
+        if behind_the_rules:
+            self.table.iterator.cut(self.loop.now)
+        else:
+            self.table.iterator.tear()
 
     def _unreadable(self, words: str) -> None:
         self.belief.stale = True

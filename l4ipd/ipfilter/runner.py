@@ -40,9 +40,9 @@ class _Habit:
 
 
 class Runner:
-    """``torn()`` is called when a question had to be broken off."""
+    """``torn(answered)`` is called when a question was broken off, before it was answered or then."""
 
-    def __init__(self, loop: Loop, spawn: Spawn | None, torn: Callable[[], object]) -> None:
+    def __init__(self, loop: Loop, spawn: Spawn | None, torn: Callable[[bool], object]) -> None:
         self.loop = loop
         self.spawn: Spawn = spawn or Child
         self.runs = 0
@@ -91,7 +91,7 @@ class Runner:
 class _Feeler:
     """Asks a question again and again, until it is answered; ``found()`` is called then."""
 
-    def __init__(self, loop: Loop, spawn: Spawn, found: Callable[[], object], torn: Callable[[], object]) -> None:
+    def __init__(self, loop: Loop, spawn: Spawn, found: Callable[[], object], torn: Callable[[bool], object]) -> None:
         self.loop, self.spawn, self.found, self.torn = loop, spawn, found, torn
         self._question: Question | None = None
         self._seen = b""
@@ -128,9 +128,11 @@ class _Feeler:
     def _answered(self, question: Question, end: Exit) -> None:
         self._child = None
         if not end.timed_out and (question.last in self._seen if question.last else end.status == 0):
+            if question.last and end.status != 0:
+                self.torn(True)
             if self._question is not None:
                 self.found()
             return
-        self.torn()
+        self.torn(False)
         if self._question is not None:
             self.loop.set(self._timer, self.loop.clock() + AGAIN)

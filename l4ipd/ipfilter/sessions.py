@@ -1,69 +1,83 @@
-"""The sessions in the kernel's NAT table, counted by endpoint: what stands behind the rules in ``ipnat -l``.
+"""The sessions in the kernel's NAT table: what stands behind the rules in ``ipnat -l``, and whose they are.
 
-A session belongs to whom its member, port and VIP say, whether its rule is still there or not (FACTS.md 3-2). They may
-be a hundred thousand, so they are read only when somebody wants to know, and as the listing streams.
+A session belongs to whom its member, port, VIP, port and protocol say, whether its rule is still there or not
+(FACTS.md 3-2). They may be a hundred thousand, so they are not looked at one by one: of a piece of the listing, all
+sessions with the same ends are counted at once, and whose these are is asked once for each pair of ends.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
 
-from l4ipd.ipfilter import rdr
-from l4ipd.ipfilter.rdr import explain
-from l4ipd.model import Endpoint, Words
-from l4ipd.runtime.child import Child, Exit
-from l4ipd.runtime.internal_errors import InternalErrors
-from l4ipd.runtime.lines import Lines
-from l4ipd.runtime.loop import Loop
+from l4ipd.model import Endpoint
 
-PATIENCE = 5.0                                      # seconds: people are waiting
-#: member, port, VIP, port, client, its port and, on some versions, the protocol
-SESSION = re.compile(r"RDR (\S+) +(\d+) +<- -> (\S+) +(\d+) +\[(\S+) (\d+)\](?: (\w+))?$")
-Side = tuple[str, str, str, str]                    # member, port, VIP, port, as text
-Counted = Callable[["dict[str, int]", str], object]     # by name of endpoint; why they are not known, or nothing
+LONGEST = 1024                                      # bytes of a line; the longest that is known has about 130
+BEGIN = re.compile(rb"\nList of active sessions:\r?\n")
+#: "RDR 10.0.0.12       8080  <- -> 203.0.113.10    80    [198.51.100.2 64158] tcp": its ends, and the protocol, which
+#: only some versions tell
+ENDS = re.compile(rb"^(RDR \S+ +\d{1,5} +<- -> \S+ +\d{1,5}) +\[\S+ \d{1,5}\](?: (\w+))?[ \r]*$", re.MULTILINE)
+ANY = b" <- ->"                                     # in every session's line, of rdr rules or others
+Ends = tuple[bytes, bytes]                          # up to the client, and the protocol or nothing
 
 
-def count(loop: Loop, ipnat: Words, timeout: float, endpoints: Iterable[Endpoint], done: Counted) -> None:
-    """Count the sessions of ``endpoints`` as of now; ``done`` is called later, in any case."""
-    tally = Tally(endpoints, loop.errors)
+class Reader:
+    """Takes a listing as it streams. It has no more than a piece and a line of it at a time."""
 
-    def ended(end: Exit) -> None:
-        problem = ""
-        if not (end.clean and tally.complete):
-            problem = end.error or ("its listing was cut short" if end.clean else
-                                    explain(end.status, end.stderr.decode(errors="replace"), end.timed_out))
-        done(dict(tally.counts), problem and f"ipnat -l: {problem}")
+    def __init__(self) -> None:
+        self.counts: Counter[Ends] = Counter()
+        self.total = 0                              # sessions of all kinds
+        self.begun = False                          # the rules are behind us
+        self._rest = b"\n"
 
-    Child(loop, (*ipnat, "-l"), timeout=min(timeout, PATIENCE), done=ended, output=tally.feed)
-
-
-class Tally:
-    """Takes a listing as it streams."""
-
-    def __init__(self, endpoints: Iterable[Endpoint], errors: InternalErrors) -> None:
-        self._whose: dict[Side, list[Endpoint]] = {}        # two, where one port serves over tcp and udp
-        for endpoint in endpoints:
-            for vip in endpoint.vips:
-                side = (endpoint.address, str(endpoint.member_port), vip, str(endpoint.port))
-                self._whose.setdefault(side, []).append(endpoint)
-        self.counts: Counter[str] = Counter()
-        self.complete = False                       # the sessions have begun: rules may be many, and cut short
-        self._errors = errors
-        self._lines = Lines()
+    @property
+    def inside(self) -> bool:
+        """What has come so far does not end with a line's end."""
+        return self.begun and bool(self._rest)
 
     def feed(self, chunk: bytes) -> bool:
-        return self._errors.each("a line of ipnat's listing is left out", self._take, self._lines.feed(chunk))
+        """Take a piece. It has never seen enough: a listing that is cut short harms the next (FACTS.md 3-3)."""
+        data = self._rest + chunk
+        if not self.begun:
+            found = BEGIN.search(data)
+            if found is None:
+                self._rest = data[-64:]
+                return False
+            self.begun, data = True, data[found.end():]
+        lines, _, rest = data.rpartition(b"\n")
+        self._rest = rest if len(rest) <= LONGEST else b"\0"        # no line that we know begins with that
+        self.total += lines.count(ANY)
+        self.counts.update(ENDS.findall(lines))
+        return False
 
-    def _take(self, line: bytes) -> None:
-        if not self.complete:
-            self.complete = line.strip() == rdr.LISTING_END.encode()
-            return
-        found = SESSION.match(line.decode(errors="replace").rstrip())
-        if found is None:
-            return
-        member, port, vip, vip_port, _, _, protocol = found.groups()
-        for endpoint in self._whose.get((member, port, vip, vip_port), ()):
-            if protocol in (None, endpoint.protocol):
-                self.counts[endpoint.name] += 1
+
+class Owners:
+    """Whose a session is. An endpoint is added by :meth:`add`, so that ten thousand need not be at once."""
+
+    def __init__(self, endpoints: Iterable[Endpoint] = ()) -> None:
+        self._of: dict[tuple[str, int, str, int], list[Endpoint]] = {}      # two, where both tcp and udp are served
+        for endpoint in endpoints:
+            self.add(endpoint)
+
+    def add(self, endpoint: Endpoint) -> None:
+        for vip in endpoint.vips:
+            side = endpoint.address, endpoint.member_port, vip, endpoint.port
+            self._of.setdefault(side, []).append(endpoint)
+
+    def of(self, ends: Ends) -> Iterator[Endpoint]:
+        """Several, if the line does not tell the protocol and it may be either's."""
+        protocol, *words = (word.decode("ascii", "replace") for word in (ends[1], *ends[0].split()))
+        _, member, port, _, _, vip, vip_port = words
+        for endpoint in self._of.get((_canonical(member), int(port), _canonical(vip), int(vip_port)), ()):
+            if protocol in ("", endpoint.protocol):
+                yield endpoint
+
+
+def _canonical(address: str) -> str:
+    """As the configuration has it. Of IPv4 there is only one spelling."""
+    try:
+        return str(ip_address(address)) if ":" in address else address
+    except ValueError:
+        return address

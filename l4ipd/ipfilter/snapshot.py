@@ -34,6 +34,8 @@ def take_snapshot(loop: Loop, nat: NatTable, done: Callable[[Snapshot], object])
     reader, iterator = _Reader(nat, loop.errors), nat.table.iterator
 
     def ended(end: Exit) -> None:
+        if reader.complete and not end.clean:       # it did not come to the end of the sessions
+            iterator.cut(loop.now)
         if not reader.complete:
             words = end.error or ("its listing was cut short" if end.clean else
                                   explain(end.status, end.stderr.decode(errors="replace"), end.timed_out))
