@@ -32,6 +32,8 @@ class Check:
     fast_interval: float = 1.0                      # the pace while the outcome is in doubt
     down_interval: float = 5.0                      # the pace while down
     port: int | None = None                         # probed instead of the member's port
+    source: str | None = None                       # our address for the probe
+    send_proxy: str | None = None                   # tcp, tls, http, https: v1 | v2
     close: str | None = None                        # reset | fin | None: whichever suits what was said
     closed: bool = False                            # tcp, udp: pass when the port refuses
     dialog: tuple[Step, ...] = ()                   # tcp, tls
@@ -44,6 +46,7 @@ class Check:
     path: str = "/"
     host: str | None = None                         # default: the member's address and port
     headers: tuple[tuple[str, str], ...] = ()
+    data: bytes | None = None                       # the body of the request, %XX decoded
     status: tuple[tuple[int, int], ...] = ((200, 399),)   # inclusive ranges
     body: bytes | None = None                       # fnmatch pattern, %XX decoded
     send: bytes | None = None                       # udp

@@ -154,7 +154,7 @@ def defaults() -> list[tuple[str, str, str]]:
     found = []
     told = {"control", "log", "resets", "given", "ipfilter", "clusters", "fast_interval", "down_interval",
             "close", "port", "sni", "host", "body", "send", "expect", "user", "dialog", "headers", "command",
-            "verify_host", "cert", "key", "files", "include"}
+            "verify_host", "cert", "key", "data", "send_proxy", "source", "files", "include"}
     check = [(kind, key) for kind in check_section.TYPES for key in check_section.OWN[kind]
              if kind != "https" or key not in check_section.HTTP]
     check += [("Keys of every check", key) for key in check_section.COMMON]

@@ -49,6 +49,13 @@ def _members(error: int, code: str) -> Verdict:
     return Verdict("L4TOUT" if error == errno.ETIMEDOUT and code == "L4CON" else code, words(error))
 
 
+def no_socket(error: int, source: str | None) -> Verdict:
+    """The verdict when there is no socket to be had, or none with an address of ours."""
+    if source is not None and error == errno.EADDRNOTAVAIL:
+        return local(f"source: {source} is no address of this gateway at the moment")
+    return local(f"socket: {words(error)}")
+
+
 def forbids(error: int) -> bool:
     """Whether the error says that we lack a privilege. Without one, Linux denies that ICMP datagrams exist at all."""
     return error in (errno.EPERM, errno.EACCES, errno.EPROTONOSUPPORT)

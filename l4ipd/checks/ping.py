@@ -41,10 +41,10 @@ EXTENDED_ERROR = struct.Struct("=I")                # the errno, with which a st
 
 
 class Pinger:
-    """The socket of one family. It is opened for the first probe, and again if it had failed."""
+    """The socket of one family, or of one address of ours. Opened for the first probe, and again if it had failed."""
 
-    def __init__(self, loop: Loop, inet6: bool) -> None:
-        self._loop, self._inet6 = loop, inet6
+    def __init__(self, loop: Loop, inet6: bool, source: str | None = None) -> None:
+        self._loop, self._inet6, self._source = loop, inet6, source
         self._socket: socket.SocketType | None = None
         self._raw = False
         self._flights: dict[int, Ping] = {}
@@ -100,6 +100,8 @@ class Pinger:
             except OSError as error:
                 self._socket = None
                 sock.close()
+                if self._source is not None:
+                    return errors.no_socket(error.errno or 0, self._source)
                 return local(f"ICMP socket: {words(error.errno or 0)}")
             return None
         return local(_no_socket(failure))
@@ -107,6 +109,8 @@ class Pinger:
     def _prepare(self, sock: socket.SocketType) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+        if self._source is not None:
+            sock.bind((self._source, 0))
         if ERROR_QUEUE and not self._raw:
             sock.setsockopt(*TELL_ERRORS[self._inet6], 1)
         self._loop.watch(sock.fileno(), READ, self._receive)

@@ -15,7 +15,7 @@ from typing import Protocol
 from l4ipd.checks.certificates import Certificates
 from l4ipd.checks.exec import Command, Commands, places, prepare_command
 from l4ipd.checks.ping import Ping, Pinger
-from l4ipd.checks.recipe import KINDS, Recipe, recipe, tls_of
+from l4ipd.checks.recipe import KINDS, Method, Recipe, recipe, tls_of
 from l4ipd.checks.socket_pool import Sockets
 from l4ipd.checks.tcp import Stream
 from l4ipd.checks.udp import Datagram
@@ -47,6 +47,8 @@ class Prober:
         self.certificates = Certificates()
         self._sockets = [Sockets(loop, *kind, spare, self.certificates) for kind in KINDS]
         self._pingers = Pinger(loop, False), Pinger(loop, True)
+        self._from: dict[tuple[str, int], Sockets] = {}         # by an address of ours, and kind
+        self._pingers_from: dict[str, Pinger] = {}
 
     def start(self, recipe: Recipe, done: Done) -> Probe:
         transport = recipe.method.transport
@@ -55,14 +57,30 @@ class Prober:
         if transport == "udp":
             return Datagram(self.loop, recipe, done)
         if transport == "icmp":
-            return Ping(self._pingers[recipe.method.inet6], recipe, done)
-        return Command(self.commands, recipe, done)
+            return Ping(self._pinger(recipe.method), recipe, done)
+        if transport == "exec":
+            return Command(self.commands, recipe, done)
+        return Stream(self._sockets_from(recipe.method), recipe, done)
+
+    def _sockets_from(self, method: Method) -> Sockets:
+        assert method.source is not None
+        key = method.source, method.kind
+        if key not in self._from:
+            self._from[key] = Sockets(self.loop, *KINDS[method.kind], 0, self.certificates, method.source)
+        return self._from[key]
+
+    def _pinger(self, method: Method) -> Pinger:
+        if method.source is None:
+            return self._pingers[method.inet6]
+        if method.source not in self._pingers_from:
+            self._pingers_from[method.source] = Pinger(self.loop, method.inet6, method.source)
+        return self._pingers_from[method.source]
 
     def close(self) -> None:
         """Give the shared sockets back."""
         for sockets in self._sockets:
             sockets.close()
-        for pinger in self._pingers:
+        for pinger in (*self._pingers, *self._pingers_from.values()):
             pinger.close()
 
 

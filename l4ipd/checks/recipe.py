@@ -54,10 +54,13 @@ class Exchange:
 class Method:
     """What a check is for all the members alike."""
 
-    transport: str              # tcp | udp | icmp | exec
+    transport: str              # tcp | tcp from (an address of ours) | udp | icmp | exec
     inet6: bool
     connected: Verdict          # the verdict when there is nothing to be said
     tls: Tls | None = None
+    proxy: str | None = None    # version of the PROXY protocol: its header comes first
+    opens: bool = False         # there is something to do before the steps: the header, or TLS
+    source: str | None = None   # our address
     closed: bool = False        # the port must refuse
     reset: bool = False         # end the connection with a RST instead of a FIN
     kind: int = 0               # of connection over tcp: an index of KINDS
@@ -84,7 +87,7 @@ def recipe(check: Check, endpoint: Endpoint) -> Recipe:
     host = host_port(address.partition("%")[0], port).encode() if steps and steps[0].tail else b""
     speaks = "" if not steps else "we" if steps[0].send else "it"
     return Recipe(_method(check, ":" in address, speaks), address, port, steps, host,
-                  _command(check.command, endpoint, port))
+                  _command(check, endpoint, port))
 
 
 def which(endpoint: Endpoint, place: int) -> str:
@@ -102,13 +105,16 @@ def _method(check: Check, inet6: bool, speaks: str) -> Method:
     """``speaks``: who speaks first, if anybody does."""
     tls = tls_of(check)
     return Method(
-        transport=TRANSPORTS.get(check.type, "tcp"),
+        transport=TRANSPORTS.get(check.type, "tcp" if check.source is None else "tcp from"),
         inet6=inet6,
         connected=OPEN if check.closed else SHAKEN if tls else CONNECTED,
         tls=tls,
+        proxy=check.send_proxy,
+        opens=tls is not None or check.send_proxy is not None,
+        source=check.source,
         closed=check.closed,
-        reset=check.close == "reset" or (check.close is None and not speaks and not tls),
-        kind=KINDS.index((inet6, speaks == "it" and not tls)),
+        reset=check.close == "reset" or (check.close is None and not (speaks or tls or check.send_proxy)),
+        kind=KINDS.index((inet6, speaks == "it" and not (tls or check.send_proxy))),
         user=check.user,
     )
 
@@ -158,19 +164,25 @@ def _http(check: Check) -> tuple[Exchange, ...]:
     return (Exchange(begin, expect, tail),)
 
 
+JSON, FORM = "application/json", "application/x-www-form-urlencoded"    # what data is taken for
+
+
 def _request(check: Check) -> tuple[bytes, bytes]:
-    """A request with the check's own headers, which replace ours of the same name; in two parts if between them the
-    member is to be named.
+    """A request with the check's own headers, which replace ours of the same name, and its data; in two parts if
+    between them the member is to be named.
     """
     headers = {"host": ("Host", check.host or ""), "user-agent": ("User-Agent", f"l4ip/{__version__}"),
                "accept": ("Accept", "*/*"), "connection": ("Connection", "close")}
-    if check.method in ("POST", "PUT", "PATCH"):
-        headers["content-length"] = ("Content-Length", "0")
+    data = check.data or b""
+    if data or check.method in ("POST", "PUT", "PATCH"):
+        headers["content-length"] = ("Content-Length", str(len(data)))
+    if data:
+        headers["content-type"] = ("Content-Type", JSON if data.lstrip()[:1] in (b"{", b"[") else FORM)
     own = {name.lower() for name, _ in check.headers}
     lines = [f"{check.method} {check.path} HTTP/1.1"]
     lines += [f"{name}: {value}" for key, (name, value) in headers.items() if key not in own]
     lines += [f"{name}: {value}" for name, value in check.headers]
-    request = "".join(f"{line}\r\n" for line in [*lines, ""]).encode("utf-8", "surrogateescape")
+    request = "".join(f"{line}\r\n" for line in [*lines, ""]).encode("utf-8", "surrogateescape") + data
     if check.host or "host" in own:
         return request, b""
     begin, host, tail = request.partition(b"\r\nHost: ")
@@ -200,11 +212,11 @@ def _dialog(dialog: tuple[Step, ...]) -> tuple[Exchange, ...]:
 
 # -- exec
 
-def _command(words: Words, endpoint: Endpoint, port: int) -> Words:
-    """``words`` with ``{address}`` and the like replaced; any other brace stays as it is."""
+def _command(check: Check, endpoint: Endpoint, port: int) -> Words:
+    """The words of a command with ``{address}`` and the like replaced; any other brace stays as it is."""
     names = {"{address}": endpoint.address, "{port}": str(port), "{cluster}": endpoint.cluster,
-             "{service}": endpoint.service, "{member}": endpoint.member}
-    return tuple(_replaced(word, names) for word in words)
+             "{service}": endpoint.service, "{member}": endpoint.member, "{source}": check.source or ""}
+    return tuple(_replaced(word, names) for word in check.command)
 
 
 def _replaced(word: str, names: dict[str, str]) -> str:

@@ -33,6 +33,8 @@ TCP, SOCKET, LINGER, OUR_SIDE = socket.IPPROTO_TCP, socket.SOL_SOCKET, socket.SO
 DEFER: int | None = getattr(socket, "TCP_DEFER_ACCEPT", None)   # net/ipv4/tcp_input.c: "Save one ACK"
 #: Linux keeps most errors of a datagram socket to itself unless it is asked: IP_RECVERR, IPV6_RECVERR (ip(7), ipv6(7))
 TELL_ERRORS = ((socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25)) if sys.platform.startswith("linux") else ()
+#: Linux is told that connect may choose the port, and not bind, which knows of no peer: IP_BIND_ADDRESS_NO_PORT (ip(7))
+NO_PORT = 24 if sys.platform.startswith("linux") else None
 RESET = struct.pack("ii", 1, 0)                     # linger for 0 s: close with a RST
 NOWHERE, SIZE = bytes(16), 16                       # a sockaddr of the family AF_UNSPEC, which is 0
 Socket = socket.SocketType                          # the C type: half the price of socket.socket
@@ -66,6 +68,17 @@ def met_itself(sock: Socket) -> bool | None:
     return ours[1] == theirs[1] if ours[0] == theirs[0] else None
 
 
+def bind(sock: Socket, source: str) -> None:
+    """Let a socket have this address of ours. Raises OSError, and the socket is closed."""
+    try:
+        if NO_PORT is not None:
+            sock.setsockopt(socket.IPPROTO_IP, NO_PORT, 1)
+        sock.bind((source, 0))
+    except OSError:
+        sock.close()
+        raise
+
+
 class Sockets:
     """Those of one of KINDS.
 
@@ -74,18 +87,21 @@ class Sockets:
     """
 
     def __init__(self, loop: Loop, inet6: bool, listens: bool, spare: int | None = None,
-                 certificates: Certificates | None = None) -> None:
+                 certificates: Certificates | None = None, source: str | None = None) -> None:
         self.loop = loop
         self.certificates = certificates or Certificates()      # that were shown in these connections
         self._family, self._defer = FAMILIES[inet6], None if listens else DEFER
-        self._most = (SPARE if spare is None else spare) if CONNECT is not None else 0
+        self._source = source                       # what is bound to it is not used again
+        self._most = (SPARE if spare is None else spare) if CONNECT is not None and source is None else 0
         self._connect = CONNECT or (lambda fd, address, size: -1)
         self._dissolved: list[Socket] = []
         self._ended: deque[Socket] = deque()        # by both sides
         self.elsewhere: dict[str, float] = {}       # addresses that are none of ours: until when that is believed
 
     def take(self) -> Socket:
-        """A socket to be connected, which does not block. Raises OSError if there is none to be had."""
+        """A socket to be connected, which does not block. Raises OSError if there is none to be had, or not with our
+        address ``source``.
+        """
         if self._dissolved:
             return self._dissolved.pop()
         while self._ended:
@@ -98,6 +114,8 @@ class Sockets:
             sock.setblocking(False)
         if self._defer is not None:
             sock.setsockopt(TCP, self._defer, 1)
+        if self._source is not None:
+            bind(sock, self._source)
         return sock
 
     def end(self, sock: Socket, fd: int, reset: bool, events: int = 0) -> None:

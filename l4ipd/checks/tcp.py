@@ -22,9 +22,9 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from l4ipd.checks import errors, routes
+from l4ipd.checks import errors, proxy_protocol, routes
 from l4ipd.checks.expect import DIALOG, LIMIT, Reader, after
-from l4ipd.checks.recipe import REFUSED, Recipe, Tls
+from l4ipd.checks.recipe import REFUSED, Method, Recipe, Tls
 from l4ipd.checks.socket_pool import Sockets, met_itself
 from l4ipd.checks.verdict import Verdict, local
 from l4ipd.runtime.errno_words import words
@@ -62,7 +62,7 @@ class Stream:
             self._socket = sock = sockets.take()
         except OSError as error:
             self._fd = -1
-            done(local(f"socket: {words(error.errno or 0)}"))
+            done(errors.no_socket(error.errno or 0, recipe.method.source))
             return
         self._fd = fd = sock.fileno()
         failure = sock.connect_ex((recipe.address, recipe.port))
@@ -112,8 +112,8 @@ class Stream:
                 return
         if self._loop.now > self._sockets.elsewhere.get(recipe.address, 0.0) and self._met_itself():
             self._refused(errno.ECONNREFUSED, errors.later(errno.ECONNREFUSED))      # for nobody listens
-        elif method.tls is not None:
-            self._begin_tls(method.tls)
+        elif method.opens:
+            self._open(method)
         elif steps:
             self._at = 0                            # as in _next, with nothing before it
             first = steps[0]
@@ -166,7 +166,7 @@ class Stream:
             return
         self._unsent = b""
         if self._reader is None and self._at >= 0:
-            self._finish(DIALOG)
+            self._finish(DIALOG if self._recipe.steps else self._recipe.method.connected)
         elif first:
             self._loop.watch_answer(self._fd, self._receive)
         else:
@@ -259,6 +259,22 @@ class Stream:
         else:
             self._loop.watch(self._fd, READ, self._receive)
 
+    def _open(self, method: Method) -> None:
+        """What comes before the steps."""
+        if method.proxy is not None:
+            try:
+                self._unsent = proxy_protocol.header(method.proxy, self._socket)
+            except OSError as error:
+                self._broken(error)
+                return
+        if method.tls is not None:
+            self._begin_tls(method.tls)
+        elif self._recipe.steps:
+            self._next(b"")
+        else:
+            self._at = 0                            # the header is all
+            self._flush()
+
     def _begin_tls(self, tls: Tls) -> None:
         from l4ipd.checks.tls import Tunnel  # 4 MB: not before a check needs it (probe.prepare imports it)
 
@@ -268,7 +284,7 @@ class Stream:
             self._finish(local(str(error)))
             return
         self._tls.shake(b"")
-        self._unsent = self._tls.outgoing()
+        self._unsent += self._tls.outgoing()
         self._flush()
 
     def _certified(self, der: bytes) -> None:

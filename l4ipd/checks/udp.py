@@ -15,7 +15,7 @@ from collections.abc import Callable
 from l4ipd.checks import errors, routes
 from l4ipd.checks.expect import LIMIT, got
 from l4ipd.checks.recipe import OPEN, REFUSED, Recipe
-from l4ipd.checks.socket_pool import FAMILIES, NONBLOCK, TELL_ERRORS, Socket, met_itself
+from l4ipd.checks.socket_pool import FAMILIES, NONBLOCK, TELL_ERRORS, Socket, bind, met_itself
 from l4ipd.checks.verdict import Verdict, local
 from l4ipd.runtime.errno_words import words
 from l4ipd.runtime.internal_errors import INTERNAL
@@ -39,9 +39,11 @@ class Datagram:
         self._total = 0                             # bytes of all of them
         try:
             self._socket = Socket(FAMILIES[recipe.method.inet6], KIND)
+            if recipe.method.source is not None:
+                bind(self._socket, recipe.method.source)
         except OSError as error:
             self._fd = -1
-            done(local(f"socket: {words(error.errno or 0)}"))
+            done(errors.no_socket(error.errno or 0, recipe.method.source))
             return
         self._fd = self._socket.fileno()
         self._socket.setblocking(False)

@@ -19,12 +19,13 @@ from l4ipd.model import Check, Step
 TYPES = ("tcp", "tls", "http", "https", "udp", "exec", "ping")
 TRANSPORT = {"tcp": "tcp", "tls": "tcp", "http": "tcp", "https": "tcp", "udp": "udp"}
 PACE = ("interval", "timeout", "rise", "fall", "fast_interval", "down_interval")
-COMMON = ("type", *PACE, "port")
+DEFAULTS = (*PACE, "purge", "source")
+COMMON = ("type", *PACE, "port", "source")
 TLS = ("verify", "verify_host", "sni", "cert", "key")
-HTTP = ("method", "path", "host", "headers", "status", "body", "close")
+HTTP = ("method", "path", "host", "headers", "data", "status", "body", "send_proxy", "close")
 OWN = {
-    "tcp": ("dialog", "closed", "close"),
-    "tls": ("dialog", *TLS, "close"),
+    "tcp": ("dialog", "closed", "send_proxy", "close"),
+    "tls": ("dialog", *TLS, "send_proxy", "close"),
     "http": HTTP,
     "https": (*HTTP, *TLS),
     "udp": ("send", "expect", "closed"),
@@ -50,16 +51,18 @@ class Pace:
     fast_interval: float | None = None
     down_interval: float | None = None
     purge: str | None = None                        # of services; None: as ipfilter says
+    source: str | None = None                       # for the clusters of its family
 
 
 def defaults(place: Place, before: Pace) -> Pace:
     """The section ``defaults``; ``before`` is what holds where it says nothing."""
-    section = Section(place, (*PACE, "purge"))
+    section = Section(place, DEFAULTS)
     pace = Pace(_interval(section, "interval", before.interval), _interval(section, "timeout", before.timeout),
                 _count(section, "rise", before.rise), _count(section, "fall", before.fall),
                 _interval(section, "fast_interval", before.fast_interval),
                 _interval(section, "down_interval", before.down_interval),
-                section.get("purge", words.purge, before.purge))
+                section.get("purge", words.purge, before.purge),
+                section.get("source", words.address, before.source))
     _fit(section, pace)
     return pace
 
@@ -117,7 +120,7 @@ def _pace(section: Section, pace: Pace) -> Pace:
     down = _interval(section, "down_interval", pace.down_interval)
     own = Pace(interval, _interval(section, "timeout", pace.timeout), _count(section, "rise", pace.rise),
                _count(section, "fall", pace.fall), min(FAST, interval) if fast is None else fast,
-               interval if down is None else down)
+               interval if down is None else down, source=section.get("source", words.address, pace.source))
     return _fit(section, own)
 
 
@@ -128,7 +131,7 @@ def _later(section: Section, pace: Pace, first: Check) -> Pace:
             section.entry[key].refuse(f"only the first check of a list has {key}: all run at its pace")
     timeout = _interval(section, "timeout", pace.timeout)
     return _fit(section, Pace(first.interval, timeout, first.rise, first.fall, first.fast_interval,
-                              first.down_interval))
+                              first.down_interval, source=section.get("source", words.address, pace.source)))
 
 
 def _fit(section: Section, pace: Pace) -> Pace:
@@ -161,6 +164,8 @@ def _build(section: Section, kind: str, pace: Pace) -> Check:
     return Check(
         kind, plain.interval, plain.timeout, plain.rise, plain.fall, plain.fast_interval, plain.down_interval,
         port=section.get("port", words.port, None),
+        source=pace.source,
+        send_proxy=section.get("send_proxy", lambda text: words.choice(text, ("v1", "v2")), None),
         close=section.get("close", lambda text: words.choice(text, ("reset", "fin")), None),
         closed=section.get("closed", words.flag, False),
         dialog=_dialog(section),
@@ -169,10 +174,11 @@ def _build(section: Section, kind: str, pace: Pace) -> Check:
         verify_host=section.get("verify_host", words.verify_host, None),
         cert=section.get("cert", words.path, None),
         key=section.get("key", words.path, None),
-        method=section.get("method", words.method, plain.method),
+        method=section.get("method", words.method, "POST" if "data" in section.entry else plain.method),
         path=section.get("path", words.request_path, plain.path),
         host=section.get("host", words.host, None),
         headers=_headers(section),
+        data=section.get("data", words.octets, None),
         status=_status(section, plain.status),
         body=section.get("body", words.pattern, None),
         send=section.get("send", words.octets, None),
@@ -182,7 +188,8 @@ def _build(section: Section, kind: str, pace: Pace) -> Check:
 
 
 def _contradictions(section: Section, check: Check, protocol: str) -> None:
-    for key, value in (("dialog", check.dialog), ("send", check.send), ("expect", check.expect)):
+    for key, value in (("dialog", check.dialog), ("send", check.send), ("expect", check.expect),
+                       ("send_proxy", check.send_proxy)):
         if check.closed and value and not (key == "send" and check.type == "udp"):
             section.entry[key].refuse("contradicts closed: yes, which passes when the port refuses")
     if check.body is not None and check.method == "HEAD":
@@ -194,6 +201,8 @@ def _contradictions(section: Section, check: Check, protocol: str) -> None:
         section.entry["verify_host"].refuse("means nothing without verify: yes, or a file of CA certificates")
     if check.key is not None and "cert" not in section.entry:
         section.entry["key"].refuse("is the key of no certificate: cert is missing")
+    if check.source is None and any("{source}" in word for word in check.command):
+        section.entry["command"].refuse("{source} stands for the key source, which is missing")
     transport = TRANSPORT.get(check.type)
     if protocol and transport and transport != protocol and "port" not in section.entry:
         section.refuse(f"a check of type {check.type} speaks {transport}, and the service is {protocol}: choose another"
@@ -237,7 +246,7 @@ def _headers(section: Section) -> tuple[tuple[str, str], ...]:
         elif lower == "host" and "host" in section.entry:
             value.refuse(f"given twice: host, on line {section.entry['host'].line}, is the same header")
         elif lower in FRAMING:
-            value.refuse("a probe sends no body, the server would wait for one: leave it out")
+            value.refuse("says how long the body is, which is a matter of data: leave it out")
         elif lower in found:
             value.refuse(f"given twice: {found[lower][0]} is the same header")
         else:

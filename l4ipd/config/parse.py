@@ -206,10 +206,10 @@ def _cluster(name: str, section: Section, tag: str | None, pace: Pace, taken: Ta
         if key not in section.entry:
             section.missing(key, what)
         elif key == "services":
-            services = [_service(*entry, pace) for entry in _named(section.entry[key], what)]
+            services = [_service(*entry, _of_family(pace, addresses)) for entry in _named(section.entry[key], what)]
         else:
             members = [_member(*entry, tag) for entry in _named(section.entry[key], what)]
-    _check_family(addresses, members)
+    _check_family(addresses, services, members)
     _check_members(section, services, members)
     _check_ports(name, [address for address, _ in addresses], services, members, taken)
     keep = section.get("when_all_down", lambda text: words.choice(text, ("remove", "keep")), "remove") == "keep"
@@ -274,7 +274,14 @@ def _member(name: str, place: Place, tag: str | None) -> tuple[Member, Place]:
                    section.get("port", words.port, None)), section.entry.get("address", section))
 
 
-def _check_family(addresses: list[tuple[str, Place]], members: list[tuple[Member, Place]]) -> None:
+def _of_family(pace: Pace, addresses: list[tuple[str, Place]]) -> Pace:
+    """The source that ``defaults`` names is for the clusters of its family."""
+    six = bool(addresses) and ":" in addresses[0][0]
+    return pace if pace.source is None or (":" in pace.source) == six else replace(pace, source=None)
+
+
+def _check_family(addresses: list[tuple[str, Place]], services: list[tuple[Service, Place]],
+                  members: list[tuple[Member, Place]]) -> None:
     if not addresses:
         return
     six = ":" in addresses[0][0]
@@ -283,6 +290,9 @@ def _check_family(addresses: list[tuple[str, Place]], members: list[tuple[Member
         if address and (":" in address) != six:
             place.refuse(f"{address} is {other} and the cluster is {family}, as its first address is: an rdr rule"
                          " cannot cross, make two clusters")
+    for service, place in services:
+        for source in {check.source for check in service.checks if check.source and (":" in check.source) != six}:
+            place.refuse(f"the source {source} of its check is {other}, and its members are {family}")
 
 
 def _check_members(section: Section, services: list[tuple[Service, Place]],

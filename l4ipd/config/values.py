@@ -35,7 +35,7 @@ MAGIC = b"*?[]!^-\\"                                # what a pattern may take fo
 TEXT_MAX = 16384                                    # bytes; a probe reads no more, and a datagram holds it
 METHOD = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
-PLACEHOLDERS = ("address", "port", "cluster", "service", "member")
+PLACEHOLDERS = ("address", "port", "cluster", "service", "member", "source")
 FACILITIES = ("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp",
               "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7")
 LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")

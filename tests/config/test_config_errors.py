@@ -154,7 +154,8 @@ TOP_ERRORS: list[tuple[str, list[str]]] = [
     ("resets: {interface: em1, tag: 2147483648}", ["resets.tag: 2147483648 is not a number (1-2147483647)"]),
     ("resets: yes", ["resets: a mapping with interface, source, action, tag is wanted, not yes"]),
     ("defaults: {interval: 0, timeout: 1d, rise: 0, fall: 101, path: /}",
-     ["defaults.path: unknown key; known here: interval, timeout, rise, fall, fast_interval, down_interval, purge",
+     ["defaults.path: unknown key; known here: interval, timeout, rise, fall, fast_interval, down_interval, purge, "
+      "source",
       "defaults.interval: 0 is out of range (50ms-24h)",
       "defaults.timeout: 1d is not a duration (500ms, 2s, 1m, 1h, or a number of seconds)",
       "defaults.rise: 0 is not a number of probes (1-100)",
@@ -162,7 +163,8 @@ TOP_ERRORS: list[tuple[str, list[str]]] = [
     ("defaults: {timeout: 6s}", ["defaults.timeout: 6s is longer than the interval it runs in, 5s"]),
     ("defaults: {interval: 1s, timeout: 2s}", ["defaults.timeout: 2s is longer than the interval it runs in, 1s"]),
     ("defaults: 5s",
-     ["defaults: a mapping with interval, timeout, rise, fall, fast_interval, down_interval, purge is wanted, not 5s"]),
+     ["defaults: a mapping with interval, timeout, rise, fall, fast_interval, down_interval, purge, source is "
+      "wanted, not 5s"]),
     ("pid_file: /x", ["pid_file: unknown key, did you mean pidfile?"]),
     ("foo: 1",
      ["foo: unknown key; known here: include, pidfile, control, state, log, http, notify, ipfilter, resets, defaults, "
@@ -335,7 +337,7 @@ SERVICE_ERRORS: list[tuple[str, list[str]]] = [
      ["6: clusters.c.services.s.check: an empty list: say which checks must pass, or leave the key out"]),
     ("s: {port: 80, check: [[tcp]]}",
      ["6: clusters.c.services.s.check[1]: a mapping with type, interval, timeout, rise, fall, fast_interval, "
-      "down_interval, port is wanted, not a list"]),
+      "down_interval, port, source is wanted, not a list"]),
     ("s: {port: 80, check: [{type: ping}, {type: tcp, interval: 1s, rise: 2, fall: 1, fast_interval: 1, "
      "down_interval: 1, timeout: 9s}]}",
      ["6: clusters.c.services.s.check[2].interval: only the first check of a list has interval: all run at its "
@@ -477,7 +479,7 @@ CHECK_ERRORS: list[tuple[str, list[str]]] = [
      [".headers.Host: given twice: host, on line 6, is the same header"]),
     ('{type: http, headers: {\'a b\': c, Content-Length: 3, x: "a\\r\\nb", y: [], z: }}',
      [".headers.?: is not the name of a header",
-      ".headers.Content-Length: a probe sends no body, the server would wait for one: leave it out",
+      ".headers.Content-Length: says how long the body is, which is a matter of data: leave it out",
       ".headers.x: is not the value of a header (printable ASCII, no blanks at the ends)",
       ".headers.y: one value is wanted, not a list",
       ".headers.z: has no value: give it one, or leave the key out"]),
@@ -498,6 +500,12 @@ CHECK_ERRORS: list[tuple[str, list[str]]] = [
      [".verify: ca.pem is not yes, no or the absolute path of a file of CA certificates",
       ".verify_host: 'a b' is not a name, an address or the word member"]),
     ("{type: tls, key: /k, cert: c}", [".cert: c is not an absolute path"]),
+    ("{type: tcp, closed: yes, send_proxy: v1}",
+     [".send_proxy: contradicts closed: yes, which passes when the port refuses"]),
+    ("{type: http, send_proxy: v3}", [".send_proxy: v3 is not one of v1, v2"]),
+    ("{type: exec, command: [x, '{source}']}", [".command: {source} stands for the key source, which is missing"]),
+    ("{type: ping, source: '::'}",
+     [".source: :: is the unspecified address: a rule needs the address of one machine"]),
     ("{type: tls, key: /k}", [".key: is the key of no certificate: cert is missing"]),
     ("{type: tls, sni: a..b}", [".sni: a..b is not the name of a server"]),
     ("{type: tls, sni: " + 64 * "a" + "}",
