@@ -8,6 +8,7 @@ read in ``config_check``.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from sys import intern
 
 from l4ipd.config import values as words
