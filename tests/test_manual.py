@@ -213,7 +213,7 @@ def literals(node: ast.AST) -> set[str]:
 def sources() -> list[ast.Module]:
     """The daemon's own code, without the sandbox's tools."""
     return [ast.parse(path.read_text()) for path in sorted((ROOT / "l4ipd").rglob("*.py"))
-            if "sandbox" not in path.parts or path == ROOT / "l4ipd/sandbox/process.py"]
+            if ROOT / "l4ipd/sandbox" not in path.parents or path.name == "process.py"]
 
 
 def calls() -> list[ast.Call]:

@@ -685,7 +685,7 @@ def test_every_callback_belongs_to_somebody_who_hears_of_it() -> None:
     import l4ipd
     deaf = []
     for path in sorted(Path(l4ipd.__file__).parent.rglob("*.py")):
-        if path.parent.name == "sandbox":
+        if Path(l4ipd.__file__).parent / "sandbox" in path.parents:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef) and path.stem != "demo" and _hands_out(node) and not _hears(node):
