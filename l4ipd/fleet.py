@@ -95,7 +95,7 @@ class Fleet:
                 self.transitions.past[endpoint.name] = Past(False, known.since)
             known.stop()
         self.undecided.add(endpoint.name)
-        monitor.schedule()
+        monitor.checker.begin()
         return monitor
 
     def _forget(self, gone: Monitor) -> None:

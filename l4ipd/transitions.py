@@ -106,7 +106,7 @@ class Transitions:
         self.touch(monitor.endpoint.group)
 
     def _line(self, monitor: Monitor, states: str) -> str:
-        endpoint, count = monitor.endpoint, abs(monitor.streak)
+        endpoint, count = monitor.endpoint, abs(monitor.outcomes.streak)
         how = ""
         if monitor.verdict is None or monitor.verdict.code != "RST":
             how = f" ({count} of {count} {'passed' if monitor.up else 'failed'}, {monitor.took * 1000:.0f} ms)"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from l4ipd.checks.verdict import Verdict
 from l4ipd.control.server import Client
-from l4ipd.monitor.monitor import HASTE, Monitor
+from l4ipd.monitor.checker import HASTE
+from l4ipd.monitor.monitor import Monitor
 from l4ipd.monitor.schedule import Schedule
 from l4ipd.report import status
 from l4ipd.report.text import printable
@@ -49,7 +50,7 @@ class Checking:
         for _ in range(min(BATCH, len(self._ahead))):
             monitor = self._ahead.popleft()
             self._left[monitor.endpoint.name] = None
-            if monitor.in_flight and not monitor.queued:
+            if monitor.checker.in_flight and not monitor.checker.queued:
                 self._stale.add(monitor.endpoint.name)
             monitor.hasten()
         if self._ahead:

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Endpoint
+from l4ipd.monitor.checker import Checker
 from l4ipd.monitor.doubt import Doubt
 from l4ipd.monitor.schedule import Schedule
 from l4ipd.runtime.loop import Timed
@@ -39,17 +40,15 @@ log = logging.getLogger("l4ipd.resets")
 class Refused(Protocol):
     """What is asked of the endpoint's monitor."""
 
-    rounds: Schedule[Any]
+    schedule: Schedule[Any]
     endpoint: Endpoint
+    checker: Checker
     trouble: str
 
     @property
     def up(self) -> bool: ...
     @property
     def eligible(self) -> bool: ...
-    def hasten(self) -> object: ...
-    def probe_anew(self) -> object: ...
-    def probe_by(self, when: float) -> bool: ...
     def take_down(self, verdict: Verdict) -> object: ...
 
 
@@ -72,7 +71,7 @@ class Refusals:
 
     def met(self, verdict: Verdict, client: str) -> str:
         """A client met one. Returns what becomes of it: used, haste (a probe is under way), doubted."""
-        now = self.monitor.rounds.loop.now
+        now = self.monitor.schedule.loop.now
         self.doubt.heard(now)
         if self.charged:
             return "haste"
@@ -82,8 +81,8 @@ class Refusals:
         if self.monitor.trouble:                    # who should decide?
             return "used" if self._ask(verdict, client, now) else "haste"
         self.open, self._client, self._when, self.charged = verdict, client, now, True
-        self.monitor.rounds.loop.set(self, now + MOMENT)
-        self.monitor.probe_anew()                   # it may be over at once
+        self.monitor.schedule.loop.set(self, now + MOMENT)
+        self.monitor.checker.probe_anew()                   # it may be over at once
         return "used"
 
     def _ask(self, verdict: Verdict, client: str, now: float) -> bool:
@@ -97,16 +96,16 @@ class Refusals:
             self.open, self._client = verdict, client
         self._when = now
         if banned:
-            self.monitor.hasten()
+            self.monitor.checker.hasten()
             return False
         when = max(now, self._asked + APART)
-        if self.monitor.probe_by(when):
+        if self.monitor.checker.probe_by(when):
             self._asked = when
         return when == now
 
     def due(self, due: float) -> float:
         """When the next probe is to be, which would be ``due``: earlier if the last began before a refusal."""
-        soon = max(self.monitor.rounds.loop.now + SOON, self._asked + APART)
+        soon = max(self.monitor.schedule.loop.now + SOON, self._asked + APART)
         if self.open is None or self.charged or self._client in self.doubt.clients or soon >= due:
             return due
         self._asked = soon
@@ -114,10 +113,10 @@ class Refusals:
 
     def fire(self) -> None:
         """The probe takes its time: the endpoint is out until that is over."""
-        monitor, rounds, refusal = self.monitor, self.monitor.rounds, self.open
+        monitor, schedule, refusal = self.monitor, self.monitor.schedule, self.open
         if refusal is None or not monitor.eligible:
             return
-        if not (rounds.spoiled(monitor, refusal, rounds.loop.now) or rounds.alone(monitor)):
+        if not (schedule.spoiled(monitor, refusal, schedule.loop.now) or schedule.alone(monitor)):
             self.out = True
             monitor.take_down(refusal)
 
@@ -149,19 +148,19 @@ class Refusals:
         return False
 
     def _doubt(self) -> None:
-        seconds = self.doubt.grow(self.monitor.rounds.loop.now)
+        seconds = self.doubt.grow(self.monitor.schedule.loop.now)
         log.warning("%s %s: its resets are not believed for %.0f s: %d were contradicted by probes",
                     self.monitor.endpoint.name, self.monitor.endpoint.where, seconds, self.doubt.count)
 
     def drop(self) -> None:
         """Nothing waits to be judged any more."""
         self.open, self.charged, self.out = None, False, False
-        self.monitor.rounds.loop.clear(self)
+        self.monitor.schedule.loop.clear(self)
 
     @property
     def words(self) -> str:
         """Why its refusals are not believed at present; empty if they are."""
-        left = self.doubt.until - self.monitor.rounds.loop.now
+        left = self.doubt.until - self.monitor.schedule.loop.now
         if left <= 0:
             return ""
         return (f"its resets are not believed for {math.ceil(left)} s: {self.doubt.count} were contradicted by probes")

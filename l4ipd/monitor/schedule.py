@@ -22,14 +22,14 @@ log = logging.getLogger("l4ipd.probe")
 
 
 class Scheduled(Protocol):
-    """What is asked of a monitor that waits for a place."""
+    """What is asked of who waits for a place."""
 
     queued: bool
 
     def fire(self) -> object: ...
 
 
-M = TypeVar("M", bound=Scheduled)
+M = TypeVar("M")
 
 
 class Timing:
@@ -81,7 +81,7 @@ class Schedule(Generic[M]):
         self.codes = dict.fromkeys(verdict.CODES, 0)  # outcomes of rounds, by code
         self.timings: dict[str, Timing] = {}        # by kind of check
         self.pressed = False                        # some wait, or have waited: whoever ends a probe calls relieve
-        self._queue: deque[M] = deque()
+        self._queue: deque[Scheduled] = deque()
         self._admitting = False
         loop.hook(self._count)
 
@@ -104,11 +104,11 @@ class Schedule(Generic[M]):
             if len(timing.fresh) > FRESH:
                 timing.counts()
 
-    def delay(self, monitor: M) -> None:
+    def delay(self, checker: Scheduled) -> None:
         """No place is free: it begins as soon as one is."""
         self.late += 1
-        monitor.queued = True
-        self._queue.append(monitor)
+        checker.queued = True
+        self._queue.append(checker)
         if not self.pressed:
             self.pressed = True
             log.warning("probes are late: %d in flight, which is the limit; raise the limit of open files, "
@@ -136,7 +136,7 @@ class Schedule(Generic[M]):
 
     def _admit_waiting(self) -> None:
         while self._queue and self.flying < self.limit:
-            monitor = self._queue.popleft()
-            if monitor.queued:
-                monitor.queued = False
-                monitor.fire()
+            checker = self._queue.popleft()
+            if checker.queued:
+                checker.queued = False
+                checker.fire()

@@ -74,9 +74,9 @@ def _verdict(monitor: Monitor) -> str:
         return "not checked yet"
     check = monitor.endpoint.checks[0]
     if monitor.up and not monitor.verdict.passed:
-        return f"{last} ({-monitor.streak} of {check.fall} failed)"
+        return f"{last} ({-monitor.outcomes.streak} of {check.fall} failed)"
     if not monitor.up and monitor.verdict.passed:
-        return f"{last} ({monitor.streak} of {check.rise} passed)"
+        return f"{last} ({monitor.outcomes.streak} of {check.rise} passed)"
     return last
 
 

@@ -18,8 +18,9 @@ class Watched(Protocol):
     """What is asked of an endpoint's monitor."""
 
     endpoint: Endpoint
-    passes: int
 
+    @property
+    def passes(self) -> int: ...
     @property
     def eligible(self) -> bool: ...
     def refuse(self, verdict: Verdict, client: str) -> str: ...

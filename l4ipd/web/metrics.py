@@ -157,7 +157,7 @@ def endpoints(daemon: Daemon, connections: Kernel) -> Iterator[bytes]:
                       [each for each in monitors if each.endpoint.name in had], lambda each: had[each.endpoint.name])
     yield from family(counter, "l4ip_endpoint_passes", "Outcomes that were good.", monitors, lambda each: each.passes)
     yield from family(counter, "l4ip_endpoint_failures", "Outcomes that were bad.", monitors,
-                      lambda each: each.failures)
+                      lambda each: each.outcomes.failures)
     yield from family(counter, "l4ip_endpoint_transitions", "Changes of state, up or down.", monitors,
                       lambda each: each.changes)
     yield from family(gauge, "l4ip_endpoint_last_transition_timestamp_seconds",

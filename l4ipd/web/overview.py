@@ -46,7 +46,7 @@ def tone(monitor: Monitor) -> str:
     if monitor.disabled:
         return "off"
     if monitor.up:
-        return "warn" if monitor.streak < 0 or monitor.trouble else "ok"
+        return "warn" if monitor.outcomes.streak < 0 or monitor.trouble else "ok"
     return "bad" if monitor.verdict else "unk"
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from l4ipd import __version__
 from l4ipd.checks.verdict import CODES
 from l4ipd.model import Check, Endpoint
-from l4ipd.monitor.monitor import TRAIL
+from l4ipd.monitor.outcomes import TRAIL
 from l4ipd.report import status, warnings
 from l4ipd.report.history import Happening, History
 from l4ipd.report.status import Kernel
@@ -223,18 +223,18 @@ def _rule(monitor: Monitor, row: status.Row, connections: int | None) -> str:
 
 def strip(monitor: Monitor) -> str:
     """The last outcomes, the newest at the right: short bars passed, tall ones failed."""
-    known = min(TRAIL, monitor.passes + monitor.failures)
-    bits = f"{monitor.trail:0{TRAIL}b}"[TRAIL - known:]
-    failed = bits.count("0")
-    paths = {"0": "", "1": ""}
+    trail = monitor.outcomes.trail
+    known, failed = len(trail), trail.count(False)
+    paths = {True: "", False: ""}
     x = 3 * (TRAIL - known)
     unknown = f'<path class="o" d="M0 10h{x}"/>' if x else ""
-    for bit, run in groupby(bits):
+    for passed, run in groupby(trail):
         width = 3 * len(list(run))
-        paths[bit] += f"M{x} 10h{width}"
+        paths[passed] += f"M{x} 10h{width}"
         x += width
     label = f"last {known} probes: {known - failed} passed, {failed} failed" if known else "no probes yet"
-    bars = "".join(f'<path class="{name}" d="{paths[bit]}"/>' for bit, name in (("1", "p"), ("0", "f")) if paths[bit])
+    bars = "".join(f'<path class="{name}" d="{paths[passed]}"/>' for passed, name in ((True, "p"), (False, "f"))
+                   if paths[passed])
     return (f'<svg class="strip" viewBox="0 0 {3 * TRAIL} 20" preserveAspectRatio="none" role="img">'
             f"<title>{label}</title>{unknown}{bars}</svg>")
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from l4ipd.checks.recipe import Recipe, recipe
 from l4ipd.checks.verdict import Verdict, local
 from l4ipd.model import Check, Endpoint
-from l4ipd.monitor.monitor import TRAIL, Monitor
+from l4ipd.monitor.monitor import Monitor
+from l4ipd.monitor.outcomes import TRAIL
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import RATE
 from support.monitors import BAD, GOOD, LATE, PACE, REFUSED, Flight, World
@@ -154,13 +155,13 @@ def test_a_running_probe_is_not_overlapped_and_what_is_left_out_is_counted(world
     world.probes.end(GOOD)
     world.run(0.01)
     assert len(world.probes.starts) == 2, "as soon as the late one has ended"
-    skipped = world.rounds.skipped
+    skipped = world.schedule.skipped
     assert skipped in (2, 3), "as its phase has it"
     world.probes.end(GOOD)
     world.probes.now = GOOD
     world.run(10)
     assert set(gaps(world)[2:]) == {1.0}, "and on its phase again"
-    assert world.rounds.skipped == skipped
+    assert world.schedule.skipped == skipped
 
 
 @pytest.mark.parametrize(("pace", "took"), [
@@ -194,7 +195,7 @@ def test_when_we_are_late_ourselves_everybody_waits_for_its_next_moment(world: W
     assert starts + 20 <= len(world.probes.starts) <= starts + 22, "what was due then"
     world.run(3.0)
     assert len(world.probes.starts) in range(starts + 60, starts + 83)
-    assert all(monitor.up for monitor in monitors) and world.rounds.skipped >= 20 * 6
+    assert all(monitor.up for monitor in monitors) and world.schedule.skipped >= 20 * 6
 
 
 def test_our_own_trouble_never_moves_health_and_is_said_once(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -262,11 +263,11 @@ def test_a_probe_that_cannot_even_be_made_is_our_trouble(world: World, caplog: p
         raise RuntimeError("a bug")
 
     monitor = world.monitor()
-    start, world.rounds.start = world.rounds.start, fail
+    start, world.schedule.start = world.schedule.start, fail
     world.run(9.0)
     assert monitor.trouble == INTERNAL and not monitor.up and "a bug" in caplog.text
-    assert world.rounds.flying == 0
-    world.rounds.start, world.probes.now = start, GOOD
+    assert world.schedule.flying == 0
+    world.schedule.start, world.probes.now = start, GOOD
     world.run(5.0)
     assert monitor.up and not monitor.trouble
 
@@ -289,7 +290,7 @@ def test_a_list_must_pass_whole_and_shows_the_first_that_failed(world: World) ->
     world.probes.end(GOOD)
     world.probes.end(BAD)
     assert str(monitor.verdict) == "L4CON port 81: connection refused"
-    assert world.rounds.flying == 0
+    assert world.schedule.flying == 0
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -300,25 +301,25 @@ def test_no_more_in_flight_than_there_is_room_for_and_nobody_is_forgotten(at_onc
         world.probes.now = GOOD
     for _ in range(2000):
         world.run(0.01)
-        assert world.rounds.flying <= 7
+        assert world.schedule.flying <= 7
         while world.probes.flying:
             world.probes.end(GOOD)
     assert all(monitor.up for monitor in monitors)
-    assert world.rounds.flying == 0
+    assert world.schedule.flying == 0
 
 
 def test_stopping_gives_everything_back() -> None:
     world = World(limit=2)
     monitors = [world.monitor(name=f"m{number}") for number in range(5)]
     world.run(1.1)
-    assert world.rounds.flying == 2
-    assert world.rounds.waiting == 3
+    assert world.schedule.flying == 2
+    assert world.schedule.waiting == 3
     for monitor in monitors:
         monitor.stop()
-    assert world.rounds.flying == 0
+    assert world.schedule.flying == 0
     assert not world.probes.flying
     world.run(30)
-    assert world.rounds.flying == 0
+    assert world.schedule.flying == 0
     assert all(monitor.verdict is None for monitor in monitors)
 
 
@@ -387,12 +388,12 @@ def test_who_inherits() -> None:
     old.adopt()
     old.disabled = True
     other_check = _moved(old.endpoint, checks=(replace(PACE, type="http"),))
-    heir = Monitor(world.rounds, other_check, [recipe(other_check.checks[0], other_check)])
+    heir = Monitor(world.schedule, other_check, [recipe(other_check.checks[0], other_check)])
     heir.inherit(old)
     assert heir.up
     assert heir.disabled
     other_place = _moved(old.endpoint, address="10.0.0.9")
-    stranger = Monitor(world.rounds, other_place, [recipe(PACE, other_place)])
+    stranger = Monitor(world.schedule, other_place, [recipe(PACE, other_place)])
     stranger.inherit(old)
     assert not stranger.up
     assert stranger.disabled, "the operator meant the name"
@@ -435,7 +436,7 @@ def test_the_first_outcome_is_decided_even_if_whoever_hears_of_it_fails(world: W
         raise RuntimeError("boom")
 
     world.monitor()
-    world.rounds.changed = fail
+    world.schedule.changed = fail
     world.probes.now = GOOD
     world.run(30)
     assert world.decided == ["www/http/web1"]
@@ -465,7 +466,7 @@ def test_the_short_way_of_a_pass_that_is_no_news_comes_to_the_same(rise: int, fa
         heard.append(verdict)
         if verdict.code != "LOCAL":
             outcomes.append(verdict.passed)
-    long.rounds.outcomes = [hear]
+    long.schedule.outcomes = [hear]
     check = replace(PACE, rise=rise, fall=fall, interval=1.0, fast_interval=1.0, down_interval=1.0, timeout=0.5)
     monitors = [(world, world.monitor(check)) for world in (short, long)]
     for what, count in steps:
@@ -485,15 +486,15 @@ def test_the_short_way_of_a_pass_that_is_no_news_comes_to_the_same(rise: int, fa
             else:
                 world.probes.now = {"pass": GOOD, "fail": BAD, "local": local("no descriptors")}[what]
                 world.run(count)
-        ends = [(each.health, each.passes, each.failures, each.trail, each.streak, each.verdict, each.trouble, each.up,
-                 each.changes, each.tried, each.unconfirmed,
+        ends = [(each.health, each.outcomes.passes, each.outcomes.failures, each.outcomes.trail, each.outcomes.streak,
+                 each.verdict, each.trouble, each.up, each.changes, each.tried, each.unconfirmed,
                  each.refusals and (each.refusals.doubt.count, each.refusals.open), world.changes, world.decided,
-                 world.rounds.codes, world.probes.starts) for world, each in monitors]
+                 world.schedule.codes, world.probes.starts) for world, each in monitors]
         assert ends[0] == ends[1]
         run = next((place for place, passed in enumerate(reversed(outcomes)) if passed != outcomes[-1]), len(outcomes))
-        assert monitors[0][1].streak == (run if outcomes and outcomes[-1] else -run)
-        assert monitors[0][1].trail == int("0" + "".join("01"[passed] for passed in outcomes[-TRAIL:]), 2)
-    assert len(heard) == sum(long.rounds.codes.values())
+        assert monitors[0][1].outcomes.streak == (run if outcomes and outcomes[-1] else -run)
+        assert monitors[0][1].outcomes.trail == outcomes[-TRAIL:]
+    assert len(heard) == sum(long.schedule.codes.values())
 
 
 def test_whoever_wants_to_hear_of_every_outcome_does(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -502,10 +503,10 @@ def test_whoever_wants_to_hear_of_every_outcome_does(world: World, caplog: pytes
     world.probes.now = GOOD
     world.run(30)
     heard: list[Verdict] = []
-    world.rounds.outcomes = [lambda each, verdict: heard.append(verdict)]
+    world.schedule.outcomes = [lambda each, verdict: heard.append(verdict)]
     world.run(30)
     assert heard == [GOOD] * 3
-    world.rounds.outcomes, world.rounds.verbose = [], True
+    world.schedule.outcomes, world.schedule.verbose = [], True
     world.run(30)
     assert caplog.text.count("www/http/web1 10.0.0.1:8080: L4OK connected") == 3
 
@@ -514,7 +515,7 @@ def test_a_few_probes_a_second_begin_in_bunches_and_many_do_not(world: World) ->
     for number in range(100):
         world.monitor(replace(PACE, interval=1.0), name=f"m{number}")
     world.probes.now = GOOD
-    world.rounds.bunch(100.0)
+    world.schedule.bunch(100.0)
     world.run(5)
     world.probes.starts.clear()
     world.run(10)
@@ -524,5 +525,5 @@ def test_a_few_probes_a_second_begin_in_bunches_and_many_do_not(world: World) ->
     assert all(later - earlier == pytest.approx(0.1, abs=0.011) for earlier, later in pairwise(moments))
     begun = [sum(when == moment for when, _ in world.probes.starts) for moment in moments]
     assert begun[10:] == begun[:-10], "and nobody's second is longer or shorter"
-    world.rounds.bunch(10_000.0)
-    assert world.rounds.step == 1 / RATE
+    world.schedule.bunch(10_000.0)
+    assert world.schedule.step == 1 / RATE

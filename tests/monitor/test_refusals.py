@@ -26,7 +26,7 @@ class Site(World):
 
     def __init__(self, *names: str) -> None:
         super().__init__()
-        self.rounds.alone = lambda each: not any(other.eligible for other in self.members if other is not each)
+        self.schedule.alone = lambda each: not any(other.eligible for other in self.members if other is not each)
         self.probes.now = GOOD
         self.members = [self.monitor(SLOW, name=name) for name in names or ("web1", "web2")]
         self.run(2.0)
@@ -68,19 +68,19 @@ def test_a_probe_that_is_over_at_once(site: Site) -> None:
     two.refuse(REFUSED, "a")
     assert two.up and words(two)
     site.run(1.0)
-    assert two.up and site.rounds.flying == 0 and len(site.changes) == 1
+    assert two.up and site.schedule.flying == 0 and len(site.changes) == 1
 
 
 def test_a_probe_that_has_to_wait_for_a_place(site: Site) -> None:
     one = site.members[0]
-    site.rounds.limit = 0
+    site.schedule.limit = 0
     one.refuse(REFUSED, "a")
     site.run(1.0)
-    assert not one.up and one.unproved and one.queued
-    site.rounds.limit = 10
+    assert not one.up and one.unproved and one.checker.queued
+    site.schedule.limit = 10
     site.probes.now = GOOD
-    site.rounds.relieve()
-    assert one.up and not one.queued and site.rounds.flying == 0
+    site.schedule.relieve()
+    assert one.up and not one.checker.queued and site.schedule.flying == 0
 
 
 @pytest.mark.parametrize("verdict", [BAD, LATE, Verdict("L7STS", "503 Service Unavailable")], ids=str)
@@ -89,7 +89,7 @@ def test_any_failure_confirms_it_whatever_fall_says(site: Site, verdict: Verdict
     one.refuse(REFUSED, "a")
     site.run(0.01)
     site.probes.end(verdict)
-    assert not one.up and one.streak < 0
+    assert not one.up and one.outcomes.streak < 0
 
 
 def test_one_that_is_contradicted_at_once_changes_nothing(site: Site, caplog: pytest.LogCaptureFixture) -> None:
@@ -118,7 +118,7 @@ def test_while_the_probe_takes_its_time_it_is_out_and_one_pass_brings_it_back(si
     assert site.changes[1:] == [("down", "up")]
     assert words(one)
     site.probes.now = BAD
-    one.probe_anew()
+    one.checker.probe_anew()
     site.run(0.1)
     assert one.up, "up beyond doubt: fall is 3"
 
@@ -129,11 +129,11 @@ def test_who_was_out_and_fails_comes_back_by_rise(site: Site) -> None:
     site.run(0.5)
     site.probes.end(BAD)
     assert not one.up and not one.unproved and len(site.changes) == 1 and not words(one)
-    one.probe_anew()
+    one.checker.probe_anew()
     site.run(0.01)
     site.probes.end(GOOD)
     assert not one.up
-    one.probe_anew()
+    one.checker.probe_anew()
     site.run(0.01)
     site.probes.end(GOOD)
     assert one.up
@@ -145,7 +145,7 @@ def test_a_probe_that_began_before_is_asked_again(site: Site) -> None:
     site.run(0.01)
     one.refuse(REFUSED, "a")
     site.run(0.01)
-    assert site.probes.cancelled == 1 and len(site.probes.flying) == 1 and site.rounds.flying == 1
+    assert site.probes.cancelled == 1 and len(site.probes.flying) == 1 and site.schedule.flying == 1
 
 
 def test_refusals_while_it_is_decided_begin_nothing(site: Site) -> None:
@@ -248,7 +248,7 @@ def test_in_doubt_a_probe_that_is_refused_confirms_it(site: Site) -> None:
     one.refuse(REFUSED, "new")
     site.run(0.01)
     site.probes.end(BAD)
-    assert not one.up and site.changes == [("up", "down")] and one.streak == -2
+    assert not one.up and site.changes == [("up", "down")] and one.outcomes.streak == -2
     assert not words(one), "it told the truth"
 
 
@@ -257,7 +257,7 @@ def test_in_doubt_other_failures_count_as_ever(site: Site) -> None:
     one.refuse(REFUSED, "new")
     site.run(0.01)
     site.probes.end(LATE)
-    assert one.up and one.streak == -1
+    assert one.up and one.outcomes.streak == -1
 
 
 def test_a_banned_client_does_not_use_up_the_probes_of_others(site: Site) -> None:
@@ -335,7 +335,7 @@ def test_nothing_is_left_when_it_is_stopped(site: Site) -> None:
     one.refuse(REFUSED, "a")
     one.stop()
     site.run(1.0)
-    assert one.up and not site.changes and not site.probes.flying and site.rounds.flying == 0
+    assert one.up and not site.changes and not site.probes.flying and site.schedule.flying == 0
 
 
 def test_a_new_check_keeps_the_doubt_and_nothing_that_waits(site: Site) -> None:

@@ -16,33 +16,33 @@ AGAIN = "probes are on time again"
 
 
 class Asker:
-    """What a monitor is to its rounds: it begins, or has itself put into the queue. Some probes are over at once."""
+    """What a monitor is to its schedule: it begins, or has itself put into the queue. Some probes are over at once."""
 
-    def __init__(self, rounds: Schedule[Any], name: str, begun: list[str], at_once: bool = False) -> None:
-        self.rounds, self.name, self.begun, self.at_once = rounds, name, begun, at_once
+    def __init__(self, schedule: Schedule[Any], name: str, begun: list[str], at_once: bool = False) -> None:
+        self.schedule, self.name, self.begun, self.at_once = schedule, name, begun, at_once
         self.queued = False
 
     def fire(self) -> None:
-        rounds: Any = self.rounds
-        if rounds.flying < rounds.limit:
-            rounds.flying += 1
+        schedule: Any = self.schedule
+        if schedule.flying < schedule.limit:
+            schedule.flying += 1
             self.begun.append(self.name)
             if self.at_once:
-                rounds.landed()
+                schedule.landed()
         else:
-            rounds.delay(self)
+            schedule.delay(self)
 
 
 class Field:
     def __init__(self, limit: int) -> None:
         self.loop = Loop()
-        self.rounds: Schedule[Any] = Schedule(
+        self.schedule: Schedule[Any] = Schedule(
             self.loop, limit, lambda recipe, done: None,        # type: ignore[arg-type,return-value]
             changed=lambda monitor, was: None, decided=lambda monitor: None)
         self.begun: list[str] = []
 
     def ask(self, names: str, at_once: bool = False) -> list[Asker]:
-        askers = [Asker(self.rounds, name, self.begun, at_once) for name in names]
+        askers = [Asker(self.schedule, name, self.begun, at_once) for name in names]
         for asker in askers:
             asker.fire()
         return askers
@@ -68,33 +68,33 @@ def test_who_finds_no_place_waits_and_begins_in_turn(field: Callable[[int], Fiel
     caplog.set_level(logging.INFO)
     it = field(4)
     it.ask("abcd")
-    assert (it.rounds.late, it.rounds.waiting, said(caplog)) == (0, 0, [])
+    assert (it.schedule.late, it.schedule.waiting, said(caplog)) == (0, 0, [])
     waiting = it.ask("efg")
     assert [each.queued for each in waiting] == [True] * 3
-    assert (it.rounds.late, it.rounds.waiting, said(caplog)) == (3, 3, [LATE.format(4)]), "said once"
-    it.rounds.landed()
-    assert (it.begun, it.rounds.waiting, it.rounds.flying) == (list("abcde"), 2, 4)
+    assert (it.schedule.late, it.schedule.waiting, said(caplog)) == (3, 3, [LATE.format(4)]), "said once"
+    it.schedule.landed()
+    assert (it.begun, it.schedule.waiting, it.schedule.flying) == (list("abcde"), 2, 4)
     assert [each.queued for each in waiting] == [False, True, True]
-    it.rounds.landed()
-    it.rounds.landed()
-    assert (it.begun, it.rounds.waiting, said(caplog)) == (list("abcdefg"), 0, [])
-    it.rounds.landed()
+    it.schedule.landed()
+    it.schedule.landed()
+    assert (it.begun, it.schedule.waiting, said(caplog)) == (list("abcdefg"), 0, [])
+    it.schedule.landed()
     assert said(caplog) == [], "three of four are in flight"
-    it.rounds.landed()
-    assert (said(caplog), it.rounds.pressed) == ([AGAIN], False), "no more than half are"
-    it.rounds.landed()
-    it.rounds.landed()
-    assert (said(caplog), it.rounds.flying) == ([], 0)
+    it.schedule.landed()
+    assert (said(caplog), it.schedule.pressed) == ([AGAIN], False), "no more than half are"
+    it.schedule.landed()
+    it.schedule.landed()
+    assert (said(caplog), it.schedule.flying) == ([], 0)
     it.ask("hijklm")
-    assert (it.rounds.late, said(caplog)) == (5, [LATE.format(4)]), "and again, the next time"
+    assert (it.schedule.late, said(caplog)) == (5, [LATE.format(4)]), "and again, the next time"
 
 
 def test_who_was_stopped_while_it_waited_does_not_begin(field: Callable[[int], Field]) -> None:
     it = field(1)
     _, gone, _ = it.ask("abc")
     gone.queued = False
-    it.rounds.landed()
-    assert (it.begun, it.rounds.waiting) == (["a", "c"], 0)
+    it.schedule.landed()
+    assert (it.begun, it.schedule.waiting) == (["a", "c"], 0)
 
 
 def test_probes_that_are_over_at_once_do_not_pile_up(field: Callable[[int], Field]) -> None:
@@ -102,8 +102,8 @@ def test_probes_that_are_over_at_once_do_not_pile_up(field: Callable[[int], Fiel
     it = field(1)
     it.ask("a")
     it.ask("x" * 10_000, at_once=True)
-    it.rounds.landed()
-    assert (len(it.begun), it.rounds.flying, it.rounds.waiting) == (10_001, 0, 0)
+    it.schedule.landed()
+    assert (len(it.begun), it.schedule.flying, it.schedule.waiting) == (10_001, 0, 0)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
@@ -112,25 +112,25 @@ def test_few_places(field: Callable[[int], Field], limit: int, caplog: pytest.Lo
     it = field(limit)
     it.ask("abcdef")
     for _ in "abcdef":
-        it.rounds.landed()
+        it.schedule.landed()
     assert said(caplog) == [LATE.format(limit), AGAIN]
     assert it.begun == list("abcdef")
 
 
 def test_what_nobody_has_set(field: Callable[[int], Field]) -> None:
-    rounds = field(1).rounds
-    assert rounds.step == 0.005
-    assert rounds.refused(None, None) is None       # type: ignore[arg-type]
-    assert not rounds.spoiled(None, None, 0.0) and not rounds.alone(None)       # type: ignore[arg-type]
+    schedule = field(1).schedule
+    assert schedule.step == 0.005
+    assert schedule.refused(None, None) is None       # type: ignore[arg-type]
+    assert not schedule.spoiled(None, None, 0.0) and not schedule.alone(None)       # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("rate", "step"), [
     (0.0, 0.1), (1.0, 0.1), (100.0, 0.1), (101.0, 0.095), (200.0, 0.05), (1000.0, 0.01), (2000.0, 0.005),
     (10_000.0, 0.005)])
 def test_the_more_probes_the_smaller_the_bunches(field: Callable[[int], Field], rate: float, step: float) -> None:
-    rounds = field(1).rounds
-    rounds.bunch(rate)
-    assert rounds.step == pytest.approx(step)
+    schedule = field(1).schedule
+    schedule.bunch(rate)
+    assert schedule.step == pytest.approx(step)
 
 
 # -- histograms
@@ -154,8 +154,8 @@ def test_a_histogram() -> None:
 
 def test_durations_are_counted_by_kind_and_before_they_are_too_many(field: Callable[[int], Field]) -> None:
     it = field(1)
-    tcp, http = it.rounds.timing("tcp"), it.rounds.timing("http")
-    assert tcp is it.rounds.timing("tcp") and tcp is not http and it.rounds.timings == {"tcp": tcp, "http": http}
+    tcp, http = it.schedule.timing("tcp"), it.schedule.timing("http")
+    assert tcp is it.schedule.timing("tcp") and tcp is not http and it.schedule.timings == {"tcp": tcp, "http": http}
     tcp.fresh += [0.01] * FRESH
     http.fresh += [0.01] * (FRESH + 1)
     it.loop.later(0, lambda: None)

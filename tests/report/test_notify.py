@@ -95,7 +95,7 @@ def office(tmp_path: Path) -> Iterator[Office]:
 
 def test_a_transition(office: Office) -> None:
     monitor = office.daemon.fleet.monitors["www/http/web1"]
-    monitor.score(Verdict("L7OK", "200"))
+    monitor.score(Verdict("L7OK", "200"), 0.0)
     office.hear("up", "www/http/web1", "www/http/web1 127.0.0.1:9 down -> up: L7OK 200; 1 of 2 up")
     office.finish()
     (words, facts), = office.reports
@@ -142,7 +142,7 @@ def test_what_was_true_when_it_happened(office: Office) -> None:
     monitor = office.daemon.fleet.monitors["www/http/web1"]
     office.hear("reloaded")                         # runs while the others wait
     office.hear("down", "www/http/web1")
-    monitor.score(Verdict("L7OK", "200"))
+    monitor.score(Verdict("L7OK", "200"), 0.0)
     office.hear("up", "www/http/web1")
     office.finish()
     assert [facts["L4IP_UP"] for _, facts in office.reports] == ["", "0", "1"]
@@ -257,7 +257,7 @@ def test_the_mail_example(office: Office) -> None:
     (office.directory / "bin").mkdir()
     (office.directory / "mail-program").rename(office.directory / "bin" / "mail")
     path = f"{office.directory}/bin:{os.environ['PATH']}"
-    office.daemon.fleet.monitors["www/http/web1"].score(Verdict("L4CON", "connection refused"))
+    office.daemon.fleet.monitors["www/http/web1"].score(Verdict("L4CON", "connection refused"), 0.0)
     facts = notify.describe(office.daemon, Event("down", "www/http/web1", "the line of the log"))
     example("notify-mail.sample", facts, "admin@example.com", "down", "www/http/web1", "the line of the log", PATH=path)
     text = (office.directory / "mail").read_text()

@@ -36,7 +36,7 @@ class Kernel:
         self.file.write_text("\n".join(("List of active MAP/Redirect filters:", *rules, "", "List of active sessions:",
                                         "")))
         for monitor in monitors:
-            self.bench.rounds.refused(monitor, DEAD)
+            self.bench.schedule.refused(monitor, DEAD)
         self.bench.until(lambda: self.bench.sensing.deafness._child is None)
 
     @property
@@ -77,7 +77,7 @@ def test_what_does_not_make_it_seem_deaf(bench: Bench, kernel: Kernel, what: str
     kernel.client()
     kernel.refused(one)
     if what == "it was well meanwhile":
-        one.score(OK)
+        one.score(OK, 0.0)
     elif what == "record between":
         bench.sensing.listener.take(line("10.0.0.2", 8080, flags="-AR 7 1 0").strip())
         kernel.client()

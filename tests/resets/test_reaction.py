@@ -122,7 +122,7 @@ def test_answers_to_the_gateway_itself_do_not_count(bench: Bench) -> None:
 def test_on_loopback_one_answer_is_ours_for_each_refused_probe(bench: Bench, words: str) -> None:
     """Clients and probes have the same address there, as in the sandbox."""
     monitor = bench.add(address="127.0.0.1")
-    bench.begin().rounds.refused(monitor, DEAD._replace(text=words))
+    bench.begin().schedule.refused(monitor, DEAD._replace(text=words))
     bench.take(line("127.0.0.1", to="127.0.0.1"))
     assert refused(monitor) == [False] and bench.count.ignored == {"own": 1}
     bench.take(line("127.0.0.1", to="127.0.0.1"))
@@ -196,11 +196,11 @@ def test_a_probe_in_flight_that_began_before_does_not_count(bench: Bench) -> Non
     bench.verdict = None
     bench.begin()
     monitor.hasten()
-    bench.until(lambda: monitor.in_flight)
+    bench.until(lambda: monitor.checker.in_flight)
     bench.take(line())
     bench.until(lambda: bench.probes == 2)
     bench.until(lambda: not monitor.up)
-    assert bench.probes == 2 and bench.rounds.flying == 1
+    assert bench.probes == 2 and bench.schedule.flying == 1
 
 
 # -- the counters
@@ -259,7 +259,7 @@ def test_resets_of_our_own_probes_are_taken_off_the_count(bench: Bench) -> None:
     line = COUNT.format("10.0.0.2", 8080)
     bench.begin().count.counted(False, {line: 0})
     for _ in range(3):
-        bench.rounds.refused(monitor, DEAD)
+        bench.schedule.refused(monitor, DEAD)
     bench.count.counted(False, {line: 2})
     assert counts(bench) == {"own": 2}
     bench.count.counted(False, {line: 3})

@@ -618,26 +618,26 @@ def test_an_endpoint_whose_deadline_raises_is_probed_again(bench: sensing_bench.
         def cancel(self) -> None:
             raise Bug
 
-    bench.rounds.start = lambda what, done: Broken()
+    bench.schedule.start = lambda what, done: Broken()
     check = Check("tcp", interval=0.05, timeout=0.02, fast_interval=0.05, down_interval=0.05)
     monitor = bench.add(check=check)
-    monitor.schedule()
-    bench.until(lambda: bench.rounds.codes["LOCAL"] > 2)
+    monitor.checker.begin()
+    bench.until(lambda: bench.schedule.codes["LOCAL"] > 2)
     assert monitor.up and monitor.trouble == INTERNAL
-    bench.rounds.start = bench._probe
+    bench.schedule.start = bench._probe
     bench.until(lambda: not monitor.trouble)
-    assert bench.rounds.flying == 0
+    assert bench.schedule.flying == 0
 
 
 def test_what_sensing_makes_of_a_refusal_does_not_keep_an_endpoint_up(bench: sensing_bench.Bench) -> None:
     def refused(monitor: Monitor, verdict: Verdict) -> None:
         raise Bug
 
-    bench.rounds.refused = refused
+    bench.schedule.refused = refused
     bench.verdict = sensing_bench.DEAD
     check = Check("tcp", interval=0.05, timeout=0.02, fast_interval=0.05, down_interval=0.05, fall=2)
     monitor = bench.add(check=check)
-    monitor.schedule()
+    monitor.checker.begin()
     bench.until(lambda: not monitor.up)
 
 
@@ -646,7 +646,7 @@ def test_what_sensing_makes_of_a_refusal_does_not_keep_an_endpoint_up(bench: sen
 @pytest.mark.parametrize("where, name", [
     (Child, "_reaped"), (Child, "_close_all"), (Child, "_end"), (Loop, "aside"), (Daemon, "_turn"), (Events, "tell"),
     (l4ipd.steering.Steering, "_listed"), (l4ipd.steering.Steering, "_adopt"), (l4ipd.steering.Steering, "_plan"),
-    (Fleet, "turn"), (Monitor, "_judge"), (StateFile, "_begin"), (Notifier, "_ended"), (StateSaver, "_heard"),
+    (Fleet, "turn"), (Monitor, "heard"), (StateFile, "_begin"), (Notifier, "_ended"), (StateSaver, "_heard"),
     (ControlService, "_heard"), (Transitions, "begin"),
 ], ids=lambda value: getattr(value, "__name__", value))
 def test_wherever_it_happens_all_is_well_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Any,

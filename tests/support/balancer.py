@@ -45,4 +45,4 @@ def settle(daemon: Daemon) -> None:
 
 def feed(daemon: Daemon, name: str, *verdicts: Verdict) -> None:
     for verdict in verdicts:
-        daemon.fleet.monitors[name].score(verdict)
+        daemon.fleet.monitors[name].score(verdict, 0.0)

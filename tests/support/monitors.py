@@ -60,15 +60,15 @@ class World:
         self.probes = Probes(self.clock)
         self.changes: list[tuple[str, str]] = []    # what it was, what it is
         self.decided: list[str] = []
-        self.rounds: Schedule[Monitor] = Schedule(self.loop, limit, self.probes.start,
+        self.schedule: Schedule[Monitor] = Schedule(self.loop, limit, self.probes.start,
                              changed=lambda each, was: self.changes.append((was, each.seen)),
                              decided=lambda each: self.decided.append(each.endpoint.name))
 
     def monitor(self, *checks: Check, name: str = "web1") -> Monitor:
         service = Service("http", 80, "tcp", 8080, False, checks or (PACE,))
         endpoint = next(Cluster("www", ("192.0.2.1",), (service,), (Member(name, "10.0.0.1"),)).endpoints())
-        monitor = Monitor(self.rounds, endpoint, [recipe(check, endpoint) for check in endpoint.checks])
-        monitor.schedule()
+        monitor = Monitor(self.schedule, endpoint, [recipe(check, endpoint) for check in endpoint.checks])
+        monitor.checker.begin()
         return monitor
 
     def run(self, seconds: float) -> None:

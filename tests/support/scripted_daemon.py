@@ -50,8 +50,8 @@ class ScriptedDaemon:
         self.verdict = verdict
         for _ in range(rounds):
             for monitor in self.daemon.fleet.monitors.values():
-                self.loop.clear(monitor)
-                monitor.fire()
+                self.loop.clear(monitor.checker)
+                monitor.checker.fire()
         self.daemon.fleet.transitions.settle()
 
     def end(self) -> dict[str, tuple[bool, float | None]]:

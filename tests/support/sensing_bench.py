@@ -55,11 +55,11 @@ class Bench:
         self.probes = 0
         self.flips: list[tuple[str, bool]] = []
         self.told: list[tuple[str, str]] = []
-        self.rounds: Schedule[Monitor] = Schedule(self.loop, 1000, self._probe, decided=lambda monitor: None,
+        self.schedule: Schedule[Monitor] = Schedule(self.loop, 1000, self._probe, decided=lambda monitor: None,
                              changed=lambda monitor, was: self.flips.append((monitor.endpoint.member, monitor.up)))
         self.sensing = Sensing(self.loop, lambda kind, text, level: self.told.append((kind, text)))
         self.count = self.sensing.reaction
-        self.rounds.refused = self.sensing.probe_refused
+        self.schedule.refused = self.sensing.probe_refused
         self.monitors: list[Monitor] = []
         self.settings = Resets("em1", source or str(tmp / "no-such-log"), action)
         none = (str(tmp / "no-tool"),)
@@ -76,8 +76,8 @@ class Bench:
         check = check or Check("tcp", interval=3600, fast_interval=3600, down_interval=3600)
         endpoint = Endpoint(f"{cluster}/x/{member}", cluster, "x", member, ("203.0.113.1",), 80, protocol, False,
                             address, port, 1, False, (check,))
-        monitor = Monitor(self.rounds, endpoint, [recipe(Check("tcp"), endpoint)])
-        monitor.score(OK)
+        monitor = Monitor(self.schedule, endpoint, [recipe(Check("tcp"), endpoint)])
+        monitor.score(OK, 0.0)
         self.monitors.append(monitor)
         self.flips.clear()
         return monitor

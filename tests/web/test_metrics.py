@@ -76,8 +76,8 @@ def test_counts_of_probes() -> None:
         took = [0.0005, 0.001, 0.0011, 0.3, 99.0]
         for seconds in took:
             daemon.fleet.schedule.flying += 1       # as admit() does
-            each._begun = daemon.loop.clock() - seconds
-            each._done(GOOD if seconds < 1 else BAD)
+            each.checker._begun = daemon.loop.clock() - seconds
+            each.checker._done(GOOD if seconds < 1 else BAD)
         families = scrape(daemon)
         assert {code: value(families, "l4ip_probes_total", code=code) for code in CODES} == {
             **dict.fromkeys(CODES, 0), "L7OK": 4, "L7STS": 1}

@@ -16,7 +16,7 @@ from l4ipd.checks.verdict import Verdict
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.model import Check, Member
-from l4ipd.monitor.monitor import TRAIL
+from l4ipd.monitor.outcomes import TRAIL
 from l4ipd.report.history import History
 from l4ipd.web import overview, page
 from support import chromium

@@ -65,7 +65,7 @@ def daemon(directory: Path, ipmon: Path, answers: bool) -> Iterator[Daemon]:
     it.fleet.schedule.start = lambda recipe, done: (done(PASS) if answers else None, Over())[1]
     it.apply(config)
     for monitor in it.fleet.monitors.values():
-        monitor.score(PASS)
+        monitor.score(PASS, 0.0)
 
     def tick() -> None:
         loop.later(0.01, tick)                      # keeps turns from lasting

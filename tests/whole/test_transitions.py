@@ -42,8 +42,8 @@ class Told(ScriptedDaemon):
         self.verdict = verdict
         for name in names:
             for _ in range(rounds):
-                self.loop.clear(self.member(name))
-                self.member(name).fire()
+                self.loop.clear(self.member(name).checker)
+                self.member(name).checker.fire()
         self.daemon._turn()
 
     def reload(self, members: str, service: str = "s") -> None:
@@ -140,7 +140,7 @@ def test_not_when_another_has_come_up_in_the_same_turn(world: Told) -> None:
     world.verdict = BAD
     for verdict, name in ((BAD, "m2"), (BAD, "m2"), (GOOD, "m1"), (GOOD, "m1")):
         world.verdict = verdict
-        world.member(name).fire()
+        world.member(name).checker.fire()
     world.daemon._turn()
     assert world.kinds() == ["down m1", "down m2", "up m1"]
 
@@ -149,7 +149,7 @@ def test_an_end_in_the_same_turn_loses_nothing(world: Told) -> None:
     world.fate(BAD, "m1")
     world.verdict = BAD
     for _ in range(2):
-        world.member("m2").fire()
+        world.member("m2").checker.fire()
     world.daemon.stop()
     assert world.kinds()[-1] == "all-down s"
 
@@ -220,15 +220,15 @@ def test_counts_within_a_turn_are_kept_up(tmp_path: Path) -> None:
     for verdict, name in ((GOOD, "m1"), (GOOD, "sorry"), (BAD, "m2"), (BAD, "m1"), (BAD, "m1"), (GOOD, "m2"),
                           (GOOD, "m2"), (BAD, "sorry"), (BAD, "sorry")):
         world.verdict = verdict
-        world.member(name).fire()
+        world.member(name).checker.fire()
         assert agree(world.daemon), (verdict, name)
     world.daemon.fleet.disable([world.member("m2")], now=False)
     for verdict in (BAD, BAD, GOOD, GOOD):
         world.verdict = verdict
-        world.member("m2").fire()
+        world.member("m2").checker.fire()
         assert agree(world.daemon)
     world.daemon.fleet.enable([world.member("m2")])
-    world.member("m2").fire()
+    world.member("m2").checker.fire()
     assert agree(world.daemon) and world.daemon.fleet.serving("c/s") == 1
 
 
@@ -238,7 +238,7 @@ def test_members_found_in_the_kernel_count_though_others_were_counted_in_the_sam
     daemon.fleet.transitions.waits = True
     it.verdict = GOOD
     assert str(daemon.fleet.tally("c/s")) == "0 of 2 up"
-    it.member("m2").fire()
+    it.member("m2").checker.fire()
     daemon.steering.rules.belief.have = {line: line for line in daemon.steering.lines(it.member("m1"))}
     daemon.steering._listed()
     assert it.texts == ["c/s/m2 10.0.0.3:80 unknown -> up: L4OK connected (1 of 1 passed, 0 ms); 2 of 2 up"]

@@ -1,0 +1,238 @@
+"""The checks of an endpoint, made on time.
+
+::
+
+                timer                      all checks passed, or one failed
+    WAITING ------------> PROBING ----------------------------------------------> WAITING
+       ^   (or QUEUED while no descriptor is free)                                   |
+       +-------------- next = previous + pace, on a phase of its name's hash <-------+
+
+There is one timer and at most one probe. Idle, the timer means "start"; in flight, "give up". What an outcome means is
+the affair of who hears it: see :mod:`l4ipd.monitor.monitor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from l4ipd.checks.probe import Probe
+from l4ipd.checks.recipe import Recipe, which
+from l4ipd.checks.verdict import PASSED, Verdict, local
+from l4ipd.model import Endpoint
+from l4ipd.monitor import pace
+from l4ipd.monitor.schedule import Schedule
+from l4ipd.runtime.internal_errors import INTERNAL
+from l4ipd.runtime.loop import Timed
+
+HASTE = 1.0                                         # seconds between two probes out of turn
+
+
+class _Starting:
+    """Stands for a probe while it is being made."""
+
+    def expire(self) -> None: ...
+    def cancel(self) -> None: ...
+
+
+STARTING = _Starting()
+
+
+class Listener(Protocol):
+    """Who hears the outcomes."""
+
+    @property
+    def pace(self) -> float:
+        """Seconds that it wants from one probe to the next."""
+
+    def heard(self, verdict: Verdict, began: float, took: float) -> object:
+        """All checks are through, which ``began`` then and ``took`` so many seconds."""
+
+    def soonest(self, due: float) -> float:
+        """When it wants the next probe, which would be ``due``."""
+
+
+class Checker:
+    """``recipes`` are those of the checks of ``endpoint``. It is its own timer (:class:`l4ipd.runtime.loop.Timed`).
+
+    There may be ten thousand, each looked at every second: small objects stay in the processor's caches.
+    """
+
+    __slots__ = ("schedule", "endpoint", "listener", "queued", "stopped", "slot", "_first", "_others", "_durations",
+                 "place", "_probe", "_unrun", "_begun", "_prolonged", "_due", "_pace", "_hastened")
+
+    def __init__(self, schedule: Schedule[Any], endpoint: Endpoint, recipes: Sequence[Recipe],
+                 listener: Listener) -> None:
+        self.schedule, self.endpoint, self.listener = schedule, endpoint, listener
+        self._first, self._others = recipes[0], tuple(recipes[1:])
+        self._durations = schedule.timing("+".join(check.type for check in endpoint.checks)).fresh
+        self.queued = self.stopped = False
+        self.slot: list[Timed] | None = None        # idle: start; in flight: give up
+        self.place = 0                              # which of the checks is in flight, or was the last
+        self._probe: Probe | None = None
+        self._unrun: Verdict | None = None          # of a list of checks: why the first that could not be run was not
+        self._begun = 0.0
+        self._prolonged = (0.0, 0)                  # the round, and the place in it, that was given more time last
+        self._due = 0.0
+        self._pace = 0.0                            # seconds between the last two times it was due; 0: not on its phase
+        self._hastened = float("-inf")              # when somebody last had it probed out of its turn
+
+    # -- when
+
+    @property
+    def in_flight(self) -> bool:
+        return self._probe is not None or self.queued
+
+    def begin(self) -> None:
+        """Let the first probe happen soon: all the first probes are spread over a second."""
+        self._due = self.schedule.loop.now + pace.first(self.endpoint.name, self.listener.pace)
+        self.schedule.loop.set(self, self._due)
+
+    def hasten(self) -> None:
+        """Probe now, or let the probe in flight be it; once a second at most, whoever asks how often.
+
+        Only refusals of clients may bring about more: see :mod:`l4ipd.monitor.refusals`.
+        """
+        when = max(self.schedule.loop.now, self._hastened + HASTE)
+        if self.slot is None or self._due > when:   # else its turn comes before, or it is in flight
+            self.probe_at(when)
+
+    def probe_anew(self) -> None:
+        """Probe now, and not at the next tick. One in flight may have begun too early to know."""
+        self._abandon()
+        if not self.in_flight and not self.stopped:
+            self.probe_at(self.schedule.loop.now)
+            self.schedule.loop.clear(self)
+            self.fire()
+
+    def probe_by(self, when: float) -> bool:
+        """Let the next probe be ``when`` at the latest; whether it is then for that reason."""
+        if self.in_flight or self.stopped or self._due <= when:
+            return False
+        self.probe_at(when)
+        return True
+
+    def probe_at(self, when: float) -> None:
+        """Let the next probe be ``when``, unless one is in flight."""
+        if not self.in_flight and not self.stopped:
+            self._due = self._hastened = when
+            self._pace = 0.0
+            self.schedule.loop.set(self, when)
+
+    def stop(self) -> None:
+        """No more probes; the one in flight is abandoned."""
+        self.schedule.loop.clear(self)
+        self.queued = False
+        self.stopped = True
+        self._abandon()
+
+    def _abandon(self) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = self._unrun = None
+            self.schedule.landed()
+
+    def _reschedule(self, took: float) -> None:
+        """The next probe: one pace after this one was due, on the phase; never in the past."""
+        loop, wanted = self.schedule.loop, self.listener.pace
+        if wanted == self._pace:
+            due = self._due + wanted
+        else:
+            due = pace.on_phase(self.endpoint.name, self._due, wanted, self.schedule.step)
+            self._pace = wanted
+        soonest = self.listener.soonest(due)
+        if soonest != due:
+            due, self._pace = soonest, 0.0
+        elif due <= loop.now:
+            due = self._missed(due, took)
+        self._due = due
+        loop.set(self, due)
+
+    def _missed(self, due: float, took: float) -> float:
+        """When the next probe is to be, since the moment for it is over: now if this one took so long, as those do
+        that wait for a silent member; else we are late ourselves, and it has to wait for the next moment."""
+        schedule, now = self.schedule, self.schedule.loop.now
+        schedule.skipped += int((now - due) / self._pace)
+        if took >= self._pace / 2:
+            self._pace = 0.0
+            return now
+        schedule.skipped += 1
+        return pace.on_phase(self.endpoint.name, now, self._pace, schedule.step)
+
+    # -- a round: all checks, one after the other
+
+    def fire(self) -> None:
+        """The time has come: begin a round if a place is free, or give up."""
+        schedule = self.schedule
+        if self._probe is not None:
+            self._overdue(self._probe)
+        elif schedule.flying < schedule.limit:
+            schedule.flying += 1
+            self.place = 0
+            self._begun = schedule.loop.clock()
+            self._launch(self._first)
+        else:
+            schedule.delay(self)
+
+    def _overdue(self, probe: Probe) -> None:
+        loop, flight = self.schedule.loop, (self._begun, self.place)
+        lost = loop.lost(loop.now - self.endpoint.checks[self.place].timeout)
+        if lost and self._prolonged != flight:
+            self._prolonged = flight                # by what it lost while we slept, and not again and again
+        else:
+            lost = probe.expire() or 0.0
+        if lost:
+            loop.set(self, loop.now + lost)
+
+    def raised(self) -> None:
+        """Something in :meth:`fire` has: this round is over, and the next one must come."""
+        if self._probe is not None:
+            self.schedule.loop.errors.shield(f"a probe of {self.endpoint.name}", self._probe.cancel)
+            self._done(local(INTERNAL))
+        elif self.slot is None and not (self.queued or self.stopped):
+            self._reschedule(0.0)
+
+    def _launch(self, recipe: Recipe) -> None:
+        loop = self.schedule.loop
+        loop.set(self, loop.now + self.endpoint.checks[self.place].timeout)
+        self._probe = STARTING
+        try:
+            probe = self.schedule.start(recipe, self._done)
+        except Exception:
+            loop.errors.note(f"a probe of {self.endpoint.name}")
+            if self._probe is STARTING:
+                self._done(local(INTERNAL))
+            return
+        if self._probe is STARTING:                 # else its verdict has come already
+            self._probe = probe
+
+    def _done(self, verdict: Verdict) -> None:
+        self._probe = None
+        outcome = self._so_far(verdict) if self._others else verdict
+        if outcome is None:
+            return
+        schedule = self.schedule
+        took = schedule.loop.clock() - self._begun
+        self._durations.append(took)
+        schedule.codes[outcome.code] += 1
+        try:
+            self.listener.heard(outcome, self._begun, took)
+        finally:                                    # whatever happens, the next probe must come
+            self._reschedule(took)
+            schedule.landed()
+
+    def _so_far(self, verdict: Verdict) -> Verdict | None:
+        """One of several checks is through: the outcome of the round, or None if it goes on."""
+        passed = verdict.code in PASSED
+        if not passed and verdict.code != "LOCAL":
+            self._unrun = None
+            return verdict._replace(text=f"{which(self.endpoint, self.place)}: {verdict.text}")
+        if not passed and self._unrun is None:
+            self._unrun = verdict
+        if self.place < len(self._others):         # a later one may have something to say about the member
+            recipe = self._others[self.place]
+            self.place += 1
+            self._launch(recipe)
+            return None
+        unrun, self._unrun = self._unrun, None
+        return unrun or verdict
