@@ -13,11 +13,19 @@ Words = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Secret:
+    """A value that stands in a file: ``key`` leads there from the check: ("headers", "X"), ("dialog", 2, "send")."""
+
+    key: tuple[str | int, ...]
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One step of a dialog: ``verb`` is ``send``, ``expect`` or ``reject``; ``text`` has its %XX decoded."""
 
     verb: str
-    text: bytes
+    text: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,7 @@ class Check:
     close: str | None = None                        # reset | fin | None: whichever suits what was said
     closed: bool = False                            # tcp, udp: pass when the port refuses
     dialog: tuple[Step, ...] = ()                   # tcp, tls
+    secrets: tuple[Secret, ...] = ()                # which of the values stand in files
     verify: str | None = None                       # tls, https: None no, "" the system's CAs, else a CA file
     sni: str | None = None                          # tls, https: the name asked for, and verified if verify is on
     verify_host: str | None = None                  # tls, https: verified instead of it; "member": the member's address
@@ -45,11 +54,11 @@ class Check:
     method: str = "GET"                             # http, https
     path: str = "/"
     host: str | None = None                         # default: the member's address and port
-    headers: tuple[tuple[str, str], ...] = ()
-    data: bytes | None = None                       # the body of the request, %XX decoded
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    data: bytes | None = field(default=None, repr=False)    # the body of the request, %XX decoded
     status: tuple[tuple[int, int], ...] = ((200, 399),)   # inclusive ranges
     body: bytes | None = None                       # fnmatch pattern, %XX decoded
-    send: bytes | None = None                       # udp
+    send: bytes | None = field(default=None, repr=False)    # udp
     expect: bytes | None = None                     # udp: fnmatch pattern, %XX decoded
     command: Words = ()                             # exec
     user: str | None = None                         # exec

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from l4ipd.checks.certificates import Certificates
+from l4ipd.checks.discretion import Discretion
 from l4ipd.checks.exec import Command, Commands, places, prepare_command
 from l4ipd.checks.ping import Ping, Pinger
 from l4ipd.checks.recipe import KINDS, Method, Recipe, recipe, tls_of
@@ -54,13 +55,16 @@ class Prober:
         transport = recipe.method.transport
         if transport == "tcp":
             return Stream(self._sockets[recipe.method.kind], recipe, done)
+        if recipe.method.secrets:
+            done = Discretion(done, recipe.method.secrets)
         if transport == "udp":
             return Datagram(self.loop, recipe, done)
         if transport == "icmp":
             return Ping(self._pinger(recipe.method), recipe, done)
         if transport == "exec":
             return Command(self.commands, recipe, done)
-        return Stream(self._sockets_from(recipe.method), recipe, done)
+        sockets = self._sockets_from(recipe.method) if recipe.method.source else self._sockets[recipe.method.kind]
+        return Stream(sockets, recipe, done)
 
     def _sockets_from(self, method: Method) -> Sockets:
         assert method.source is not None

@@ -10,7 +10,7 @@ be an answer to it; an ``expect`` right after another goes on where that one end
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from l4ipd import __version__
@@ -45,22 +45,23 @@ class Tls:
 class Exchange:
     """Something to send (or nothing), and what to expect then (or nothing)."""
 
-    send: bytes
+    send: bytes = field(repr=False)
     expect: Expect | None
-    tail: bytes = b""           # to be sent after ``send`` and the recipe's host: an HTTP request that names the member
+    tail: bytes = field(default=b"", repr=False)    # to be sent after that and the recipe's host: HTTP's, to a member
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
     """What a check is for all the members alike."""
 
-    transport: str              # tcp | tcp from (an address of ours) | udp | icmp | exec
+    transport: str              # tcp | special (tcp, with a source or secrets) | udp | icmp | exec
     inet6: bool
     connected: Verdict          # the verdict when there is nothing to be said
     tls: Tls | None = None
     proxy: str | None = None    # version of the PROXY protocol: its header comes first
     opens: bool = False         # there is something to do before the steps: the header, or TLS
     source: str | None = None   # our address
+    secrets: tuple[bytes, ...] = field(default=(), repr=False)  # that are in no verdict
     closed: bool = False        # the port must refuse
     reset: bool = False         # end the connection with a RST instead of a FIN
     kind: int = 0               # of connection over tcp: an index of KINDS
@@ -105,18 +106,28 @@ def _method(check: Check, inet6: bool, speaks: str) -> Method:
     """``speaks``: who speaks first, if anybody does."""
     tls = tls_of(check)
     return Method(
-        transport=TRANSPORTS.get(check.type, "tcp" if check.source is None else "tcp from"),
+        transport=TRANSPORTS.get(check.type, "special" if check.source or check.secrets else "tcp"),
         inet6=inet6,
         connected=OPEN if check.closed else SHAKEN if tls else CONNECTED,
         tls=tls,
         proxy=check.send_proxy,
         opens=tls is not None or check.send_proxy is not None,
         source=check.source,
+        secrets=tuple(_secret(check, each.key) for each in check.secrets),
         closed=check.closed,
         reset=check.close == "reset" or (check.close is None and not (speaks or tls or check.send_proxy)),
         kind=KINDS.index((inet6, speaks == "it" and not (tls or check.send_proxy))),
         user=check.user,
     )
+
+
+def _secret(check: Check, key: tuple[str | int, ...]) -> bytes:
+    """The value of a check to which ``key`` leads."""
+    if key[0] == "headers":
+        return dict(check.headers)[str(key[1])].encode("latin-1")
+    if key[0] == "dialog":
+        return check.dialog[int(key[1]) - 1].text
+    return getattr(check, str(key[0])) or b""
 
 
 TRANSPORTS = {"udp": "udp", "ping": "icmp", "exec": "exec"}

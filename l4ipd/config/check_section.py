@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from l4ipd.config import values as words
+from l4ipd.config.secret_section import hidden, in_file, secrets
 from l4ipd.config.section import Place, Section
 from l4ipd.config.yaml_tree import Mapping, Scalar, Sequence, step
 from l4ipd.model import Check, Step
@@ -169,6 +170,7 @@ def _build(section: Section, kind: str, pace: Pace) -> Check:
         close=section.get("close", lambda text: words.choice(text, ("reset", "fin")), None),
         closed=section.get("closed", words.flag, False),
         dialog=_dialog(section),
+        secrets=tuple(secrets(section, FRAMING)),
         verify=section.get("verify", words.verify, None),
         sni=section.get("sni", words.server_name, None),
         verify_host=section.get("verify_host", words.verify_host, None),
@@ -178,10 +180,10 @@ def _build(section: Section, kind: str, pace: Pace) -> Check:
         path=section.get("path", words.request_path, plain.path),
         host=section.get("host", words.host, None),
         headers=_headers(section),
-        data=section.get("data", words.octets, None),
+        data=hidden(section, "data", words.octets),
         status=_status(section, plain.status),
         body=section.get("body", words.pattern, None),
-        send=section.get("send", words.octets, None),
+        send=hidden(section, "send", words.octets),
         expect=section.get("expect", words.pattern, None),
         command=_command(section, kind),
         user=section.get("user", words.user, None))
@@ -231,7 +233,8 @@ def _step(item: Place) -> list[Step]:
         section.refuse(f"one step has one of {', '.join(VERBS)}: begin each with a dash of its own")
         return []
     readers: dict[str, Callable[[str], bytes]] = {"send": words.octets}
-    return [Step(verb, place.read(readers.get(verb, words.pattern), b"")) for verb, place in section.entry.items()]
+    return [Step(verb, b"" if verb == "send" and in_file(place) else
+                 place.read(readers.get(verb, words.pattern), b"")) for verb, place in section.entry.items()]
 
 
 def _headers(section: Section) -> tuple[tuple[str, str], ...]:
@@ -250,7 +253,7 @@ def _headers(section: Section) -> tuple[tuple[str, str], ...]:
         elif lower in found:
             value.refuse(f"given twice: {found[lower][0]} is the same header")
         else:
-            found[lower] = (key, value.read(words.header_value, ""))
+            found[lower] = (key, "" if in_file(value) else value.read(words.header_value, ""))
     return tuple(found.values())
 
 

@@ -32,6 +32,8 @@ def _secret(config: Config) -> Iterator[tuple[str, str]]:
     for cluster in config.clusters:
         for service in cluster.services:
             for check in service.checks:
+                for secret in check.secrets:
+                    yield secret.file, f"{cluster.name}/{service.name}: {secret.key[0]}"
                 if check.cert is not None:
                     key = "key" if check.key else "cert"
                     yield check.key or check.cert, f"{cluster.name}/{service.name}: {key}"
@@ -62,8 +64,9 @@ def _of_cluster(cluster: Cluster) -> Iterator[tuple[str, str]]:
                     yield from ((f"{endpoint.group}: command", file) for file in _files(command))
     for service in cluster.services:
         for check in service.checks:
-            yield from ((f"{cluster.name}/{service.name}: {key}", file) for key, file in
-                        (("verify", check.verify), ("cert", check.cert), ("key", check.key)) if file)
+            files = [("verify", check.verify), ("cert", check.cert), ("key", check.key),
+                     *((str(secret.key[0]), secret.file) for secret in check.secrets)]
+            yield from ((f"{cluster.name}/{service.name}: {key}", file) for key, file in files if file)
 
 
 def _files(command: Words) -> Iterator[str]:

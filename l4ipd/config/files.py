@@ -8,6 +8,7 @@ from dataclasses import replace
 from l4ipd.checks import probe
 from l4ipd.config.documents import SIZE_LIMIT, Documents
 from l4ipd.config.parse import ConfigError, configuration
+from l4ipd.config.secrets import filled
 from l4ipd.model import Config
 from l4ipd.runtime import regular_file
 from l4ipd.runtime.child import find_program
@@ -31,14 +32,14 @@ def load(path: str, again: bool = False) -> Config:
         if len(text) > SIZE_LIMIT:
             raise Refused(f"{path}: is larger than {SIZE_LIMIT >> 20} MB")
         documents = Documents(text, path)
-        config = configuration(documents)
+        config, unread = filled(configuration(documents))
     except regular_file.Irregular as error:
         raise Refused(f"{path}: {error.strerror}, and cannot be read again") from None
     except OSError as error:
         raise Refused(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from None
     except ConfigError as error:
         raise Refused("\n".join(error.errors)) from None
-    problems = [documents.locate(where) + words for where, words in surroundings(config)]
+    problems = [documents.locate(where) + words for where, words in (*unread, *surroundings(config))]
     if problems:
         raise Refused("\n".join(problems))
     return config

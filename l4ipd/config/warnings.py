@@ -47,8 +47,10 @@ def _of_service(service: Service, config: Config) -> Iterator[str]:
         if tls is not None and tls.verify is not None and tls.name is None and tls.host is None:
             yield (f"verify has no name to verify, so that any certificate of these authorities will do: add "
                    f"{'sni, host or verify_host' if check.type == 'https' else 'sni or verify_host'}")
+        in_files = {".".join(map(str, secret.key[:2])) for secret in check.secrets}
         for key, text in _texts(check):
-            yield from _unreplaced(key, text)
+            if key not in in_files and key.replace("[", ".").partition("]")[0] not in in_files:
+                yield from _unreplaced(key, text)
 
 
 def _blind(check: Check) -> bool:
@@ -62,7 +64,8 @@ def _texts(check: Check) -> Iterator[tuple[str, str]]:
     for name, value in check.headers:
         yield f"headers.{name}", value
     steps = [(f"dialog[{number}].{step.verb}", step.text) for number, step in enumerate(check.dialog, 1)]
-    for key, data in [("body", check.body), ("send", check.send), ("expect", check.expect), *steps]:
+    texts = [("data", check.data), ("body", check.body), ("send", check.send), ("expect", check.expect)]
+    for key, data in [*texts, *steps]:
         yield key, (data or b"").decode(errors="replace")
 
 
