@@ -55,10 +55,13 @@ def parser() -> argparse.ArgumentParser:
             ("check", "+", "probe now, print the verdicts"),
             ("monitor", "", "print events as they happen"),
             ("reload", "", "read the configuration again, say what has changed"),
-            ("rules", "", "wanted rules and rules in the kernel, with what differs")):
+            ("rules", "", "wanted rules and rules in the kernel, with what differs"),
+            ("sessions", "*", "who is connected to what, through which rule of ours or of before")):
         command = commands.add_parser(name, help=text, description=text, parents=[also], allow_abbrev=False)
         if pattern != "":
             command.add_argument("pattern", metavar="PATTERN", nargs=pattern, help="which endpoints")
+        if name == "sessions":
+            command.add_argument("--count", action="store_true", help="how many each endpoint has, no more")
         if name == "disable":
             command.add_argument("--now", action="store_true", help="cut their sessions off: now or never, for "
                                  "IPFilter ends sessions only together with their rules")
@@ -96,8 +99,9 @@ def run(options: argparse.Namespace, path: str) -> int:
     patterns = getattr(options, "pattern", [])
     if patterns:                                    # a single one as l4ipd 1.0 knows it
         request["pattern"] = patterns[0] if len(patterns) == 1 else patterns
-    if getattr(options, "now", False):
-        request["now"] = True
+    for word in ("now", "count"):
+        if getattr(options, word, False):
+            request[word] = True
     printer = Printer(options.command, options.json)
     for answer in ask(path, request):
         if "end" in answer:

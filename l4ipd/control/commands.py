@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from l4ipd.control import session_lines
 from l4ipd.control.check_now import Checking
 from l4ipd.control.disable import LOOK_EVERY, SETTLE, Disabling, unsaved_words
 from l4ipd.control.server import Answer, Client, Refusal, Request, end
@@ -31,25 +32,41 @@ class Commands:
 
     def by_name(self) -> dict[str, Callable[[Client, Request], object]]:
         return {"show": self.show, "disable": self.disable, "enable": self.enable, "check": self.check,
-                "monitor": self.monitor, "reload": self.reload, "rules": self.rules}
+                "monitor": self.monitor, "reload": self.reload, "rules": self.rules,
+                "sessions": self.sessions}
 
     # -- looking
 
     def show(self, client: Client, request: Request) -> None:
         """One line an endpoint; exit 1 if some are not up."""
         chosen = self._chosen(request, "*")
-        take_snapshot(self.loop, self.daemon.steering.nat,
-                      client.later(lambda seen: client.answer(self._rows(chosen, seen))))
 
-    def _rows(self, chosen: Sequence[Monitor], seen: Snapshot) -> Iterator[Answer]:
+        def shown(seen: Snapshot) -> None:
+            if seen.problem:                        # nor will the sessions be listed
+                client.answer(self._rows(chosen, seen, seen.problem))
+            else:
+                self.daemon.sessions.want(client.later(
+                    lambda count: client.answer(self._rows(chosen, seen, count.problem))))
+
+        take_snapshot(self.loop, self.daemon.steering.nat, client.later(shown))
+
+    def _rows(self, chosen: Sequence[Monitor], seen: Snapshot, uncounted: str) -> Iterator[Answer]:
         kernel = None if seen.problem else seen.ours
         all_up = True
         for monitor in chosen:
             row = status.row(self.daemon, monitor, kernel)
             all_up = all_up and row.serving
             yield row.data()
-        yield end(0 if all_up else 1, summary=status.summaries(self.daemon),
-                  warnings=[f"no connections are shown: {printable(seen.problem)}"] if seen.problem else [])
+        warnings = [f"no connections are shown: {printable(seen.problem)}"] if seen.problem else []
+        if uncounted:
+            last, now = self.daemon.sessions.recent(), self.loop.now
+            what = f"sessions are as of {status.ago(now - last.began)} ago" if last.known else "no sessions are shown"
+            warnings.append(f"{what}: {printable(uncounted)}")
+        yield end(0 if all_up else 1, summary=status.summaries(self.daemon), warnings=warnings)
+
+    def sessions(self, client: Client, request: Request) -> None:
+        """One line a session, or an endpoint with `count`; exit 1 if they cannot be had."""
+        session_lines.answer(self.daemon, client, self._chosen(request, "*"), request.get("count") is True)
 
     def rules(self, client: Client, request: Request) -> None:
         """One line a rule that is wanted, in the kernel, or in the way; exit 1 if some differ."""

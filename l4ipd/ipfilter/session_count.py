@@ -1,17 +1,7 @@
 """How many sessions each endpoint has: asked of the kernel when somebody wants to know, for all who want it at once.
 
-::
-
-   want --> at most one reading a second, for everybody who waits
-            READING: ipnat -s, how many there are at all --> ipnat -l, all of them --enough?--> whose are they --> done
-                                                              ^                       | too few
-                                                              +--- how many are there now? ---+
-
-A count is never too small. A listing that was cut short makes a later one begin in the middle, with exit status 0 and
-no complaint (FACTS.md 3-3), and most listings are cut short behind the rules, by ourselves. So while the kernel may
-remember one, what was read has to be as many as the kernel says there are; otherwise it is read again, once more often
-than there are listings that it may remember, and the longest counts. What cannot be read is not known: the last count
-is told then, with its age and the reason.
+Reading them is :mod:`l4ipd.ipfilter.session_reading`; at most one begins a second. A count is never too small. What
+cannot be read is not known: the last count is told then, with its age and the reason.
 """
 
 from __future__ import annotations
@@ -19,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from l4ipd.ipfilter import nat_statistics, sessions
+from l4ipd.ipfilter import sessions
 from l4ipd.ipfilter.listing import NEVER
 from l4ipd.ipfilter.nat_table import NatTable
-from l4ipd.ipfilter.rdr import explain
+from l4ipd.ipfilter.session_reading import Reading
 from l4ipd.model import Endpoint
-from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Loop, Timer
 
 EVERY = 1.0                                         # seconds between the beginnings of two readings
+KEPT = 60.0                                         # seconds until a count is too old to be shown
 SLICE = 0.004                                       # seconds that the loop stands for one piece of the work
-ROUGHLY = 0.9                                       # of what the kernel says: some end while they are listed
 Done = Callable[["Count"], object]
 Endpoints = Callable[[], Iterable[Endpoint]]
 
@@ -65,9 +54,13 @@ class SessionCount:
         self.last = Count()
         self.readings = 0
         self._waiting: list[tuple[float, Done]] = []
-        self._reading: _Reading | None = None
+        self._reading: _Counting | None = None
         self._tried = NEVER
         self._timer = Timer(self._read)
+
+    def recent(self) -> Count:
+        """The last one, if it still tells something, without asking for another."""
+        return self.last if self.loop.clock() - self.last.began < KEPT else Count(problem=self.last.problem)
 
     def want(self, done: Done, since: float = NEVER) -> None:
         """Call ``done(count)`` later, in any case: with what is at most a second old, and not begun before ``since``.
@@ -93,7 +86,7 @@ class SessionCount:
         if self._waiting and now - self._tried >= EVERY:
             self._tried = now
             self.readings += 1
-            self._reading = _Reading(self.loop, self.nat(), self.endpoints, self._ended)
+            self._reading = _Counting(self.loop, self.nat(), self.endpoints, self._ended)
         elif self._waiting:
             self._go_on()
 
@@ -116,101 +109,37 @@ class SessionCount:
         self._go_on()
 
 
-class _Reading:
+class _Counting:
     """One count. ``done(count)`` is called once, and later."""
 
     def __init__(self, loop: Loop, nat: NatTable, endpoints: Endpoints, done: Done) -> None:
-        self.loop, self.nat, self.endpoints, self._done = loop, nat, endpoints, done
+        self.loop, self.endpoints, self._done = loop, endpoints, done
         self.began = loop.clock()
-        self._tool, self._timeout = nat.settings.ipnat, nat.settings.timeout
-        self._cuts = nat.iterator.cuts(self.began)
-        self._left = max(1, self._cuts)             # listings that may be too short
-        self._best: sessions.Reader | None = None
+        self._total = 0
         self._work: Iterator[None] = iter(())
         self._counts: dict[str, int] = {}
         self._names: list[str] = []
-        if nat.iterator.quiet_until > self.began:
-            loop.later(0, self._quiet)
-        else:
-            self._ask()
+        self._reading = Reading(loop, nat, "-l", sessions.Reader, self._read)
 
     def raised(self) -> None:
         """A piece of the work has."""
-        self._fail(INTERNAL)
+        self._done(Count(problem=INTERNAL))
 
-    def _quiet(self) -> None:
-        self._fail("a rule is in use, and none can be listed until that is over")
-
-    def _fail(self, words: str) -> None:
-        self._done(Count(problem=words))
-
-    # -- reading
-
-    def _step(self, what: Callable[..., object], *words: object) -> None:
-        """A tool has ended: go on, or say that it cannot be done."""
-        if not self.loop.errors.shield("a count of sessions is given up", what, *words):
-            self._fail(INTERNAL)
-
-    def _ask(self) -> None:
-        """How many are there?"""
-        Child(self.loop, (*self._tool, "-s"), timeout=self._timeout, done=lambda end: self._step(self._told, end))
-
-    def _told(self, end: Exit) -> None:
-        if end.timed_out or end.status is None:
-            self._fail(f"ipnat -s: {_why(end)}")
+    def _read(self, reader: sessions.Reader | None, problem: str) -> None:
+        if reader is None:
+            self._done(Count(problem=problem))
             return
-        active = nat_statistics.parse(end.stdout.decode(errors="replace")).active
-        best = self._best
-        if best is not None and self._enough(best, active):
-            self._begin_work(best)
-        else:
-            self._list(active)
-
-    def _list(self, active: int | None) -> None:
-        reader = sessions.Reader()
-        Child(self.loop, (*self._tool, "-l"), timeout=self._timeout, output=reader.feed,
-              done=lambda end: self._step(self._listed, reader, active, end))
-
-    def _listed(self, reader: sessions.Reader, active: int | None, end: Exit) -> None:
-        if not end.clean or not reader.begun or reader.inside:
-            self._leave_behind(reader, end)
-            self._fail(f"ipnat -l: {'its listing was cut short' if end.clean else _why(end)}")
-            return
-        if self._best is None or reader.total >= self._best.total:
-            self._best = reader
-        if self._enough(self._best, active) or not self._left:
-            self._begin_work(self._best)
-        else:
-            self._left -= 1
-            self._ask()
-
-    def _leave_behind(self, reader: sessions.Reader, end: Exit) -> None:
-        if end.status is not None and (end.timed_out or end.status <= 0):
-            if reader.begun:
-                self.nat.iterator.cut(self.loop.clock())
-            else:
-                self.nat.iterator.tear()
-
-    def _enough(self, reader: sessions.Reader, active: int | None) -> bool:
-        """Whether a listing has them all, by what the kernel says at this time, or said just before."""
-        if active is None:
-            return not self._cuts
-        return reader.total >= (active if self._cuts else ROUGHLY * active - 10)
-
-    # -- whose they are, in slices
-
-    def _begin_work(self, reader: sessions.Reader) -> None:
-        self._work = self._attribute(reader)
+        self._total, self._work = reader.total, self._attribute(reader)
         self.loop.later(0, self._go_on)
 
     def _go_on(self) -> None:
+        """Whose they are, in slices."""
         until = self.loop.clock() + SLICE
         for _ in self._work:
             if self.loop.clock() >= until:
                 self.loop.later(0, self._go_on)
                 return
-        assert self._best is not None
-        self._done(Count(self.began, self._counts, self._best.total, names=frozenset(self._names)))
+        self._done(Count(self.began, self._counts, self._total, names=frozenset(self._names)))
 
     def _attribute(self, reader: sessions.Reader) -> Iterator[None]:
         owners = sessions.Owners()
@@ -222,7 +151,3 @@ class _Reading:
             for endpoint in owners.of(ends):
                 self._counts[endpoint.name] = self._counts.get(endpoint.name, 0) + count
             yield
-
-
-def _why(end: Exit) -> str:
-    return end.error or explain(end.status, end.stderr.decode(errors="replace"), end.timed_out)

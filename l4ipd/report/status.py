@@ -36,11 +36,13 @@ class Row:
     disabled: bool = False
     code: str = ""                                  # of the last outcome, LOCAL included; empty before the first
     connections: int | None = None                  # None: not known
+    sessions: int | None = None                     # None: not known
 
     def data(self) -> dict[str, object]:
         """For JSON. The keys are part of the interface: l4ipctl(8)."""
         return {"endpoint": self.endpoint, "address": self.address, "state": self.state, "up": self.serving,
-                "disabled": self.disabled, "rule": self.loaded, "connections": self.connections,
+                "disabled": self.disabled, "rule": self.loaded, "sessions": self.sessions,
+                "connections": self.connections,
                 "seconds": round(self.since, 1), "code": self.code, "verdict": self.verdict,
                 "milliseconds": round(self.took * 1000, 1)}
 
@@ -57,7 +59,8 @@ def row(daemon: Daemon, monitor: Monitor, kernel: Kernel | None = None) -> Row:
     code = "LOCAL" if monitor.trouble else monitor.verdict.code if monitor.verdict else ""
     return Row(endpoint.name, endpoint.where, state(monitor), loaded(daemon, monitor, kernel),
                daemon.loop.now - monitor.since, printable(verdict(monitor)), monitor.took, monitor.fit,
-               monitor.disabled, code, connections(daemon, monitor, kernel))
+               monitor.disabled, code, connections(daemon, monitor, kernel),
+               daemon.sessions.recent().of(endpoint.name))
 
 
 def verdict(monitor: Monitor) -> str:

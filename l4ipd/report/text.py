@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 #: the columns of ``l4ipctl show``: heading, key of the row
 COLUMNS = (("ENDPOINT", "endpoint"), ("ADDRESS", "address"), ("STATE", "state"), ("RULE", "rule"),
-           ("CONNS", "connections"), ("SINCE", "seconds"), ("LAST VERDICT", "verdict"))
+           ("SESS", "sessions"), ("CONNS", "connections"), ("SINCE", "seconds"), ("LAST VERDICT", "verdict"))
 #: what goes first when the terminal is too narrow, and how many characters of the verdict are worth it
-DISPENSABLE = (("address", 30), ("connections", 30), ("seconds", 12))
+DISPENSABLE = (("address", 30), ("connections", 30), ("sessions", 30), ("seconds", 12))
 CODE = len("PROCTOUT…")                             # as much of a verdict as there has to be room for
 Row = Mapping[str, object]
 Paint = Callable[[str, str, str], str]              # key, value, the cell as it is to be printed -> the cell, coloured

@@ -54,10 +54,20 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Later:
+    """An answer that is not known yet. ``begin(go_on)`` is called at once; whoever has what is missing calls ``go_on``,
+    and then ``make`` gives the answer.
+    """
+
+    begin: Callable[[Callable[[], None]], object]
+    make: Callable[[], Answer]
+
+
 class Server:
     """Listens, and hands requests to ``handler``. Raises OSError if it cannot listen. All answers get ``headers``."""
 
-    def __init__(self, loop: Loop, address: str, port: int, handler: Callable[[Request], Answer],
+    def __init__(self, loop: Loop, address: str, port: int, handler: Callable[[Request], Answer | Later],
                  headers: Mapping[str, str] | None = None, clients: int | None = None) -> None:
         self.loop, self.handler, self.headers = loop, handler, headers or {}
         self._most = min(CLIENTS, clients or CLIENTS)
@@ -197,6 +207,9 @@ class Client:
                 return
             assert isinstance(event, h11.Request)
             answer = self._answer_to(event)
+            if isinstance(answer, Later):
+                self._wait(answer)
+                return
         except h11.RemoteProtocolError as error:
             answer = Answer(error.error_status_hint, f"bad request: {error}\n".encode())
         self._begin(answer)
@@ -211,7 +224,7 @@ class Client:
             self.close()
             return None
 
-    def _answer_to(self, event: h11.Request) -> Answer:
+    def _answer_to(self, event: h11.Request) -> Answer | Later:
         self._head_only = event.method == b"HEAD"
         if not event.http_version.startswith(b"1."):    # RFC 9110, 15.6.6: another major version
             return Answer(505, b"only HTTP/1.1 and HTTP/1.0 are known here\n")
@@ -229,15 +242,37 @@ class Client:
         try:
             return self.server.handler(Request(parts.path, query, host))
         except Exception:
-            self.loop.errors.note("the answer to a request by http")
-            return Answer(500, b"internal error, see the log\n")
+            return self._broken()
+
+    def _broken(self) -> Answer:
+        self.loop.errors.note("the answer to a request by http")
+        return Answer(500, b"internal error, see the log\n")
+
+    def _wait(self, later: Later) -> None:
+        """Hear no more; who hangs up meanwhile is noticed when the answer is sent."""
+        self._stop_listening()
+        try:
+            later.begin(lambda: self._go_on(later))
+        except Exception:
+            self._begin(self._broken())
+
+    def _go_on(self, later: Later) -> None:
+        if self in self.server.clients and self._body is None:
+            try:
+                answer = later.make()
+            except Exception:
+                answer = self._broken()
+            self._begin(answer)
 
     # -- the answer
 
-    def _begin(self, answer: Answer) -> None:
+    def _stop_listening(self) -> None:
         self.stage = ANSWERING
         self.loop.unwatch(self.fd)
         self.loop.move(self, self.loop.now + ANSWER_TIME)
+
+    def _begin(self, answer: Answer) -> None:
+        self._stop_listening()
         headers = {"Content-Type": answer.kind, "Connection": "close", **self.server.headers, **answer.headers}
         if isinstance(answer.body, bytes):
             headers["Content-Length"] = str(len(answer.body))

@@ -143,6 +143,7 @@ def endpoints(daemon: Daemon, connections: Kernel) -> Iterator[bytes]:
             had[daemon.steering.owner[line].endpoint.name] += count
     now, clock = daemon.loop.now, time.time()
     yield b""
+    yield from sessions(daemon)
     yield from family(gauge, "l4ip_endpoint_up", "Whether the probes see the endpoint up.", monitors,
                       lambda each: each.up)
     yield from family(gauge, "l4ip_endpoint_unknown", "Whether no probe has said anything about the endpoint yet.",
@@ -165,6 +166,17 @@ def endpoints(daemon: Daemon, connections: Kernel) -> Iterator[bytes]:
                       lambda each: round(clock - (now - each.since), 3))
     yield from family(gauge, "l4ip_endpoint_last_probe_seconds", "How long the last probe took.", monitors,
                       lambda each: round(each.took, 6))
+
+
+def sessions(daemon: Daemon) -> Iterator[bytes]:
+    """Nothing where they could not be counted: that is not none."""
+    count = daemon.sessions.recent()
+    known = [(name, number) for name in daemon.fleet.monitors if (number := count.of(name)) is not None]
+    for start in range(0, len(known), SLICE):
+        values: dict[tuple[str, ...], float] = {(name,): number for name, number in known[start:start + SLICE]}
+        piece = text([gauge("l4ip_sessions", "Sessions of the endpoint in the kernel, of rules that are gone too.",
+                            ("endpoint",), values)])
+        yield piece.split(b"\n", 2)[2] if start else piece
 
 
 def certificates(daemon: Daemon) -> Iterator[bytes]:

@@ -218,7 +218,8 @@ def _rule(monitor: Monitor, row: status.Row, connections: int | None) -> str:
     amiss = row.loaded in ("missing", "leaving")
     unit = "conn" if connections == 1 else "conns"
     used = "" if connections is None else f'<span class="n">{grouped(connections)} {unit}</span>'
-    return f'<span class="rule{" warn" * amiss}">{shape("warn") + " " if amiss else ""}{esc(words)}{used}</span>'
+    held = "" if row.sessions is None else f'<span class="n">{plural(row.sessions, "session")}</span>'
+    return f'<span class="rule{" warn" * amiss}">{shape("warn") + " " if amiss else ""}{esc(words)}{used}{held}</span>'
 
 
 def strip(monitor: Monitor) -> str:

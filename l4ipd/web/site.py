@@ -26,9 +26,10 @@ from l4ipd.runtime.loop import Loop, Timer
 if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
     from l4ipd.events import Event
-    from l4ipd.web.httpd import Answer, Request, Server
+    from l4ipd.web.httpd import Answer, Later, Request, Server
 
 RETRY = 10.0                                        # seconds
+COUNTED = 2.0                                       # seconds that an answer waits for the sessions to be counted
 COUNT_AFTER, COUNTS_KEPT = 4.0, 60.0                # seconds until connections are counted anew, and until they are old
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -155,8 +156,8 @@ class Web:
             "/healthz": health,
         }
 
-    def respond(self, request: Request) -> Answer:
-        from l4ipd.web.httpd import Answer
+    def respond(self, request: Request) -> Answer | Later:
+        from l4ipd.web.httpd import Answer, Later
         settings = self.daemon.config.http
         if not trusted(request.host, settings.names if settings else ()):
             return Answer(421, b"this name is not known to be ours: ask by an address, or as localhost, or list it in "
@@ -164,7 +165,20 @@ class Web:
         page = self._pages.get(request.path)
         if page is None:
             return Answer(404, f"there is only {' '.join(self._pages)}\n".encode())
-        return page(request)
+        if request.path == "/healthz" or self.daemon.stopping:
+            return page(request)
+        return Later(self._counted, lambda: page(request))
+
+    def _counted(self, go_on: Callable[[], None]) -> None:
+        """When the sessions are counted; without, if the tools are slow: this is where one looks what is wrong."""
+        waiting = [go_on]
+
+        def once(*_: object) -> None:
+            if waiting:
+                waiting.pop()()
+
+        self.daemon.sessions.want(once)
+        self.loop.later(COUNTED, once)
 
 
 def trusted(host: str, names: Collection[str] = ()) -> bool:

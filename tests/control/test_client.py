@@ -24,8 +24,8 @@ from support.gateway import PATIENCE
 from support.operated_gateway import A, B, C, OperatedGateway
 from support.sandbox_tools import sandbox
 
-ROW_KEYS = {"endpoint", "address", "state", "up", "disabled", "rule", "connections", "seconds", "code", "verdict",
-            "milliseconds"}
+ROW_KEYS = {"endpoint", "address", "state", "up", "disabled", "rule", "sessions", "connections", "seconds", "code",
+            "verdict", "milliseconds"}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_show(node: OperatedGateway) -> None:
     status, out, err = node.ctl("show")
     lines = out.splitlines()
     assert (status, err) == (1, "")
-    assert lines[0].split() == ["ENDPOINT", "ADDRESS", "STATE", "RULE", "CONNS", "SINCE", "LAST", "VERDICT"]
+    assert lines[0].split() == ["ENDPOINT", "ADDRESS", "STATE", "RULE", "SESS", "CONNS", "SINCE", "LAST", "VERDICT"]
     assert [line.split()[:4] for line in lines[1:4]] == [
         ["www/http/web1", f"{A}:{node.inside}", "up", "yes"], ["www/http/web2", f"{B}:{node.inside}", "up", "yes"],
         ["www/http/web3", f"{C}:{node.inside}", "down", "no"]]
@@ -205,7 +205,7 @@ def test_alone_it_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         client.main([])
     lines = capsys.readouterr().err.splitlines()
-    for command in ("show", "disable", "enable", "check", "monitor", "reload", "rules"):
+    for command in ("show", "disable", "enable", "check", "monitor", "reload", "rules", "sessions"):
         assert any(line.split()[:1] == [command] and len(line.split()) > 3 for line in lines), command
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from l4ipd.ipfilter.session_list import ListReader
 from l4ipd.ipfilter.sessions import LONGEST, Owners, Reader
 from l4ipd.model import Check, Cluster, Endpoint, Member, Service
 
@@ -126,3 +127,44 @@ def test_one_that_is_cut_short_tells_so(lines: list[bytes], data: st.DataObject)
 @given(st.binary(max_size=300))
 def test_garbage_is_nobodys(data: bytes) -> None:
     assert owned(read(RULES.encode() + data), ALL) == {}
+
+
+# -- one by one, from `ipnat -lv`
+
+TTL = "\tttl {} use 0 sumd 0xed3f/0x6647 pr 6/6 hash 215384227/224774385 flags 1\n"
+MORE = "\tifp X,X bytes 10/20 pkts 1/2 ipsumd 0\n"
+HOSTS = "\nList of active host mappings:\n198.51.100.2,203.0.113.10 -> 10.0.0.12,0.0.0.0 (use = 2 hv = 0)\n"
+
+
+def listed(data: bytes, size: int) -> ListReader:
+    reader = ListReader(ALL)
+    for start in range(0, len(data), size):
+        assert reader.feed(data[start:start + size]) is False
+    return reader
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 100_000])
+@pytest.mark.parametrize("tail", ["", HOSTS, OTHERS.replace("\xff", "") + HOSTS])
+def test_one_by_one(size: int, tail: str) -> None:
+    text = RULES + FIVE.format(1) + TTL.format(60) + MORE + SIX.format(2) + INET6.format(3) + TTL.format(7) + tail
+    reader = listed(text.encode(), size)
+    assert reader.begun and not reader.inside and reader.total == text.count("<- ->")
+    assert [(each.endpoint.name, each.client, each.client_port, each.vip, each.vip_port, each.member, each.member_port,
+             each.protocol, each.left) for each in reader.sessions()] == [
+        ("www/http/web2", "198.51.100.2", 1, "203.0.113.10", 80, "10.0.0.12", 8080, "tcp", 30.0),
+        ("www/http/web2", "198.51.100.2", 2, "203.0.113.10", 80, "10.0.0.12", 8080, "tcp", None),
+        ("six/http/a", "2001:db8:1::2", 3, "2001:db8:1::10", 80, "fd00::11", 8086, "tcp", 3.5)]
+
+
+@given(st.lists(st.one_of(session, garbage_line, st.integers(0, 9).map(lambda ttl: TTL.format(ttl).encode())),
+                max_size=30), st.integers(1, 200))
+def test_the_list_has_as_many_as_the_count(lines: list[bytes], size: int) -> None:
+    data = RULES.encode() + b"".join(lines)
+    counted, one_by_one = read(data, size), listed(data, size)
+    assert Counter(each.endpoint.name for each in one_by_one.sessions()) == owned(counted, ALL)
+    assert one_by_one.total == counted.total
+
+
+def test_a_long_list_of_others_takes_no_room() -> None:
+    reader = listed((RULES + OTHERS.splitlines()[4] + "\n").encode() * 1000 + b"x" * 3_000_000, 65536)
+    assert len(reader._rest) <= 4 * LONGEST and not list(reader.sessions())

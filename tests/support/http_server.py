@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 from l4ipd.runtime.loop import Loop
-from l4ipd.web.httpd import Answer, Request, Server
+from l4ipd.web.httpd import Answer, Later, Request, Server
 
 PATIENCE = 20.0
 
@@ -18,7 +18,8 @@ class HttpServer:
 
     def __init__(self) -> None:
         self.loop = Loop()
-        self.handler: Callable[[Request], Answer] = lambda request: Answer(200, f"hello {request.path}\n".encode())
+        self.handler: Callable[[Request], Answer | Later] = lambda request: Answer(
+            200, f"hello {request.path}\n".encode())
         self.server = Server(self.loop, "127.0.0.1", 0, lambda request: self.handler(request), {"X-Common": "yes"})
         self._ending = False
         self._tick()

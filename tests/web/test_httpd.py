@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from l4ipd.web import httpd
-from l4ipd.web.httpd import Answer, Request
+from l4ipd.web.httpd import Answer, Later, Request
 from l4ipd.web.site import trusted
+from support.gateway import wait
 from support.http_server import HttpServer, read_all, status
 
 
@@ -116,6 +117,41 @@ def test_a_body_that_is_produced_arrives_whole_and_its_end_is_marked(site: HttpS
     assert old.partition(b"\r\n\r\n")[2] == b"".join(pieces)
     new = site.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert b"transfer-encoding: chunked" in new.lower() and new.endswith(b"\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05])
+def test_an_answer_that_is_known_later(site: HttpServer, delay: float) -> None:
+    def begin(go_on: Callable[[], None]) -> None:
+        site.loop.later(delay, go_on)
+        site.loop.later(delay, go_on)               # once is enough
+
+    site.handler = lambda request: Later(begin, lambda: Answer(200, b"at last " + request.path.encode()))
+    assert site.ask(REQUESTS[0][0]).endswith(b"\r\n\r\nat last /")
+    assert site.ask(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").endswith(b"\r\n\r\n")
+
+
+def test_an_answer_that_is_known_at_once_after_all(site: HttpServer) -> None:
+    site.handler = lambda request: Later(lambda go_on: go_on(), lambda: Answer(200, b"quick"))
+    assert site.ask(REQUESTS[0][0]).endswith(b"quick")
+
+
+def test_an_answer_for_which_nobody_waits_any_more(site: HttpServer) -> None:
+    waiting: list[Callable[[], None]] = []
+    site.handler = lambda request: Later(waiting.append, lambda: Answer(200, b"too late"))
+    with site.connect() as client:
+        client.sendall(REQUESTS[0][0])
+        wait("it is asked", lambda: waiting)
+    site.loop.later(0, waiting[0])
+    site.handler = lambda request: Answer(200, b"and on")
+    assert site.ask(REQUESTS[0][0]).endswith(b"and on")
+    wait("it is over", lambda: not site.server.clients)
+
+
+def test_an_answer_that_breaks_later(site: HttpServer) -> None:
+    site.handler = lambda request: Later(lambda go_on: site.loop.later(0, go_on), lambda: 1 / 0)    # type: ignore
+    assert status(site.ask(REQUESTS[0][0])) == 500
+    site.handler = lambda request: Later(lambda go_on: 1 / 0, lambda: Answer(200, b""))
+    assert status(site.ask(REQUESTS[0][0])) == 500
 
 
 def test_a_handler_that_breaks(site: HttpServer) -> None:
