@@ -9,6 +9,8 @@
       ^
     Sensing    a client was refused            -> the endpoint's monitor
 
+    Readiness  whether each cluster's addresses deserve to be announced, from all of the above
+
     Events     what people and programs hear of all this
 
 They know each other only downwards, and by the callbacks that are handed over here.
@@ -26,6 +28,7 @@ from l4ipd.ipfilter.nat_table import Dialect
 from l4ipd.ipfilter.session_count import SessionCount
 from l4ipd.model import Config, changes
 from l4ipd.monitor.expiry import Expiry
+from l4ipd.readiness import Readiness
 from l4ipd.resets.sensing import Sensing
 from l4ipd.runtime.loop import Loop
 from l4ipd.saved_state import Saved
@@ -47,12 +50,13 @@ class Daemon:
         self.prober = prober or Prober(loop)
         self.sensing = Sensing(loop, self.events.say)
         self.fleet = Fleet(loop, self.events, self.prober.start, descriptors, refused=self.sensing.probe_refused,
-                           changed=lambda group: self.steering.changed(group),
+                           changed=self._changed,
                            decided=lambda: self.steering.rules.touch(), kept=lambda group: self.steering.kept(group))
         self.expiry = Expiry(loop, self.prober.certificates, lambda: self.fleet.monitors.values())
         self.steering = Steering(loop, self.fleet, self.events, config.ipfilter, spoken=self._spoken)
         self.sessions = SessionCount(loop, lambda: self.steering.nat,
                                      lambda: [monitor.endpoint for monitor in self.fleet.monitors.values()])
+        self.readiness = Readiness(loop, self.fleet, self.steering, self.events)
         self._first = config
 
     def start(self, saved: Saved | None = None) -> None:
@@ -61,6 +65,7 @@ class Daemon:
         self.sensing.rules.remember(saved.tables, saved.tags, saved.counts)
         self.apply(self._first)
         self.fleet.restore(saved)
+        self.readiness.restore(saved)
         self.steering.start(saved)
 
     def apply(self, config: Config) -> str:
@@ -71,6 +76,7 @@ class Daemon:
         first = not before.clusters
         change = self.fleet.take_over(config)
         self.steering.take_over(config, first)
+        self.readiness.take_over(config)
         self.sensing.apply(config.resets, config.ipfilter, self.fleet.monitors.values(),
                            f"{os.path.splitext(config.pidfile)[0]}.ipmon.pid")
         settings = changes(before, config)
@@ -93,6 +99,7 @@ class Daemon:
         self.stopping = True
         remove = self.config.ipfilter.on_stop == "remove"
         self.fleet.stop()
+        self.readiness.stop()
         self.sensing.stop(remove)
         self.steering.stop(remove)
         tables = [self.steering.rules, *self.sensing.rules.tables.values()]
@@ -101,6 +108,11 @@ class Daemon:
     def _turn(self) -> None:
         self.fleet.turn()
         self.steering.turn()
+        self.readiness.turn()
+
+    def _changed(self, group: str) -> None:
+        self.steering.changed(group)
+        self.readiness.touch(group)
 
     def _spoken(self, dialect: Dialect) -> None:
         self.sensing.modern = dialect.modern

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 
 class Event(NamedTuple):
-    """Something that has happened. ``name`` is an endpoint, a service, or empty."""
+    """Something that has happened. ``name`` is an endpoint, a service, a cluster, or empty."""
 
     kind: str                                       # up down disabled enabled all-down repaired reloaded
                                                     # reload-failed sensing-lost sensing-back blind sighted
+                                                    # ready unready
     name: str
     text: str
     level: int = logging.INFO

@@ -120,12 +120,21 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """When a cluster's addresses deserve to be announced."""
+
+    services: str = "all"                           # all | any: of its services have to have
+    members: int = 1                                # so many members each that serve, without fallbacks
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     name: str
     addresses: Words                                # all of one family, as the members' are
     services: tuple[Service, ...]
     members: tuple[Member, ...]
     keep: bool = False                              # when_all_down: keep
+    ready: Ready = Ready()
 
     def endpoints(self) -> Iterator[Endpoint]:
         for service in self.services:

@@ -1,11 +1,12 @@
 """What one run leaves to the next: what the operator disabled, what was up and since when, and which rules are ours.
 
-The kernel's table stays the first witness. Whether an endpoint starts *up* is decided by its rules in the kernel and
-by its probes, never by this file: after a reboot the table is empty, the first probes are a second away, and a file
-that says "up" of a member that died meanwhile would send clients to it. The file only tells *since when*, and that is
-forgotten after an hour. What the operator disabled never expires. The rules are those that the next run cannot tell
-to be ours by their tag, for want of one (``tag: no``) or because it was another before a reload. So are the tags and
-tables of the ipf rules for sensing resets, since the configuration of the next run may not have that section any more.
+The kernel's table stays the first witness. Whether an endpoint starts *up* is decided by its rules in the kernel and by
+its probes, never by this file: after a reboot the table is empty, the first probes are a second away, and a file that
+says "up" of a member that died meanwhile would send clients to it. The file only tells *since when*, and that is
+forgotten after an hour. What the operator disabled, or took out of service, never expires. The rules are those that the
+next run cannot tell to be ours by their tag, for want of one (``tag: no``) or because it was another before a reload.
+So are the tags and tables of the ipf rules for sensing resets, since the configuration of the next run may not have
+that section any more.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Saved:
     tables: frozenset[str] = frozenset()            # of ipf, where rules of ours may be: log, log6, count, count6
     tags: frozenset[int] = frozenset()              # that our log rules bear
     counts: frozenset[str] = frozenset()            # canonical lines of our count rules, which bear none
+    left: Mapping[str, float | None] = field(default_factory=dict)      # cluster, or "" for all -> since when
+    ready: Mapping[str, bool] = field(default_factory=dict)             # cluster -> what was told of it last
 
     def age(self, name: str, now: float) -> float:
         """How many seconds ago ``name`` went up, or down; 0 if that is not known."""
@@ -83,6 +86,8 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
         tables = frozenset(str(name) for name in filters.get("tables", ()))
         tags = frozenset(_tag(tag) for tag in filters.get("tags", ()))
         counts = frozenset(str(line) for line in filters.get("counts", ()))
+        left = {str(name): _time(when, now) for name, when in data.get("left", {}).items()}
+        ready = {str(name): bool(said) for name, said in data.get("ready", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ValueError("it is damaged") from None
     if not 0 <= now - written <= OLD:
@@ -90,8 +95,8 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
                "from the future" if written > now else "of no known age")
         log.info("%s is %s: since when endpoints are up or down is forgotten%s", path, age,
                  "" if not disabled else "; what the operator disabled stays disabled")
-        states = {}
-    return Saved(disabled, states, rules, tables, tags, counts)
+        states, ready = {}, {}
+    return Saved(disabled, states, rules, tables, tags, counts, left, ready)
 
 
 def _number(value: float) -> float:
@@ -119,4 +124,5 @@ def encode(saved: Saved, now: float) -> bytes:
     return json.dumps({"version": VERSION, "written": now, "disabled": dict(saved.disabled),
                        "endpoints": dict(saved.states), "rules": sorted(saved.rules),
                        "filters": {"tables": sorted(saved.tables), "tags": sorted(saved.tags),
-                                   "counts": sorted(saved.counts)}}).encode() + b"\n"
+                                   "counts": sorted(saved.counts)},
+                       "left": dict(saved.left), "ready": dict(saved.ready)}).encode() + b"\n"

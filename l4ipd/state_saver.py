@@ -48,4 +48,5 @@ def snapshot(daemon: Daemon) -> Saved:
     states = {name: (past.up, round(began + past.since, 1)) for name, past in fleet.transitions.past.items()}
     states |= {name: (monitor.up, round(began + monitor.since, 1))
                for name, monitor in fleet.monitors.items() if monitor.seen != "unknown"}
-    return Saved(fleet.disabled, states, daemon.steering.unmarked(), *daemon.sensing.rules.traces())
+    return Saved(fleet.disabled, states, daemon.steering.unmarked(), *daemon.sensing.rules.traces(),
+                 daemon.readiness.left, daemon.readiness.told())

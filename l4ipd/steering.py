@@ -38,6 +38,7 @@ class Steering:
         self.rules = Reconciler(loop, self.nat.table, settings.timeout, settings.resync, removal=self._removal,
                                 listed=self._listed, repaired=self._repaired, whose=self._whose)
         self.removing = False                       # at the end, all of our rules go
+        self.inherited: set[str] = set()            # clusters of which rules were in the kernel when we came
         self._spoken = spoken
         self._saved: frozenset[str] = frozenset()   # rules that an earlier run has left, until the table was read
         self._obsolete = ObsoleteRules(loop)
@@ -181,6 +182,14 @@ class Steering:
             known = self._lines[name] = monitor.endpoint, tuple(plan.every_rule(monitor.endpoint, self.settings))
         return known[1]
 
+    def is_loaded(self, monitor: Monitor) -> bool:
+        """Whether ``monitor`` may get connections and has a rule in the kernel on each address, as far as we know."""
+        if not monitor.eligible:
+            return False
+        lines, have = self.lines(monitor), self.rules.have
+        firsts = lines[::max(1, len(lines) // len(monitor.endpoint.vips))]      # of as many as its weight
+        return bool(firsts) and all(line in have for line in firsts)
+
     def kept(self, group: str) -> bool:
         """Whether the last rules of a service stay although nobody is up."""
         monitors = self.fleet.monitors
@@ -250,6 +259,7 @@ class Steering:
                 transitions.found(monitor)          # else it was down, and its rule was kept
             self._count_as_serving(monitor)
             self._changed.add(group)
+        self.inherited = {monitor.endpoint.cluster for monitor in found}
         self.fleet.recount()
         for monitor in self.fleet.monitors.values():            # a rule that ought to be there, and is not
             past = transitions.past.get(monitor.endpoint.name)

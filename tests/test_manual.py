@@ -283,7 +283,7 @@ def test_sample(text: str) -> None:
 
 def test_sample_shows_every_key() -> None:
     shown = set(re.findall(r"(?:^|[{,]|- ) *(\w+):", switched_on(SAMPLE), re.MULTILINE))
-    known = {*parse.TOP, *parse.IPFILTER, *parse.RESETS, *parse.CLUSTER, *parse.SERVICE, *parse.MEMBER,
+    known = {*parse.TOP, *parse.IPFILTER, *parse.RESETS, *parse.CLUSTER, *parse.SERVICE, *parse.MEMBER, *parse.READY,
              *check_section.KEYS, "send", "expect"}
     assert known - shown == set()
 

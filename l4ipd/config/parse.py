@@ -16,14 +16,15 @@ from l4ipd.config.check_section import Pace, checks, defaults
 from l4ipd.config.documents import Document, Documents
 from l4ipd.config.section import Place, Section
 from l4ipd.config.yaml_tree import Mapping, Scalar, Sequence
-from l4ipd.model import Check, Cluster, Config, Control, Http, Ipfilter, Log, Member, Resets, Service, Words
+from l4ipd.model import Check, Cluster, Config, Control, Http, Ipfilter, Log, Member, Ready, Resets, Service, Words
 
 TOP = ("include", "pidfile", "control", "state", "log", "http", "notify", "ipfilter", "resets", "defaults", "clusters")
 INCLUDED = ("include", "defaults", "clusters")        # what may stand in a file that is included
 IPFILTER = ("interface", "tag", "resync", "on_stop", "purge", "timeout", "ipnat", "ipf", "ipfstat", "ipmon")
 RESETS = ("interface", "source", "action", "tag")
-CLUSTER = ("address", "services", "members", "when_all_down")
+CLUSTER = ("address", "services", "members", "when_all_down", "ready")
 SERVICE = ("port", "protocol", "member_port", "sticky", "purge", "check")
+READY = ("services", "members")
 HTTP = ("listen", "names")
 MEMBER = ("address", "port", "weight", "fallback")
 EMPTY = Scalar("", True)
@@ -215,7 +216,24 @@ def _cluster(name: str, section: Section, tag: str | None, pace: Pace, taken: Ta
     _check_ports(name, [address for address, _ in addresses], services, members, taken)
     keep = section.get("when_all_down", lambda text: words.choice(text, ("remove", "keep")), "remove") == "keep"
     return Cluster(name, tuple(address for address, _ in addresses), tuple(service for service, _ in services),
-                   tuple(member for member, _ in members), keep)
+                   tuple(member for member, _ in members), keep,
+                   _ready(section, sum(not member.fallback and member.weight > 0 for member, _ in members)))
+
+
+def _ready(section: Section, regulars: int) -> Ready:
+    """When the cluster is ready; ``regulars`` is how many members would count."""
+    place = section.entry.get("ready")
+    if place is None:
+        return Ready()
+    if not isinstance(place.node, Mapping):
+        place.refuse("is a mapping: {services: all, members: 1}, or one of both")
+        return Ready()
+    section = Section(place, READY)
+    members = section.get("members", lambda text: words.number(text, 1, 9999, "a number of members"), 1)
+    if members > regulars > 0:
+        section.entry["members"].refuse(f"{members} would never be ready: {regulars} of the members "
+                                        "count, as fallbacks and those of weight 0 do not")
+    return Ready(section.get("services", lambda text: words.choice(text, ("all", "any")), "all"), members)
 
 
 def _addresses(section: Section) -> list[tuple[str, Place]]:

@@ -2,5 +2,5 @@
 
 The client imports nothing that is slow to import.
 
-May import: checks, daemon, events, ipfilter, model, monitor, report, runtime.
+May import: checks, config, daemon, events, ipfilter, model, monitor, readiness, report, runtime.
 """

@@ -56,9 +56,14 @@ def parser() -> argparse.ArgumentParser:
             ("monitor", "", "print events as they happen"),
             ("reload", "", "read the configuration again, say what has changed"),
             ("rules", "", "wanted rules and rules in the kernel, with what differs"),
-            ("sessions", "*", "who is connected to what, through which rule of ours or of before")):
+            ("sessions", "*", "who is connected to what, through which rule of ours or of before"),
+            ("ready", "clusters", "whether the addresses of clusters deserve to be announced by this gateway"),
+            ("leave", "clusters", "take clusters, or this gateway, out of service: not ready; rules and sessions stay"),
+            ("join", "clusters", "put them back")):
         command = commands.add_parser(name, help=text, description=text, parents=[also], allow_abbrev=False)
-        if pattern != "":
+        if pattern == "clusters":
+            command.add_argument("clusters", metavar="CLUSTER", nargs="*", help="which of them, by default all")
+        elif pattern != "":
             command.add_argument("pattern", metavar="PATTERN", nargs=pattern, help="which endpoints")
         if name == "sessions":
             command.add_argument("--count", action="store_true", help="how many each endpoint has, no more")
@@ -99,6 +104,8 @@ def run(options: argparse.Namespace, path: str) -> int:
     patterns = getattr(options, "pattern", [])
     if patterns:                                    # a single one as l4ipd 1.0 knows it
         request["pattern"] = patterns[0] if len(patterns) == 1 else patterns
+    if getattr(options, "clusters", []):
+        request["clusters"] = options.clusters
     for word in ("now", "count"):
         if getattr(options, word, False):
             request[word] = True

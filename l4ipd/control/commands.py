@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from l4ipd.control import session_lines
 from l4ipd.control.check_now import Checking
+from l4ipd.control.clusters import Clusters
 from l4ipd.control.disable import LOOK_EVERY, SETTLE, Disabling, unsaved_words
 from l4ipd.control.server import Answer, Client, Refusal, Request, end
 from l4ipd.daemon import Daemon
@@ -33,7 +34,8 @@ class Commands:
     def by_name(self) -> dict[str, Callable[[Client, Request], object]]:
         return {"show": self.show, "disable": self.disable, "enable": self.enable, "check": self.check,
                 "monitor": self.monitor, "reload": self.reload, "rules": self.rules,
-                "sessions": self.sessions}
+                "sessions": self.sessions,
+                **Clusters(self.daemon, self.file).by_name()}
 
     # -- looking
 

@@ -1,4 +1,4 @@
 """What people and programs are told: rows and lines on endpoints and on ourselves, history, the notify program.
 
-May import: config, daemon, events, ipfilter, model, monitor, runtime.
+May import: config, daemon, events, ipfilter, model, monitor, readiness, runtime.
 """

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from l4ipd.readiness import GATEWAY
 from l4ipd.report import warnings
 from l4ipd.report.text import ago as ago
 from l4ipd.report.text import printable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from l4ipd.daemon import Daemon
     from l4ipd.monitor.monitor import Monitor
 
+UNREADY = 20                                        # clusters that are not ready and named one by one
 Kernel = Mapping[str, "int | None"]                 # rules of ours in the kernel -> connections that each has had
 
 
@@ -114,6 +116,26 @@ def connections(daemon: Daemon, monitor: Monitor, kernel: Kernel | None) -> int 
     return sum(known) if known else None
 
 
+def cluster(daemon: Daemon, name: str) -> dict[str, object]:
+    """How it stands with a cluster. For JSON: the keys are part of the interface, l4ipctl(8)."""
+    standing = daemon.readiness.standings[name]
+    why = printable(standing.why)
+    left = [when for each, when in daemon.readiness.left.items() if each in (GATEWAY, name)]
+    return {"cluster": name, "ready": standing.ready, "state": standing.state, "reason": why,
+            "seconds": round(daemon.loop.now - standing.since, 1), "left": bool(left),
+            "text": f"{name} {standing.state}{': ' + why if why else ''}"}
+
+
+def _readiness(daemon: Daemon) -> list[str]:
+    """A line for each cluster that is not ready, up to a few."""
+    standings = daemon.readiness.standings
+    unready = [name for name, standing in standings.items() if not standing.ready]
+    lines = [f"{cluster(daemon, name)['text']}, for {ago(daemon.loop.now - standings[name].since)}"
+             for name in unready[:UNREADY]]
+    more = [f"and {len(unready) - UNREADY} more that are not ready"] if len(unready) > UNREADY else []
+    return [*lines, *more]
+
+
 def table(lines: Sequence[Row], width: int = 0) -> list[str]:
     """The rows under their headings, in columns; cut to ``width`` if that is given."""
     return _table([line.data() for line in lines], width)
@@ -121,16 +143,18 @@ def table(lines: Sequence[Row], width: int = 0) -> list[str]:
 
 def summary(daemon: Daemon) -> str:
     """One line on the whole."""
+    standings = daemon.readiness.standings.values()
     up = sum(monitor.fit for monitor in daemon.fleet.monitors.values())
     disabled = sum(monitor.disabled for monitor in daemon.fleet.monitors.values())
     parts = [f"{up} of {len(daemon.fleet.monitors)} endpoints up" + (f" ({disabled} disabled)" if disabled else ""),
              f"rules: {len(daemon.steering.rules.want)} wanted, {len(daemon.steering.rules.have)} in the kernel",
              *warnings.troubles(daemon),
-             f"running since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(daemon.started))}"]
+             f"running since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(daemon.started))}",
+             f"clusters: {sum(standing.ready for standing in standings)} of {len(standings)} ready"]
     return printable("; ".join(parts))
 
 
 def summaries(daemon: Daemon) -> list[str]:
-    """What stands below the table: the line on the whole and, where resets are sensed, how that goes."""
+    """What stands below the table: the line on the whole, how sensing resets goes, and which clusters are not ready."""
     sensing = daemon.sensing.summary()
-    return [summary(daemon), *([printable(sensing)] if sensing else [])]
+    return [summary(daemon), *([printable(sensing)] if sensing else []), *_readiness(daemon)]

@@ -67,6 +67,8 @@ def whole(daemon: Daemon, history: History, lateness: Lateness) -> Iterator[Metr
                 "/healthz says.", (), {(): not warnings.unfit(daemon)})
     yield gauge("l4ip_blind", "Whether no member at all has a route, so that no probe counts.", (),
                 {(): daemon.fleet.sight.blind})
+    yield gauge("l4ip_cluster_ready", "Whether the addresses of the cluster deserve to be announced by this gateway.",
+                ("cluster",), {(name,): each.ready for name, each in daemon.readiness.standings.items()})
     yield gauge("l4ip_endpoints", "Endpoints in the configuration.", (), {(): len(daemon.fleet.monitors)})
     yield counter("l4ip_probes", "Probes that are over, by the code of their verdict.", ("code",),
                   {(code,): count for code, count in schedule.codes.items()})

@@ -154,10 +154,21 @@ def _matching(seen: Survey, pattern: str) -> str:
 
 def _cluster(daemon: Daemon, connections: Kernel, name: str, groups: list[Group]) -> Iterator[str]:
     vips = ", ".join(groups[0].members[0].endpoint.vips)
-    yield f'<section><h2>{esc(name)} <span class="s n">{esc(vips)}</span></h2>\n'
+    yield f'<section><h2>{esc(name)} <span class="s n">{esc(vips)}</span> {_standing(daemon, name)}</h2>\n'
     for group in groups:
         yield from _service(daemon, connections, group)
     yield "</section>\n"
+
+
+def _standing(daemon: Daemon, name: str) -> str:
+    """Whether the addresses of a cluster deserve to be announced, and why not."""
+    standing = daemon.readiness.standings.get(name)
+    if standing is None:
+        return ""
+    left = status.cluster(daemon, name)["left"]
+    tone = "ok" if standing.ready else "off" if left else "unk" if standing.told is None else "bad"
+    why = f' <span class="s">{esc(standing.why)}</span>' if standing.why else ""
+    return f'<span class="pill {tone}">{shape(tone)}{standing.state}</span>{why}'
 
 
 def _service(daemon: Daemon, connections: Kernel, group: Group) -> Iterator[str]:
@@ -262,7 +273,8 @@ def _changes(history: History) -> Iterator[str]:
 
 def _change(happening: Happening, today: str) -> str:
     when, event = time.localtime(happening.when), happening.event
-    tone = {"up": "ok", "enabled": "ok", "down": "bad", "all-down": "bad", "disabled": "off"}.get(event.kind)
+    tone = {"up": "ok", "enabled": "ok", "ready": "ok", "down": "bad", "all-down": "bad", "unready": "bad",
+            "disabled": "off"}.get(event.kind)
     if tone is None:
         tone = "warn" if event.level >= 30 or event.kind == "repaired" else "unk"
     clock = time.strftime("%T" if time.strftime("%F", when) == today else "%F %T", when)

@@ -144,8 +144,16 @@ class Web:
                           {"Content-Security-Policy": page.POLICY})
 
         def health(request: Request) -> Answer:
+            if "cluster" in request.query:
+                return ready(request.query["cluster"])
             reason = warnings.unfit(self.daemon)
             return answer(503, f"{reason}\n".encode()) if reason else answer(200, b"ok\n")
+
+        def ready(name: str) -> Answer:
+            if name not in self.daemon.readiness.standings:
+                return answer(404, b"there is no such cluster\n")
+            found = status.cluster(self.daemon, name)
+            return answer(200 if found["ready"] else 503, f"{found['text']}\n".encode())
 
         self._pages = {
             "/": show,
@@ -209,6 +217,7 @@ def status_json(daemon: Daemon, counts: status.Kernel) -> Iterator[bytes]:
             "rules_wanted": len(daemon.steering.rules.want),
             "rules_loaded": len(daemon.steering.rules.have),
             "internal_errors": {"total": daemon.loop.errors.total, "last_hour": daemon.loop.errors.recent()}}
+    head["clusters"] = [status.cluster(daemon, name) for name in daemon.readiness.standings]
     yield json.dumps(head)[:-1].encode() + b', "endpoints": ['
     before = b"\n"
     for monitor in list(daemon.fleet.monitors.values()):

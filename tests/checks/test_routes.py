@@ -80,7 +80,7 @@ with Network() as network, sandbox() as kernel, tempfile.TemporaryDirectory() as
     program.chmod(0o755)
     def events():
         lines = told.read_text().split("\\n")[:-1] if told.exists() else []
-        return [line for line in lines if "www/check" not in line]
+        return [line for line in lines if "www/check" not in line and line != "unready www"]
     def ctl(*words):
         return subprocess.run([sys.executable, "-m", "l4ipd.control.client", "-s", f"{directory}/l4ip.sock", *words],
                               capture_output=True, text=True, env=gateway.environment()).stdout

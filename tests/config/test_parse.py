@@ -16,7 +16,21 @@ from l4ipd.config import check_section, values, yaml_tree
 from l4ipd.config import parse as config
 from l4ipd.config.parse import ConfigError, parse
 from l4ipd.config.warnings import warnings
-from l4ipd.model import Check, Cluster, Config, Control, Endpoint, Http, Ipfilter, Log, Member, Resets, Service, Step
+from l4ipd.model import (
+    Check,
+    Cluster,
+    Config,
+    Control,
+    Endpoint,
+    Http,
+    Ipfilter,
+    Log,
+    Member,
+    Ready,
+    Resets,
+    Service,
+    Step,
+)
 from support import ROOT
 from support.configurations import IPFILTER, MEMBERS, SAMPLE, small, with_check
 
@@ -489,3 +503,22 @@ def test_any_byte_can_be_written(data: bytes) -> None:
     text = "".join(f"%{byte:02x}" for byte in data)
     assert values.octets(text) == data
     assert pattern(values.pattern(text)).search(data) == len(data)
+
+
+def test_when_a_cluster_is_ready() -> None:
+    def ready(text: str) -> Ready:
+        config = parse("ipfilter: {interface: em0}\nclusters:\n  c: {address: 203.0.113.1, services: {s: {port: 80}}, "
+                       f"members: {{a: 10.0.0.1, b: 10.0.0.2, f: {{address: 10.0.0.3, fallback: yes}}}}{text}}}", "f")
+        return config.clusters[0].ready
+
+    assert ready("") == Ready("all", 1)
+    assert ready(", ready: {members: 2}") == Ready("all", 2)
+    assert ready(", ready: {services: any}") == Ready("any", 1)
+    for text, words in (("{members: 3}", "ready.members: 3 would never be ready: 2 of the members count"),
+                        ("{members: 0}", "ready.members: 0 is not a number of members (1-9999)"),
+                        ("{services: some}", "ready.services: some is not one of all, any"),
+                        ("{service: all}", "ready.service: unknown key, did you mean services?"),
+                        ("yes", "ready: is a mapping: {services: all, members: 1}, or one of both")):
+        with pytest.raises(ConfigError) as refusal:
+            ready(f", ready: {text}")
+        assert f"clusters.c.{words}" in refusal.value.errors[0]

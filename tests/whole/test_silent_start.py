@@ -210,9 +210,9 @@ def test_last_rules_that_were_kept_make_nobody_up(gateway: Restarted, tools: str
     assert gateway.rules() == kept
     gateway.one.start()
     gateway.wait_targets(A)
-    wait("the program", gateway.told.read_text)
+    wait("the program", lambda: "\nready www" in gateway.told.read_text())
     gateway.stop()
-    assert gateway.told.read_text() == "up www/http/web1\n"
+    assert gateway.told.read_text() == "unready www\nup www/http/web1\nready www\n"
 
 
 @pytest.mark.parametrize("when", [-1e300, -1.0, 1e300, 4e9])

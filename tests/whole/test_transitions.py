@@ -17,6 +17,8 @@ from l4ipd.monitor.monitor import Monitor
 from l4ipd.saved_state import Saved
 from support.scripted_daemon import BAD, GOOD, ScriptedDaemon
 
+READINESS = ("ready", "unready")                    # events of clusters, which are told of elsewhere
+
 
 def configuration(directory: Path, members: str, more: str = "", service: str = "s") -> Config:
     return parse(f"control: {directory}/sock\nstate: {directory}/state\nipfilter: {{interface: ext0}}\n"
@@ -32,7 +34,11 @@ class Told(ScriptedDaemon):
         self.directory = directory
         super().__init__(directory, configuration(directory, members, more), states)
         self.texts: list[str] = []
-        self.daemon.events.listen(lambda event: self.texts.append(event.text))
+        self.daemon.events.listen(self._heard)
+
+    def _heard(self, event: Event) -> None:
+        if event.kind not in READINESS:
+            self.texts.append(event.text)
 
     def member(self, name: str) -> Monitor:
         return self.daemon.fleet.monitors[f"c/s/{name}"]
@@ -59,8 +65,9 @@ class Told(ScriptedDaemon):
         self.daemon._turn()
 
     def kinds(self) -> list[str]:
-        """The events since the last call, without those of reloads."""
-        kinds = [f"{kind} {name.rpartition('/')[2]}" for kind, name in self.events if kind != "reloaded"]
+        """The events of endpoints and services since the last call."""
+        kinds = [f"{kind} {name.rpartition('/')[2]}" for kind, name in self.events
+                 if kind not in ("reloaded", *READINESS)]
         self.events.clear()
         return kinds
 
@@ -189,6 +196,8 @@ def test_fallbacks_count_only_while_they_serve(tmp_path: Path) -> None:
     told: list[str] = []
 
     def note(event: Event) -> None:
+        if event.kind in READINESS:
+            return
         tally = world.daemon.fleet.tally("c/s")
         told.append(event.text.rpartition("; ")[2] if event.name.count("/") > 1 else event.text)
         assert event.kind == "all-down" or told[-1] == f"{tally.serving} of {tally.total} up"
