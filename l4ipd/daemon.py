@@ -25,6 +25,7 @@ from l4ipd.checks.probe import Prober
 from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
 from l4ipd.ipfilter.nat_table import Dialect
+from l4ipd.ipfilter.pace import Budget
 from l4ipd.ipfilter.session_count import SessionCount
 from l4ipd.model import Config, changes
 from l4ipd.monitor.expiry import Expiry
@@ -48,12 +49,14 @@ class Daemon:
         loop.hook(self._turn)                       # before those of the reconcilers: they wait for its plan
         self.events = Events(loop.errors.shield)
         self.prober = prober or Prober(loop)
-        self.sensing = Sensing(loop, self.events.say)
+        budget = Budget()
+        self.sensing = Sensing(loop, self.events.say, budget)
         self.fleet = Fleet(loop, self.events, self.prober.start, descriptors, refused=self.sensing.probe_refused,
                            changed=self._changed,
                            decided=lambda: self.steering.rules.touch(), kept=lambda group: self.steering.kept(group))
         self.expiry = Expiry(loop, self.prober.certificates, lambda: self.fleet.monitors.values())
-        self.steering = Steering(loop, self.fleet, self.events, config.ipfilter, spoken=self._spoken)
+        self.steering = Steering(loop, self.fleet, self.events, config.ipfilter, spoken=self._spoken,
+                                 budget=budget)
         self.sessions = SessionCount(loop, lambda: self.steering.nat,
                                      lambda: [monitor.endpoint for monitor in self.fleet.monitors.values()])
         self.readiness = Readiness(loop, self.fleet, self.steering, self.events)

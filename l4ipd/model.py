@@ -155,7 +155,7 @@ class Log:
 class Ipfilter:
     interface: str = ""
     tag: str | None = "l4ip"                        # None: this IPFilter has no tags
-    resync: float = 10.0
+    resync: float = 2.0                             # at least; see l4ipd.ipfilter.pace
     on_stop: str = "keep"                           # keep | remove
     purge: str = "dead"                             # what services have that do not say: dead | yes | no
     timeout: float = 5.0

@@ -14,6 +14,7 @@ from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
 from l4ipd.ipfilter import plan, rdr
 from l4ipd.ipfilter.nat_table import Dialect, NatTable, find_dialect, is_unknown, whose
+from l4ipd.ipfilter.pace import Budget
 from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.model import Config, Endpoint, Ipfilter
 from l4ipd.monitor import purge
@@ -27,16 +28,18 @@ log = logging.getLogger("l4ipd")
 
 class Steering:
     """Keeps the kernel's NAT table as the fleet's states want it. ``spoken(dialect)`` hears what the tools understand.
+
+    ``budget`` is what it may cost to read the table back.
     """
 
     def __init__(self, loop: Loop, fleet: Fleet, events: Events, settings: Ipfilter, *,
-                 spoken: Callable[[Dialect], object]) -> None:
+                 spoken: Callable[[Dialect], object], budget: Budget | None = None) -> None:
         self.loop, self.fleet, self.events, self.settings = loop, fleet, events, settings
         self.dialect = Dialect(sure=False)
         self.owner: dict[str, Monitor] = {}         # every rule that the configuration can want -> whose it is
         self.nat = NatTable(settings, self.dialect, self._known, self._want)
         self.rules = Reconciler(loop, self.nat.table, settings.timeout, settings.resync, removal=self._removal,
-                                listed=self._listed, repaired=self._repaired, whose=self._whose)
+                                listed=self._listed, repaired=self._repaired, whose=self._whose, budget=budget)
         self.removing = False                       # at the end, all of our rules go
         self.inherited: set[str] = set()            # clusters of which rules were in the kernel when we came
         self._spoken = spoken

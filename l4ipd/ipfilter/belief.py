@@ -6,7 +6,7 @@ Only a finished child changes it. A listing that misses rules of ours is doubted
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterable, Mapping
 
 from l4ipd.ipfilter.listing import Listing
 
@@ -42,6 +42,22 @@ class Belief:
         """This is how it is."""
         self.have, self.copies = listing.rules, listing.copies
         self.stale, self.proven, self.ever = False, True, True
+
+    def amiss(self, want: Mapping[str, object], failed: Iterable[str], goes: Callable[[str], bool]) -> list[str]:
+        """Rules that are there and should not be, or should be and are not, or may be either.
+
+        ``failed`` are those with which something went wrong; ``goes(line)`` says whether one that is not wanted may go.
+        """
+        return [*(line for line in want if line not in self.have),
+                *(line for line in self.have if line not in want and goes(line)),
+                *(line for line in failed if line not in self.have and line not in want)]
+
+    def shows(self, command: str, line: str, copies: int) -> bool:
+        """Whether a change has come about; ``copies`` of the line were there before."""
+        if command == "add":
+            return line in self.have
+        gone = line not in self.have and command != "copy"
+        return gone or len(self.copies.get(line, ())) < copies
 
     def added(self, line: str, words: str) -> None:
         self.have[line] = words

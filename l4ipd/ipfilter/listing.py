@@ -7,9 +7,12 @@ while the iterator is there, the rule that it stands on cannot be removed. :clas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import errno
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from l4ipd.ipfilter.rdr import explain
 from l4ipd.model import Words
 from l4ipd.runtime.child import Exit
 from l4ipd.runtime.internal_errors import InternalErrors
@@ -86,6 +89,22 @@ class Table:
         """Whether a listing that was read for the other holds for this one, too."""
         return (self.listing, self.read, self.end, self.bare) == (other.listing, other.read, other.end, other.bare)
 
+    def complaint(self, end: Exit) -> str:
+        """What went wrong in a run of its tool."""
+        if end.status is None:
+            named = end.errno not in (errno.ENOENT, errno.EACCES, errno.ENOEXEC)
+            return end.error if named else f"{end.error}: name it in the configuration, {self.key}"
+        return explain(end.status, end.stderr.decode(errors="replace"), end.timed_out)
+
+
+def in_use(lines: Sequence[str], end: Exit) -> list[str]:
+    """Those of the lines that were fed that the kernel calls in use; none if it complains of anything else, too."""
+    said = [line for line in end.stderr.decode(errors="replace").splitlines() if line.strip()]
+    if not said or not all(IN_USE in line for line in said):
+        return []
+    numbers = [int(found[1]) for line in said if (found := re.match(r"\d+:(\d+):", line))]
+    return [lines[number - 1] for number in numbers if 0 < number <= len(lines)] or list(lines)
+
 
 class Listing:
     """Reads a listing, and stops where the rules end: the sessions behind them may be a million.
@@ -98,6 +117,7 @@ class Listing:
         self.rules: dict[str, str] = {}             # of ours: canonical line -> the words that remove it
         self.copies: dict[str, list[str]] = {}      # canonical line -> the words of more rules that are equal to it
         self.complete = False
+        self.lines = 0
         self._errors = errors
         self._lines = Lines()
         table.begin()
@@ -109,6 +129,7 @@ class Listing:
 
     def _take(self, raw: bytes) -> bool:
         """True at the end of the rules."""
+        self.lines += 1
         line = raw.decode(errors="replace").strip("\r")
         if line == self.table.end:
             self.complete = True

@@ -25,17 +25,16 @@ ends the waits of the rest, and a run that hangs is not waited for once its tool
 
 from __future__ import annotations
 
-import errno
 import logging
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from l4ipd.ipfilter.batches import next_batch
 from l4ipd.ipfilter.belief import Belief
 from l4ipd.ipfilter.held_lines import Attempt, Held, HeldLines
-from l4ipd.ipfilter.listing import IN_USE, Listing, Table
-from l4ipd.ipfilter.rdr import explain, side
-from l4ipd.ipfilter.rivals import LOST, OFTEN, WITHIN, Rivals
+from l4ipd.ipfilter.listing import IN_USE, Listing, Table, in_use
+from l4ipd.ipfilter.pace import Budget, Pace
+from l4ipd.ipfilter.rivals import LOST, Rivals
 from l4ipd.ipfilter.runner import Question, Runner, Spawn
 from l4ipd.model import Words
 from l4ipd.runtime.backoff import Backoff
@@ -53,14 +52,16 @@ class Reconciler:
     ``removal(line)`` says how a rule that is no longer wanted is to go: "purge", "drain", or None for not yet.
     ``listed()`` is called whenever the table has been read, before anything is decided from it; ``repaired(lines)``
     when rules turn out to have been removed by somebody else. ``whose(line)`` tells of a rule of ours that we have not
-    loaded whose it may be (:class:`l4ipd.ipfilter.rivals.Rivals`).
+    loaded whose it may be (:class:`l4ipd.ipfilter.rivals.Rivals`). It is read again every ``resync`` seconds, or less
+    often, as ``budget`` has it.
     """
 
     def __init__(self, loop: Loop, table: Table, timeout: float, resync: float, *,
                  removal: Callable[[str], str | None], listed: Callable[[], object] = lambda: None,
                  repaired: Callable[[list[str]], object] = lambda lines: None,
-                 whose: Callable[[str], str] = lambda line: "", spawn: Spawn | None = None) -> None:
-        self.loop, self.table, self.timeout, self.resync = loop, table, timeout, resync
+                 whose: Callable[[str], str] = lambda line: "", budget: Budget | None = None,
+                 spawn: Spawn | None = None) -> None:
+        self.loop, self.table, self.timeout = loop, table, timeout
         self.removal, self.listed, self.repaired = removal, listed, repaired
         self.want: dict[str, None] = {}             # in the order in which to load them
         self.belief = Belief()
@@ -78,7 +79,8 @@ class Reconciler:
         self._said: set[str] = set()                # what was logged since all was as wanted
         self._dirty = True
         self._rests = False                         # all that can be done at present is done
-        self._wake, self._audit = Timer(self.touch), Timer(self.reread)
+        self._wake = Timer(self.touch)
+        self.pace = Pace(loop, resync, budget or Budget(), self.reread)
         loop.hook(self.decide)
 
     # -- from outside
@@ -144,11 +146,8 @@ class Reconciler:
 
     def _amiss(self) -> list[str]:
         """Rules that are there and should not be, or should be and are not, or may be either."""
-        have = self.belief.have
-        return [*(line for line in self.want if line not in have),
-                *(line for line in have if line not in self.want and self.removal(line) is not None),
-                *(line for line, attempt in self._attempts.items() if attempt.words and line not in have
-                  and line not in self.want)]
+        failed = [line for line, attempt in self._attempts.items() if attempt.words]
+        return self.belief.amiss(self.want, failed, lambda line: self.removal(line) is not None)
 
     def known(self) -> set[str]:
         """Every rule that is ours, or is about to be, or may be."""
@@ -161,12 +160,12 @@ class Reconciler:
 
     def use(self, table: Table, timeout: float, resync: float) -> None:
         """Work with other commands from now on: the table has to be read again, and may be another one."""
-        if (table, timeout, resync) != (self.table, self.timeout, self.resync):
+        if (table, timeout, resync) != (self.table, self.timeout, self.pace.least):
             if (table.listing, table.adding) != (self.table.listing, self.table.adding):
                 self.belief.forget_table()
             elif not table.reads_as(self.table):
                 self.belief.stale = True
-            self.table, self.timeout, self.resync = table, timeout, resync
+            self.table, self.timeout, self.pace.least = table, timeout, resync
             self._listings.succeeded()
             self._changes.succeeded()
             self._held.clear()
@@ -194,7 +193,9 @@ class Reconciler:
 
     def _go_on(self) -> None:
         """What we believe is to be trusted: change what differs, and then read it back."""
-        command, lines = self._next()
+        now = self.loop.now
+        command, lines = next_batch(self.want, self.belief, self._held, now,
+                                    lambda line: None if self.rivals.spared(line, now) else self.removal(line))
         if lines:
             if not self._changes.waiting:
                 self._change(command, lines)
@@ -205,28 +206,6 @@ class Reconciler:
         elif not self._listings.waiting:
             self._list()
 
-    def _next(self) -> tuple[str, list[str]]:
-        """The most urgent batch: (add | drain | purge | copy, lines).
-
-        Clients of a dead member hurt most, so its rules go first, unless they are the last of their service and others
-        are about to come: add before remove.
-        """
-        now, have = self.loop.now, self.belief.have
-        missing = [line for line in self.want if line not in have and not self._held.waits(line, now)]
-        going: dict[str, list[str]] = {"purge": [], "drain": []}
-        for line in have:
-            if line not in self.want and not self._held.waits(line, now) and not self.rivals.spared(line, now):
-                way = self.removal(line)
-                if way is not None:
-                    going[way].append(line)
-        waiting = {side(line) for line in missing} if going["purge"] else set()
-        for command, lines in (("purge", [line for line in going["purge"] if side(line) not in waiting]),
-                               ("add", missing), ("purge", going["purge"]), ("drain", going["drain"]),
-                               ("copy", [line for line in self.belief.copies if not self._held.waits(line, now)])):
-            if lines:
-                return command, self._held.choose(lines, now)
-        return "", []
-
     def _rest(self) -> None:
         self._rests = True
         if not self._held.lines:
@@ -235,7 +214,7 @@ class Reconciler:
             self.complaint = ""
             self._said.clear()
         self._sleep()
-        self.loop.set(self._audit, self.loop.now + self.resync)
+        self.pace.rest()
 
     def _sleep(self) -> None:
         """Until something that waits for its time is due."""
@@ -280,7 +259,7 @@ class Reconciler:
                 self._held.grow()
             return
         self.failed_runs += 1
-        words = self._words(end)
+        words = self.table.complaint(end)
         for line in lines:
             self._attempts[line] = replace(self._attempts[line], words=words, broken_off=broken_off)
         self.belief.stale = True
@@ -296,15 +275,12 @@ class Reconciler:
     def _in_use(self, lines: list[str], end: Exit) -> list[str]:
         """Lines that cannot be removed as long as the kernel remembers where a listing stood (FACTS.md 3-3).
 
-        Empty if it is not that, or not that alone. They are tried again, with no listing in between: it would take hold
-        of a rule itself.
+        They are tried again, with no listing in between: it would take hold of a rule itself.
         """
-        said = [line for line in end.stderr.decode(errors="replace").splitlines() if line.strip()]
         now = self.loop.clock()
-        if not said or not all(IN_USE in line for line in said) or not self.table.iterator.in_use(now):
+        stuck = in_use(lines, end)
+        if not stuck or not self.table.iterator.in_use(now):
             return []
-        numbers = [int(found[1]) for line in said if (found := re.match(r"\d+:(\d+):", line))]
-        stuck = [lines[number - 1] for number in numbers if 0 < number <= len(lines)] or lines
         for line in stuck:
             self._held.pause(line, IN_USE, now + AGAIN)
             self._attempts.pop(line, None)
@@ -319,13 +295,14 @@ class Reconciler:
 
     def _was_listed(self, listing: Listing, end: Exit, broken_off: bool) -> None:
         if not listing.ended(end, self.loop.now):
-            self._unreadable("its listing was cut short" if end.clean else self._words(end))
+            self._unreadable("its listing was cut short" if end.clean else self.table.complaint(end))
             if broken_off:
                 self._listings.skip()
             return
         if self._listings.failures:
             self._changes.news()
         self._listings.succeeded()
+        self.pace.listed(end, listing.lines)
         if self.problem:
             log.info("%s works again", self.table.name)
             self.problem = ""
@@ -358,21 +335,16 @@ class Reconciler:
         self.listed()
         have = self.belief.have
         self.rivals.appeared([line for line in have if line not in before and line not in attempts], have,
-                             self.loop.now, self._while, self.table.mark)
+                             self.loop.now, self.pace.often, self.table.mark)
         if not first:
             self._lost([line for line in before if line not in have and line in self.want and line not in attempts])
         self._judge(attempts)
-
-    @property
-    def _while(self) -> float:
-        """The seconds within which the same loss again and again is no chance."""
-        return max(WITHIN, (OFTEN + 1) * self.resync)
 
     def _lost(self, lines: list[str]) -> None:
         """What should be there and is not, although we have not touched it."""
         if lines:
             self.repairs += len(lines)
-            late = self.rivals.removed(lines, self.loop.now, self._while, self.table.mark)
+            late = self.rivals.removed(lines, self.loop.now, self.pace.often, self.table.mark)
             for line, until in late.items():
                 self._held.pause(line, LOST, until)
             self.repaired(lines)
@@ -380,16 +352,16 @@ class Reconciler:
     def _judge(self, attempts: Mapping[str, Attempt]) -> None:
         """What has become of all that was tried since the table was read last?"""
         now = self.loop.now
-        done = [line for line, attempt in attempts.items() if self._is_done(line, attempt)]
+        done = [line for line, attempt in attempts.items() if self._shows(line, attempt)]
         undone = {line: attempt if attempt.words else replace(attempt, words=LIE) for line, attempt in attempts.items()
-                  if not (self._is_done(line, attempt) or attempt.broken_off)}
+                  if not (self._shows(line, attempt) or attempt.broken_off)}
         if done:
             self._changes.succeeded()
             self._held.succeeded(done, now)
             for line in done:
                 if not attempts[line].words:
                     change = self.rivals.put_back if attempts[line].command == "add" else self.rivals.taken_out
-                    change(line, now, self._while)
+                    change(line, now, self.pace.often)
         elif undone:
             self._changes.failed()
             if self._held.failed(undone, now):
@@ -403,14 +375,11 @@ class Reconciler:
         self._held.settle(self._is_right)
         self.rivals.settle(self._is_right)
 
+    def _shows(self, line: str, attempt: Attempt) -> bool:
+        return self.belief.shows(attempt.command, line, attempt.copies)
+
     def _is_right(self, line: str) -> bool:
         return (line in self.want) == (line in self.belief.have) and line not in self.belief.copies
-
-    def _is_done(self, line: str, attempt: Attempt) -> bool:
-        if attempt.command == "add":
-            return line in self.belief.have
-        gone = line not in self.belief.have and attempt.command != "copy"
-        return gone or len(self.belief.copies.get(line, ())) < attempt.copies
 
     # -- running
 
@@ -441,9 +410,3 @@ class Reconciler:
             log.error("%s: %s; trying again", self.table.name, words)
             self._said.add(words)
         self.complaint = words
-
-    def _words(self, end: Exit) -> str:
-        if end.status is None:
-            named = end.errno not in (errno.ENOENT, errno.EACCES, errno.ENOEXEC)
-            return end.error if named else f"{end.error}: name it in the configuration, {self.table.key}"
-        return explain(end.status, end.stderr.decode(errors="replace"), end.timed_out)

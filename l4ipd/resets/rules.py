@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from l4ipd.ipfilter import log_rules
 from l4ipd.ipfilter.filter_table import FilterTable
 from l4ipd.ipfilter.listing import Iterator
+from l4ipd.ipfilter.pace import Budget
 from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.model import Endpoint, Ipfilter, Resets
 from l4ipd.runtime.loop import Loop
 
 COUNT_EVERY = 1.0                                   # seconds between two readings of the counters
+COUNT_SHARE = 0.05                                  # of a core, for that; with very many rules it is less often
 Kind = tuple[str, bool]                             # log or count, and whether IPv6
 Traces = tuple[frozenset[str], frozenset[int], frozenset[str]]
 
@@ -22,8 +24,10 @@ Traces = tuple[frozenset[str], frozenset[int], frozenset[str]]
 class ResetRules:
     """``counted(inet6, hits)`` gets every reading of the counters of one family, by canonical line."""
 
-    def __init__(self, loop: Loop, counted: Callable[[bool, Mapping[str, int]], object]) -> None:
+    def __init__(self, loop: Loop, counted: Callable[[bool, Mapping[str, int]], object],
+                 budget: Budget | None = None) -> None:
         self.loop, self.counted = loop, counted
+        self._budgets = {"log": budget or Budget(), "count": Budget(COUNT_SHARE)}
         self.tables: dict[Kind, Reconciler] = {}
         self._readers: dict[Kind, FilterTable] = {}
         self._left: set[Kind] = set()               # tables in which an earlier run may have left rules
@@ -83,7 +87,7 @@ class ResetRules:
         else:
             self.tables[kind] = Reconciler(self.loop, table.table, timeout, resync,
                                            removal=lambda line: "drain", listed=lambda: self._listed(kind),
-                                           whose=lambda line: self._whose(kind, line))
+                                           whose=lambda line: self._whose(kind, line), budget=self._budgets[kind[0]])
         return self.tables[kind]
 
     def _knows(self, kind: Kind, line: str) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from l4ipd.checks.verdict import Verdict
+from l4ipd.ipfilter.pace import Budget
 from l4ipd.model import Ipfilter, Resets
 from l4ipd.resets.deafness import Deafness
 from l4ipd.resets.listener import Listener
@@ -26,16 +27,19 @@ ECHO, LATE_ECHO = 0.3, 1.5                          # seconds until a record of 
 
 
 class Sensing:
-    """All of it. ``tell(kind, text, level)`` hears when sensing is lost, and when it is back."""
+    """All of it. ``tell(kind, text, level)`` hears when sensing is lost, and when it is back.
 
-    def __init__(self, loop: Loop, tell: Callable[[str, str, int], object]) -> None:
+    ``budget`` is what it may cost to read its rules back.
+    """
+
+    def __init__(self, loop: Loop, tell: Callable[[str, str, int], object], budget: Budget | None = None) -> None:
         self.settings: Resets | None = None
         self.modern = True                          # this IPFilter is no 4.1, whose ipmon is up to a second late
         self.targets = Targets(loop)
         self.deafness = Deafness(loop, Ipfilter(), lambda: self.listener.look_around())
         self.reaction = Reaction(loop, self.targets, self.deafness.heard)
         self.listener = Listener(loop, self.reaction.weigh, self.reaction.stale, self.reaction.unreadable, tell)
-        self.rules = ResetRules(loop, self.reaction.counted)
+        self.rules = ResetRules(loop, self.reaction.counted, budget)
 
     def apply(self, settings: Resets | None, tools: Ipfilter, watched: Iterable[Watched], pidfile: str) -> None:
         """Take over a configuration, the first or another one."""

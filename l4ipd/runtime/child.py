@@ -14,8 +14,9 @@ import errno
 import itertools
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from l4ipd.runtime import reaper
 from l4ipd.runtime.errno_words import OURS, words
@@ -41,6 +42,7 @@ class Exit:
     timed_out: bool = False
     error: str = ""                 # why it could not be started
     errno: int = 0
+    cost: float = field(default=0.0, compare=False)     # seconds of a core: its own, and ours to start and read it
 
     @property
     def clean(self) -> bool:
@@ -103,6 +105,7 @@ class Child:
         self._got: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
         self.slot: list[Timed] | None = None        # it is its own timer: the end of its time, or of its grace
         self._failure: Exit | None = None           # its end, whatever its exit status will be
+        self._cost = -time.thread_time()
         try:
             self._spawn(argv, environment() if env is None else env)
             self.loop.watch(self._pipes["stdout"], READ, self._read_output)
@@ -115,6 +118,8 @@ class Child:
         except Exception:                           # a word that no program can be given
             loop.errors.note(f"{argv[0]} is not run")
             self._fail(f"{argv[0]}: cannot be started: {INTERNAL}")
+        finally:
+            self._cost += time.thread_time()
 
     def kill(self) -> None:
         """End it: TERM to its group now, KILL a second later. ``done`` still follows."""
@@ -199,10 +204,17 @@ class Child:
             return None
         taker = self._takers[name]
         if taker is not None:
-            return not chunk or taker(chunk)
+            return not chunk or self._hand_over(taker, chunk)
         got = self._got[name]
         got += chunk[:self.limit - len(got)]
         return not chunk
+
+    def _hand_over(self, taker: Callable[[bytes], bool], chunk: bytes) -> bool:
+        self._cost -= time.thread_time()
+        try:
+            return taker(chunk)
+        finally:
+            self._cost += time.thread_time()
 
     def _close(self, name: str) -> None:
         fd = self._pipes.pop(name, None)
@@ -232,7 +244,7 @@ class Child:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signum)
 
-    def _reaped(self, status: int) -> None:
+    def _reaped(self, status: int, took: float) -> None:
         """Take what is still in the pipes, but do not wait for grandchildren who hold them open."""
         if not self.loop.errors.shield(f"what {self._program} said last", self._drain):
             self.raised()
@@ -245,7 +257,7 @@ class Child:
         elif self.number:
             _reaper.ended(self.pid)
         self._end(self._failure or Exit(os.waitstatus_to_exitcode(status), bytes(self._got["stdout"]),
-                                        bytes(self._got["stderr"]), self.timed_out))
+                                        bytes(self._got["stderr"]), self.timed_out, cost=self._cost + took))
 
     def _lose(self) -> None:
         self._close_all()
@@ -306,18 +318,19 @@ def reap() -> None:
         return
     for pid, child in list(_alive.items()):         # only ours: there may be others in this process
         try:
-            ended, status = os.waitpid(pid, os.WNOHANG)
+            ended, status, used = os.wait4(pid, os.WNOHANG)
+            took = used.ru_utime + used.ru_stime
         except ChildProcessError:                   # somebody else reaped it: nothing to know any more
-            ended, status = pid, 0xFF00
+            ended, status, took = pid, 0xFF00, 0.0
         if ended:
             del _alive[pid]
-            _bury(child, status)
+            _bury(child, status, took)
 
 
-def _bury(child: Child, status: int) -> None:
+def _bury(child: Child, status: int, took: float) -> None:
     """Whoever waits for it hears of its end, and be it that it is not known."""
     errors = child.loop.errors
-    if not errors.shield(f"the end of {child._program}", child._reaped, status):
+    if not errors.shield(f"the end of {child._program}", child._reaped, status, took):
         errors.shield(f"that {child._program} has ended", child._lose)
 
 
@@ -325,12 +338,12 @@ def _reap_all() -> None:
     adopted = False
     with contextlib.suppress(ChildProcessError):
         while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, used = os.wait4(-1, os.WNOHANG)
             if not pid:
                 break
             child = _alive.pop(pid, None)
             if child is not None:
-                _bury(child, status)
+                _bury(child, status, used.ru_utime + used.ru_stime)
             adopted = adopted or child is None
     if adopted:
         _reaper.look()

@@ -480,7 +480,7 @@ def test_the_example_cut_short(cut: int) -> None:
 def test_both_parsers_read_the_same(loader: str) -> None:
     found = parse(SAMPLE, "l4ip.conf")
     assert found.clusters[0].services[0].checks[0].path == "/healthz"
-    assert found.ipfilter == Ipfilter("em0", purge="yes", ipnat=("/sbin/ipnat",), ipf=("/sbin/ipf",),
+    assert found.ipfilter == Ipfilter("em0", resync=10.0, purge="yes", ipnat=("/sbin/ipnat",), ipf=("/sbin/ipf",),
                                       ipfstat=("/sbin/ipfstat",), ipmon=("/usr/sbin/ipmon",))
     assert found.http is None
 

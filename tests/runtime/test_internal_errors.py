@@ -30,6 +30,7 @@ from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
 from l4ipd.ipfilter import snapshot
 from l4ipd.ipfilter.belief import Belief
+from l4ipd.ipfilter.held_lines import HeldLines
 from l4ipd.ipfilter.listing import Listing
 from l4ipd.ipfilter.nat_table import Dialect, NatTable
 from l4ipd.ipfilter.reconcile import Reconciler
@@ -350,7 +351,7 @@ def steering(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ste
 
 
 @pytest.mark.parametrize("where, name", [
-    (Listing, "feed"), (Reconciler, "_was_listed"), (Reconciler, "_changed"), (Reconciler, "_next"),
+    (Listing, "feed"), (Reconciler, "_was_listed"), (Reconciler, "_changed"), (HeldLines, "choose"),
     (Reconciler, "_list"), (Reconciler, "_believe"), (Reconciler, "_judge"), (Reconciler, "_run"), (Runner, "start"),
     (Belief, "take"), (Lines, "feed"),
 ], ids=lambda value: getattr(value, "__name__", value))

@@ -119,7 +119,7 @@ class Process:
                     err += text.encode()
         except StopIteration as done:
             if end.status == 0:
-                end = Exit(int(done.value), b"", bytes(err), end.timed_out)
+                end = Exit(int(done.value), b"", bytes(err), end.timed_out, cost=self.tools.cost)
         run.close()
         if self.fault == "cut" and any(word in LISTING for word in self.words):
             del out[self.tools.source.randrange(len(out) + 1):]
@@ -138,6 +138,7 @@ class Tools:
         self.loop, self.clock, self.source, self.takes = loop, clock, source, takes
         self.kernel = Kernel(old, clock, iterator_life=10.0)
         self.fault: Callable[[Sequence[str]], str] = lambda words: "ok"
+        self.cost = 0.0                             # seconds of a core that each run takes
         self.running: list[Process] = []
         self.runs: list[tuple[str, ...]] = []
 
