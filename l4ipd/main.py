@@ -20,8 +20,8 @@ from l4ipd.config.files import Refused, load, missing_tools
 from l4ipd.config.own_certificates import expiring
 from l4ipd.config.warnings import warnings
 from l4ipd.control.commands import Commands
-from l4ipd.control.server import Unusable, is_served
 from l4ipd.control.service import ControlService
+from l4ipd.control.socket_file import Unusable, is_served
 from l4ipd.daemon import Daemon
 from l4ipd.descriptors import CHILD, Descriptors, TooFew, opened
 from l4ipd.ipfilter import plan

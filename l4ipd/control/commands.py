@@ -118,7 +118,7 @@ class Commands:
         client.lasting = True
         client.left = lambda: self.daemon.events.leave(tell)
         self.daemon.events.listen(tell)
-        client.greet()
+        client.acknowledge()
 
     # -- changing
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 
-from l4ipd.control.server import CLIENTS, Control, Handlers, Unusable
+from l4ipd.control.server import CLIENTS, Control, Handlers
+from l4ipd.control.socket_file import Unusable
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.model import Control as Settings

@@ -23,12 +23,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 import h11
 
-from l4ipd.runtime.loop import READ, WRITE, Loop, Timed, Timer
+from l4ipd.runtime.loop import Loop, Timer
+from l4ipd.runtime.stream_server import Connection, Listener
 
 HEAD_LIMIT = 8192                                   # bytes of a request
 CLIENTS = 16                                        # connections at once
 REQUEST_TIME, ANSWER_TIME, DRAIN_TIME = 5.0, 30.0, 1.0      # seconds
-AGAIN = 10.0                                        # seconds until an address that could not be had is tried again
 PIECE = 32768                                       # bytes that are produced and buffered ahead of the reader
 SLICE = 0.005                                       # seconds that producing them may take
 PLAIN = "text/plain; charset=utf-8"
@@ -74,34 +74,21 @@ class Server:
         self.clients: dict[Client, None] = {}       # the oldest first
         self._queue: deque[Client] = deque()        # who wants its next piece
         self._turn = Timer(self._produce)
-        self.slot: list[Timed] | None = None        # it is a timer, too: see fire
         self._address, self.port = address, port    # where we listen, also if port 0 was asked for
-        self._listener = self._bind()
-        self._listen()
+        self._listener = Listener(loop, "http", self._bind_again, self._take_in)
+        self._listener.open(self._bind())
 
     def close(self) -> None:
         """Stop listening, and let everybody go."""
         self.loop.drop(self._turn)
-        self._silence()
+        self._listener.close()
         for client in list(self.clients):
             client.close()
 
     def raised(self) -> None:
-        """To accept a client, or to listen again, has raised: another listener takes the place of this one."""
-        self._silence()
-        try:
-            self._listener = self._bind()
-            self._listen()
-        except OSError as error:
-            log.error("http: cannot listen any more: %s; trying again", error.strerror)
-            self.loop.set(self, self.loop.now + AGAIN)
-
-    def fire(self) -> None:
-        """Try again: to accept clients, or to have a listener at all."""
-        if self._listener.fileno() >= 0:
-            self._listen()
-        else:
-            self.raised()
+        """Whose turn it was has been hung up on: it is the next one's."""
+        if self._queue:
+            self.loop.set(self._turn, self.loop.now)
 
     def _bind(self) -> socket.socket:
         listener = socket.socket(socket.AF_INET6 if ":" in self._address else socket.AF_INET)
@@ -113,15 +100,15 @@ class Server:
         except OSError:
             listener.close()
             raise
-        listener.setblocking(False)
         self.port = int(listener.getsockname()[1])
         return listener
 
-    def _silence(self) -> None:
-        self.loop.clear(self)
-        if self._listener.fileno() >= 0:
-            self.loop.closing(self._listener.fileno())
-            self._listener.close()
+    def _bind_again(self) -> socket.socket | None:
+        try:
+            return self._bind()
+        except OSError as error:
+            log.error("http: cannot listen any more: %s; trying again", error.strerror)
+            return None
 
     def wanting(self, client: Client) -> None:
         """Let ``client`` have its next piece when its turn comes."""
@@ -138,28 +125,12 @@ class Server:
             now = self.loop.clock()
             self.loop.set(self._turn, now + (now - begun))
 
-    def _listen(self) -> None:
-        self.loop.watch(self._listener.fileno(), READ, self._accept)
+    def _take_in(self, connection: socket.socket) -> None:
+        if len(self.clients) >= self._most:
+            self._make_place()
+        self.clients[Client(self, connection)] = None
 
-    def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        except OSError as error:                    # no descriptors: ask again later, not at once and for ever
-            log.warning("http: a client cannot be served: %s", error.strerror)
-            self.loop.unwatch(self._listener.fileno())
-            self.loop.set(self, self.loop.now + 1.0)
-            return
-        try:
-            if len(self.clients) >= self._most:
-                self._make_room()
-            self.clients[Client(self, connection)] = None
-        except Exception:                           # whoever keeps the traceback would keep the connection
-            connection.close()
-            raise
-
-    def _make_room(self) -> None:
+    def _make_place(self) -> None:
         """Let one go: who has got everything, else who ponders over a request, else who reads slowly; the oldest."""
         min(self.clients, key=lambda client: client.stage).close()
 
@@ -171,37 +142,33 @@ class Client:
     """One connection."""
 
     def __init__(self, server: Server, connection: socket.socket) -> None:
-        self.server, self.loop, self.socket = server, server.loop, connection
-        self.fd = connection.fileno()
-        connection.setblocking(False)
+        self.server, self.loop = server, server.loop
         self.stage = READING
         self._head_only = False
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
-        self._out = bytearray()
         self._body: Iterator[bytes] | None = None   # what is still to be produced
-        self.slot: list[Timed] | None = None        # it is its own timer, which closes it
-        self.loop.set(self, self.loop.now + REQUEST_TIME)
-        self.loop.watch(self.fd, READ, self._read)
+        self._connection = Connection(self.loop, connection, self, HEAD_LIMIT, PIECE)
+        self._connection.limit(REQUEST_TIME)
 
     def close(self) -> None:
-        self.loop.clear(self)
-        self.loop.closing(self.fd)
-        self.socket.close()
-        self.server.clients.pop(self, None)
+        self._connection.close()
 
-    fire = raised = close                           # no more can be said that would be understood
+    expired = raised = close                        # no more can be said that would be understood
+
+    def closed(self) -> None:
+        self.server.clients.pop(self, None)
 
     # -- the request
 
-    def _read(self) -> None:
-        chunk = self._receive()
-        if chunk is None:
-            return
-        if not chunk:
+    def received(self, data: bytes) -> None:
+        if not data:
             self.close()
-            return
+        elif self.stage == READING:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         try:
-            self._http.receive_data(chunk)
+            self._http.receive_data(data)
             event = self._http.next_event()
             if event is h11.NEED_DATA:
                 return
@@ -213,16 +180,6 @@ class Client:
         except h11.RemoteProtocolError as error:
             answer = Answer(error.error_status_hint, f"bad request: {error}\n".encode())
         self._begin(answer)
-
-    def _receive(self) -> bytes | None:
-        """What has arrived: nothing at the end, None if there is nothing at present or we have closed."""
-        try:
-            return self.socket.recv(HEAD_LIMIT)
-        except BlockingIOError:
-            return None
-        except OSError:
-            self.close()
-            return None
 
     def _answer_to(self, event: h11.Request) -> Answer | Later:
         self._head_only = event.method == b"HEAD"
@@ -268,8 +225,9 @@ class Client:
 
     def _stop_listening(self) -> None:
         self.stage = ANSWERING
-        self.loop.unwatch(self.fd)
-        self.loop.move(self, self.loop.now + ANSWER_TIME)
+        self._connection.reading = False
+        self._connection.watch()
+        self._connection.limit(ANSWER_TIME)
 
     def _begin(self, answer: Answer) -> None:
         self._stop_listening()
@@ -302,39 +260,25 @@ class Client:
             self._say(h11.Data(data=b"".join(pieces)))
         if self._body is None:
             self._say(h11.EndOfMessage())
-        self._write()
+        self._connection.flush()
 
     def _say(self, event: h11.Response | h11.Data | h11.EndOfMessage) -> None:
-        self._out += self._http.send(event) or b""
+        self._connection.output += self._http.send(event) or b""
 
-    def _write(self) -> None:
-        try:
-            del self._out[:self.socket.send(self._out)]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.close()
+    def sent(self) -> None:
+        """Some of it; then the next piece, or that this is all."""
+        self._connection.watch()
+        if self._connection.output:
             return
-        if self._out:
-            self.loop.watch(self.fd, WRITE, self._write)
-            return
-        self.loop.unwatch(self.fd)
-        if self._body is None:
-            self._drain()
-        else:
+        if self._body is not None:
             self.server.wanting(self)
+        else:
+            self._drain()
 
     def _drain(self) -> None:
         """Say that this is all, and hear the client out: closing on unread data would destroy what it has not read."""
-        try:
-            self.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.close()
-            return
-        self.stage = DRAINING
-        self.loop.move(self, self.loop.now + DRAIN_TIME)
-        self.loop.watch(self.fd, READ, self._overhear)
-
-    def _overhear(self) -> None:
-        if self._receive() == b"":
-            self.close()
+        if self._connection.end_sending():
+            self.stage = DRAINING
+            self._connection.limit(DRAIN_TIME)
+            self._connection.reading = True
+            self._connection.watch()

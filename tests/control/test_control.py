@@ -19,7 +19,8 @@ import pytest
 
 from l4ipd.control import server
 from l4ipd.control.peers import quota, user_of
-from l4ipd.control.server import Unusable, is_served, listen, make_way
+from l4ipd.control.socket_file import BACKLOG, Unusable, is_served, listen, make_way
+from l4ipd.runtime import stream_server
 from support.control_server import PATIENCE, ControlServer, connect, read_all
 
 
@@ -74,7 +75,7 @@ def test_a_living_daemon_keeps_its_socket(toy: ControlServer) -> None:
 def test_a_daemon_that_is_busy_is_alive(tmp_path: Path) -> None:
     path = str(tmp_path / "sock")
     with listen(path, None), contextlib.ExitStack() as stack:
-        for _ in range(server.BACKLOG + 5):        # nobody accepts: the backlog is full
+        for _ in range(BACKLOG + 5):        # nobody accepts: the backlog is full
             client = stack.enter_context(socket.socket(socket.AF_UNIX))
             client.setblocking(False)
             client.connect_ex(path)
@@ -317,7 +318,7 @@ def test_when_all_places_are_taken_one_is_told_so(toy: ControlServer) -> None:
 def test_without_descriptors_the_loop_does_not_spin(toy: ControlServer, monkeypatch: pytest.MonkeyPatch,
                                                     caplog: pytest.LogCaptureFixture) -> None:
     import resource
-    monkeypatch.setattr(server, "PAUSE", 0.05)
+    monkeypatch.setattr(stream_server, "PAUSE", 0.05)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     client = connect(toy.control.path)
     used = max(int(name) for name in os.listdir("/dev/fd")) + 1

@@ -22,8 +22,7 @@ from l4ipd.checks.recipe import recipe
 from l4ipd.checks.tcp import Stream
 from l4ipd.checks.udp import Datagram
 from l4ipd.checks.verdict import Verdict
-from l4ipd.control import server
-from l4ipd.control.server import Control
+from l4ipd.control import server, socket_file
 from l4ipd.control.service import ControlService
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event, Events
@@ -40,12 +39,13 @@ from l4ipd.monitor.monitor import Monitor
 from l4ipd.report.notify import Notifier
 from l4ipd.resets import sources, targets
 from l4ipd.resets.reaction import Reaction
-from l4ipd.runtime import backoff
+from l4ipd.runtime import backoff, stream_server
 from l4ipd.runtime.child import Child, Exit
 from l4ipd.runtime.internal_errors import INTERNAL, InternalErrors
 from l4ipd.runtime.lines import Lines
 from l4ipd.runtime.loop import READ, Loop
 from l4ipd.runtime.state_file import StateFile
+from l4ipd.runtime.stream_server import Connection
 from l4ipd.state_saver import StateSaver
 from l4ipd.transitions import Transitions
 from l4ipd.web import httpd
@@ -415,22 +415,30 @@ def toy(tmp_path: Path) -> Iterator[ControlServer]:
     it.close()
 
 
-@pytest.mark.parametrize("name", ["_read", "_write", "_parse", "_await", "answer"])
-def test_a_session_that_raises_ends_and_says_so(toy: ControlServer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize("name", ["sent", "_await"])
+def test_a_client_that_raises_when_all_is_said_has_its_answer(toy: ControlServer, monkeypatch: pytest.MonkeyPatch,
+                                                              name: str) -> None:
+    raised = fails(monkeypatch, server.Client, name)
+    assert [line.get("number") for line in toy.ask(command="many", count=3)] == [0, 1, 2, None]
+    assert raised and not toy.control.clients and toy.loop.errors.total == 1
+
+
+@pytest.mark.parametrize("name", ["received", "_parse", "answer", "_produce"])
+def test_a_client_that_raises_ends_and_says_so(toy: ControlServer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     raised = fails(monkeypatch, server.Client, name)
     assert toy.ask(command="many", count=3)[-1] == {"end": True, "exit": 1, "error": [server.FAILED]}
     assert raised and not toy.control.clients and toy.loop.errors.total == 1
     assert toy.ask(command="many", count=3)[-1] == {"end": True, "exit": 0}
 
 
-@pytest.mark.parametrize("name", ["fire", "later"])
+@pytest.mark.parametrize("name", ["expired", "later"])
 def test_one_that_raises_later_ends_and_says_so(toy: ControlServer, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     def fail() -> None:
         raise Bug
 
     monkeypatch.setattr(server, "SIGN_OF_LIFE", 0.02)
-    if name == "fire":
-        fails(monkeypatch, server.Client, "fire")
+    if name == "expired":
+        fails(monkeypatch, server.Client, "expired")
     else:
         toy.control.commands = {"wait": lambda client, request: toy.loop.later(0.02, client.later(fail))}
     assert toy.ask(command="wait")[-1] == {"end": True, "exit": 1, "error": [server.FAILED]}
@@ -447,18 +455,18 @@ def test_the_listener_of_the_control_socket_is_replaced(toy: ControlServer, monk
 
 def test_a_control_socket_that_cannot_be_had_at_once_is_tried_again(toy: ControlServer,
                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "AGAIN", 0.02)
-    fails(monkeypatch, Control, "_take_in")
+    monkeypatch.setattr(stream_server, "AGAIN", 0.02)
+    fails(monkeypatch, server, "Client")
     tries: list[None] = []
-    listen = server.listen
+    listen = socket_file.listen
 
     def unusable(path: str, group: str | None) -> socket.socket:
         tries.append(None)
         if len(tries) < 3:
-            raise server.Unusable("not now")
+            raise socket_file.Unusable("not now")
         return listen(path, group)
 
-    monkeypatch.setattr(server, "listen", unusable)
+    monkeypatch.setattr(socket_file, "listen", unusable)
     with contextlib.suppress(ConnectionError):
         toy.ask(command="many", count=3)
     toy.until(lambda: len(tries) == 3)
@@ -483,15 +491,16 @@ def served(site: HttpServer) -> bool:
 
 
 @pytest.mark.parametrize("where, name", [
-    (Client, "_read"), (Client, "_write"), (Client, "_begin"), (Client, "_say"), (Client, "produce"),
-    (Client, "_drain"), (Client, "_overhear"), (Server, "_make_room"), (httpd, "Client")])
+    (Client, "received"), (Client, "sent"), (Client, "_begin"), (Client, "_say"), (Client, "produce"),
+    (Client, "_parse"), (Client, "_drain"), (Server, "_make_place"), (httpd, "Client"), (Connection, "_read"),
+    (Connection, "flush")])
 def test_http_goes_on(site: HttpServer, monkeypatch: pytest.MonkeyPatch, where: Any, name: str) -> None:
-    if name == "_make_room":
+    if name == "_make_place":
         site.server._most = 0
     raised = fails(monkeypatch, where, name)
     request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     with contextlib.suppress(ConnectionError):
-        site.ask(request, hang_up=name == "_overhear")
+        site.ask(request)
     site.server._most = 16
     wait("an answer", lambda: served(site))
     assert raised and site.loop.errors.total == 1
@@ -502,7 +511,7 @@ def test_http_goes_on(site: HttpServer, monkeypatch: pytest.MonkeyPatch, where: 
 
 def test_an_http_listener_that_cannot_be_had_at_once_is_tried_again(site: HttpServer,
                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(httpd, "AGAIN", 0.02)
+    monkeypatch.setattr(stream_server, "AGAIN", 0.02)
     tries: list[None] = []
     bind = Server._bind
 

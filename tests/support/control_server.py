@@ -53,7 +53,7 @@ class ControlServer:
         client.lasting = True
         client.left = self._left
         self.kept.append(client)
-        client.greet()
+        client.acknowledge()
 
     def _left(self) -> None:
         self.left += 1
