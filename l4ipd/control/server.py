@@ -135,6 +135,8 @@ class Client:
             self._input += data
             if b"\n" in data or len(self._input) > REQUEST_LIMIT:
                 self._parse()
+        if self._connection.output:
+            self._connection.flush()                # at once: a client that goes on sending is hung up on
 
     def sent(self) -> None:
         """It takes something: its time begins anew."""

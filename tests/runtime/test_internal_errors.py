@@ -679,7 +679,8 @@ def test_wherever_it_happens_all_is_well_afterwards(tmp_path: Path, monkeypatch:
     until(whole.loop, lambda: len(rules.read_text().splitlines()) == 1)
     whole.members[1].status = 200
     whole.until_settled()
-    until(whole.loop, lambda: [event.kind for event in events] == ["down", "up"])
+    kinds = [event.kind for event in events if event.name == "www/http/web2"]
+    assert (kinds[0], kinds[-1]) == ("down", "up"), "and again, maybe, where a busy machine is too slow for a probe"
     until(whole.loop, lambda: whole.ctl(command="show")["exit"] == 0)
     until(whole.loop, lambda: json.loads((tmp_path / "state.json").read_text())["disabled"] == {})
     until(whole.loop, lambda: whole.control.control and not whole.control.control.clients)
