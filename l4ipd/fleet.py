@@ -91,8 +91,8 @@ class Fleet:
         monitor = Monitor(self.schedule, endpoint, [recipe.recipe(check, endpoint) for check in endpoint.checks])
         if known is not None:
             monitor.inherit(known)
-            if known.seen == "down":
-                self.transitions.past[endpoint.name] = Past(False, known.since)
+            if known.seen in ("down", "draining"):
+                self.transitions.past[endpoint.name] = Past(known.seen, known.since)
             known.stop()
         self.undecided.add(endpoint.name)
         monitor.checker.begin()
@@ -123,8 +123,9 @@ class Fleet:
                          if name in self.monitors}
         for name in self.disabled:
             self.monitors[name].disabled = True
-        past = {name: Past(up, self.loop.now - saved.age(name, now))
-                for name, (up, _) in saved.states.items() if name in self.monitors}
+        self.cut = {name for name in saved.cut if name in self.disabled}        # it may not have come to that
+        past = {name: Past(saved.seen(name), self.loop.now - saved.age(name, now))
+                for name in saved.states if name in self.monitors}
         down = {name for name, each in past.items() if not each.up} | self.disabled.keys()
         self.transitions.remember(past, [group for group, members in self.groups.items()
                                   if all(monitor.endpoint.name in down for monitor in members)])

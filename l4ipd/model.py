@@ -57,6 +57,7 @@ class Check:
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     data: bytes | None = field(default=None, repr=False)    # the body of the request, %XX decoded
     status: tuple[tuple[int, int], ...] = ((200, 399),)   # inclusive ranges
+    drain: tuple[tuple[int, int], ...] = ()         # of statuses by which a living member says that it wants to be left
     body: bytes | None = None                       # fnmatch pattern, %XX decoded
     send: bytes | None = field(default=None, repr=False)    # udp
     expect: bytes | None = None                     # udp: fnmatch pattern, %XX decoded
@@ -204,6 +205,11 @@ class Config:
         """Every endpoint, in the order of the file."""
         for cluster in self.clusters:
             yield from cluster.endpoints()
+
+
+def among(number: int, ranges: tuple[tuple[int, int], ...]) -> bool:
+    """Whether it is in one of these inclusive ranges."""
+    return any(low <= number <= high for low, high in ranges)
 
 
 def host_port(address: str, port: int) -> str:

@@ -40,6 +40,12 @@ class Saved:
     counts: frozenset[str] = frozenset()            # canonical lines of our count rules, which bear none
     left: Mapping[str, float | None] = field(default_factory=dict)      # cluster, or "" for all -> since when
     ready: Mapping[str, bool] = field(default_factory=dict)             # cluster -> what was told of it last
+    draining: frozenset[str] = frozenset()          # endpoints that are not up, but alive
+    cut: frozenset[str] = frozenset()               # disabled endpoints whose sessions were to end at once
+
+    def seen(self, name: str) -> str:
+        """The state of an endpoint that is in ``states``: up, down or draining."""
+        return "up" if self.states[name][0] else "draining" if name in self.draining else "down"
 
     def age(self, name: str, now: float) -> float:
         """How many seconds ago ``name`` went up, or down; 0 if that is not known."""
@@ -88,6 +94,7 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
         counts = frozenset(str(line) for line in filters.get("counts", ()))
         left = {str(name): _time(when, now) for name, when in data.get("left", {}).items()}
         ready = {str(name): bool(said) for name, said in data.get("ready", {}).items()}
+        draining, cut = (frozenset(str(name) for name in data.get(key, ())) for key in ("draining", "cut"))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ValueError("it is damaged") from None
     if not 0 <= now - written <= OLD:
@@ -96,7 +103,7 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
         log.info("%s is %s: since when endpoints are up or down is forgotten%s", path, age,
                  "" if not disabled else "; what the operator disabled stays disabled")
         states, ready = {}, {}
-    return Saved(disabled, states, rules, tables, tags, counts, left, ready)
+    return Saved(disabled, states, rules, tables, tags, counts, left, ready, draining, cut)
 
 
 def _number(value: float) -> float:
@@ -122,7 +129,8 @@ def _tag(value: int) -> int:
 def encode(saved: Saved, now: float) -> bytes:
     """The text of the file."""
     return json.dumps({"version": VERSION, "written": now, "disabled": dict(saved.disabled),
-                       "endpoints": dict(saved.states), "rules": sorted(saved.rules),
+                       "endpoints": dict(saved.states), "draining": sorted(saved.draining),
+                       "cut": sorted(saved.cut), "rules": sorted(saved.rules),
                        "filters": {"tables": sorted(saved.tables), "tags": sorted(saved.tags),
                                    "counts": sorted(saved.counts)},
                        "left": dict(saved.left), "ready": dict(saved.ready)}).encode() + b"\n"

@@ -45,8 +45,10 @@ class StateSaver:
 def snapshot(daemon: Daemon) -> Saved:
     """What the next run has to know of one that was started."""
     fleet, began = daemon.fleet, time.time() - daemon.loop.now
-    states = {name: (past.up, round(began + past.since, 1)) for name, past in fleet.transitions.past.items()}
-    states |= {name: (monitor.up, round(began + monitor.since, 1))
-               for name, monitor in fleet.monitors.items() if monitor.seen != "unknown"}
+    known = {name: (past.seen, past.since) for name, past in fleet.transitions.past.items()}
+    known |= {name: (monitor.seen, monitor.since) for name, monitor in fleet.monitors.items()
+              if monitor.seen != "unknown"}
+    states = {name: (seen == "up", round(began + since, 1)) for name, (seen, since) in known.items()}
+    draining = frozenset(name for name, (seen, _) in known.items() if seen == "draining")
     return Saved(fleet.disabled, states, daemon.steering.unmarked(), *daemon.sensing.rules.traces(),
-                 daemon.readiness.left, daemon.readiness.told())
+                 daemon.readiness.left, daemon.readiness.told(), draining, frozenset(fleet.cut))

@@ -32,10 +32,14 @@ log = logging.getLogger("l4ipd")
 
 
 class Past(NamedTuple):
-    """What was known of an endpoint: whether it was up, and since when, on the loop's clock."""
+    """What was known of an endpoint: whether it was up, down or draining, and since when, on the loop's clock."""
 
-    up: bool
+    seen: str
     since: float
+
+    @property
+    def up(self) -> bool:
+        return self.seen == "up"
 
 
 class Transitions:
@@ -84,7 +88,7 @@ class Transitions:
                 self._tell_of(monitor, was)
 
     def changed(self, monitor: Monitor, was: str) -> None:
-        """It is in another state than it ``was``: up, down, unknown, or enabled and to be checked first."""
+        """It is in another state than it ``was``: up, down, draining, unknown, or enabled and to be checked first."""
         if self.waits:
             self._waiting.setdefault(monitor, was)
         else:
@@ -97,20 +101,27 @@ class Transitions:
     def _tell_of(self, monitor: Monitor, was: str) -> None:
         name, now = monitor.endpoint.name, monitor.seen
         past = self.past.pop(name, None)
-        text = self._line(monitor, f"{was} -> {now}")
-        if past is not None and past.up == monitor.up and was == "unknown":
+        text = self._line(monitor, was, now)
+        if past is not None and past.seen == now and was == "unknown":
             monitor.resume(past.since)
             log.info("%s", text)
         else:
-            self.tell(Event("up" if monitor.up else "down", name, text))
+            self.tell(Event("up" if monitor.up else "draining" if now == "draining" else "down", name, text))
         self.touch(monitor.endpoint.group)
 
-    def _line(self, monitor: Monitor, states: str) -> str:
-        endpoint, count = monitor.endpoint, abs(monitor.outcomes.streak)
-        how = ""
-        if monitor.verdict is None or monitor.verdict.code != "RST":
-            how = f" ({count} of {count} {'passed' if monitor.up else 'failed'}, {monitor.took * 1000:.0f} ms)"
-        return f"{endpoint.name} {endpoint.where} {states}: {monitor.verdict}{how}; {self.tally(endpoint.group)}"
+    def _line(self, monitor: Monitor, was: str, now: str) -> str:
+        endpoint, took = monitor.endpoint, f"{monitor.took * 1000:.0f} ms"
+        count = abs(monitor.outcomes.streak)
+        if was == "draining" and now == "down":     # what it said while it was draining is no failure
+            count = endpoint.checks[0].fall
+        if monitor.verdict is not None and monitor.verdict.code == "RST":
+            how = ""
+        elif now == "draining":                     # at once: it says so itself
+            how = f" ({took})"
+        else:
+            how = f" ({count} of {count} {'passed' if monitor.up else 'failed'}, {took})"
+        return (f"{endpoint.name} {endpoint.where} {was} -> {now}: {monitor.verdict}{how}; "
+                f"{self.tally(endpoint.group)}")
 
     # -- services
 

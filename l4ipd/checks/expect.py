@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from l4ipd.checks.pattern import Pattern
-from l4ipd.checks.verdict import Verdict
+from l4ipd.checks.verdict import Leave, Verdict
+from l4ipd.model import among
 
 if TYPE_CHECKING:
     import h11
@@ -174,11 +175,13 @@ class Status:
     """An HTTP answer, judged by its status line as soon as the number is there; interim answers (1xx) are skipped."""
 
     ranges: Ranges
+    drain: Ranges = ()                              # by these, the member says that it wants to be left
     good: dict[bytes, Verdict] = field(init=False, compare=False, repr=False)      # what passes, by LINE
     where = ""
 
     def __post_init__(self) -> None:
         codes = {code for low, high in self.ranges for code in range(low, high + 1)} - INTERIM
+        codes -= {code for code in codes if among(code, self.drain)}
         object.__setattr__(self, "good", {LINE % str(code).encode(): Verdict("L7OK", str(code)) for code in codes})
 
     def read(self, data: bytes, eof: bool) -> Verdict | None:
@@ -201,7 +204,8 @@ class Status:
             start = blank.end()
         data = data[start:]
         if b"\n" in data or eof or len(data) > EXCERPT:
-            return Verdict("L7STS", printable(data[9:].partition(b"\n")[0]))
+            kind = Leave if among(int(number), self.drain) else Verdict
+            return kind("L7STS", printable(data[9:].partition(b"\n")[0]))
         return None
 
     __call__ = read

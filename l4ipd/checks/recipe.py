@@ -169,7 +169,7 @@ def _host_name(host: str) -> str:
 
 @lru_cache(maxsize=64)
 def _http(check: Check) -> tuple[Exchange, ...]:
-    status = Status(check.status)
+    status = Status(check.status, check.drain)
     expect = status if check.body is None else Page(status, pattern(check.body), check.method)
     begin, tail = _request(check)
     return (Exchange(begin, expect, tail),)

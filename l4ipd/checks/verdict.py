@@ -39,6 +39,12 @@ class Verdict(NamedTuple):
         return f"{self.code} {self.text}" if self.text else self.code
 
 
+class Leave(Verdict):
+    """The member lives, and says that it wants to be left: no new connections, but its sessions may finish."""
+
+    __slots__ = ()
+
+
 def local(text: str) -> Verdict:
     """Our own trouble; never moves health."""
     return Verdict("LOCAL", text)

@@ -15,7 +15,7 @@ from l4ipd.config import values as words
 from l4ipd.config.secret_section import hidden, in_file, secrets
 from l4ipd.config.section import Place, Section
 from l4ipd.config.yaml_tree import Mapping, Scalar, Sequence, step
-from l4ipd.model import Check, Step
+from l4ipd.model import Check, Step, among
 
 TYPES = ("tcp", "tls", "http", "https", "udp", "exec", "ping")
 TRANSPORT = {"tcp": "tcp", "tls": "tcp", "http": "tcp", "https": "tcp", "udp": "udp"}
@@ -23,7 +23,7 @@ PACE = ("interval", "timeout", "rise", "fall", "fast_interval", "down_interval")
 DEFAULTS = (*PACE, "purge", "source")
 COMMON = ("type", *PACE, "port", "source")
 TLS = ("verify", "verify_host", "sni", "cert", "key")
-HTTP = ("method", "path", "host", "headers", "data", "status", "body", "send_proxy", "close")
+HTTP = ("method", "path", "host", "headers", "data", "status", "drain", "body", "send_proxy", "close")
 OWN = {
     "tcp": ("dialog", "closed", "send_proxy", "close"),
     "tls": ("dialog", *TLS, "send_proxy", "close"),
@@ -181,7 +181,8 @@ def _build(section: Section, kind: str, pace: Pace) -> Check:
         host=section.get("host", words.host, None),
         headers=_headers(section),
         data=hidden(section, "data", words.octets),
-        status=_status(section, plain.status),
+        status=_status(section, "status", plain.status),
+        drain=_status(section, "drain", plain.drain),
         body=section.get("body", words.pattern, None),
         send=hidden(section, "send", words.octets),
         expect=section.get("expect", words.pattern, None),
@@ -205,6 +206,10 @@ def _contradictions(section: Section, check: Check, protocol: str) -> None:
         section.entry["key"].refuse("is the key of no certificate: cert is missing")
     if check.source is None and any("{source}" in word for word in check.command):
         section.entry["command"].refuse("{source} stands for the key source, which is missing")
+    both = next((code for code in range(100, 1000) if among(code, check.drain) and among(code, check.status)), None)
+    if both is not None and "status" in section.entry:
+        section.entry["drain"].refuse(f"{both} is in status, too: an answer passes, or says that its member wants to be"
+                                      " left")
     transport = TRANSPORT.get(check.type)
     if protocol and transport and transport != protocol and "port" not in section.entry:
         section.refuse(f"a check of type {check.type} speaks {transport}, and the service is {protocol}: choose another"
@@ -257,12 +262,12 @@ def _headers(section: Section) -> tuple[tuple[str, str], ...]:
     return tuple(found.values())
 
 
-def _status(section: Section, default: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-    place = section.entry.get("status")
+def _status(section: Section, key: str, default: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    place = section.entry.get(key)
     if place is None:
         return default
     items = place.items("a list of statuses", single=True)
-    if not items:
+    if not items and key == "status":
         place.refuse("an empty list: no answer could pass")
     nothing: tuple[tuple[int, int], ...] = ()
     return tuple(pair for item in items for pair in item.read(words.statuses, nothing))

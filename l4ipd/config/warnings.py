@@ -42,6 +42,8 @@ def _of_service(service: Service, config: Config) -> Iterator[str]:
         when = "it went down" if service.purge == "no" else "a check that got an answer took it down"
         yield (f"sticky with purge: {service.purge} keeps sending a member's clients to it after {when}, until their "
                "sessions end")
+    if service.sticky and any(check.drain for check in checks):
+        yield "sticky keeps sending a draining member's clients to it, until their sessions end"
     for check in checks:
         tls = tls_of(check)
         if tls is not None and tls.verify is not None and tls.name is None and tls.host is None:

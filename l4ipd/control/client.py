@@ -26,7 +26,7 @@ WIDEST = 9999                                       # columns
 OK, SOME_NOT, USAGE, UNREACHABLE = 0, 1, 2, 3
 NO_SOCKET = "is no socket: name that of l4ipd, which its log has, with -s SOCKET"
 COLOURS = {"up": "32", "yes": "32", "ok": "32", "down": "31", "missing": "31", "leaving": "33", "unknown": "33",
-           "foreign": "31", "disabled": "33", "enabling": "33"}
+           "draining": "33", "foreign": "31", "disabled": "33", "enabling": "33"}
 MARKS = {"ok": " ", "missing": "+", "leaving": "-", "foreign": "!"}
 Answer = dict[str, Any]
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from l4ipd.checks.probe import Probe
 from l4ipd.checks.recipe import Recipe, which
-from l4ipd.checks.verdict import PASSED, Verdict, local
+from l4ipd.checks.verdict import PASSED, Leave, Verdict, local
 from l4ipd.model import Endpoint
 from l4ipd.monitor import pace
 from l4ipd.monitor.schedule import Schedule
@@ -59,7 +59,7 @@ class Checker:
     """
 
     __slots__ = ("schedule", "endpoint", "listener", "queued", "stopped", "slot", "_first", "_others", "_durations",
-                 "place", "_probe", "_unrun", "_begun", "_prolonged", "_due", "_pace", "_hastened")
+                 "place", "_probe", "_reserved", "_begun", "_prolonged", "_due", "_pace", "_hastened")
 
     def __init__(self, schedule: Schedule[Any], endpoint: Endpoint, recipes: Sequence[Recipe],
                  listener: Listener) -> None:
@@ -70,7 +70,8 @@ class Checker:
         self.slot: list[Timed] | None = None        # idle: start; in flight: give up
         self.place = 0                              # which of the checks is in flight, or was the last
         self._probe: Probe | None = None
-        self._unrun: Verdict | None = None          # of a list of checks: why the first that could not be run was not
+        self._reserved: Verdict | None = None       # of a list of checks, what it comes to if no later one fails: the
+                                                    # member wants to be left, or the first could not be run
         self._begun = 0.0
         self._prolonged = (0.0, 0)                  # the round, and the place in it, that was given more time last
         self._due = 0.0
@@ -129,7 +130,7 @@ class Checker:
     def _abandon(self) -> None:
         if self._probe is not None:
             self._probe.cancel()
-            self._probe = self._unrun = None
+            self._probe = self._reserved = None
             self.schedule.landed()
 
     def _reschedule(self, took: float) -> None:
@@ -223,16 +224,18 @@ class Checker:
 
     def _so_far(self, verdict: Verdict) -> Verdict | None:
         """One of several checks is through: the outcome of the round, or None if it goes on."""
-        passed = verdict.code in PASSED
+        passed, leaves = verdict.code in PASSED, isinstance(verdict, Leave)
         if not passed and verdict.code != "LOCAL":
-            self._unrun = None
-            return verdict._replace(text=f"{which(self.endpoint, self.place)}: {verdict.text}")
-        if not passed and self._unrun is None:
-            self._unrun = verdict
+            verdict = verdict._replace(text=f"{which(self.endpoint, self.place)}: {verdict.text}")
+            if not leaves:
+                self._reserved = None
+                return verdict
+        if not passed and (self._reserved is None or leaves and self._reserved.code == "LOCAL"):
+            self._reserved = verdict
         if self.place < len(self._others):         # a later one may have something to say about the member
             recipe = self._others[self.place]
             self.place += 1
             self._launch(recipe)
             return None
-        unrun, self._unrun = self._unrun, None
-        return unrun or verdict
+        reserved, self._reserved = self._reserved, None
+        return reserved or verdict

@@ -7,6 +7,12 @@ The health of an endpoint is one integer, HAProxy's counter::
 
 A pass climbs one and, once up, goes to the top; a failure descends one and, once down, goes to the bottom. So it takes
 ``rise`` passes in a row to come up and ``fall`` failures in a row to go down.
+
+A member may say that it wants to be left: it *drains* at once. Then the same integer counts in both directions, from 0,
+to which it goes back whenever the member says so again::
+
+    -fall ... -1 | 0 | 1 .... rise-1 | rise
+    goes down        comes up
 """
 
 from __future__ import annotations
@@ -22,6 +28,14 @@ def step(health: int, rise: int, fall: int, passed: bool) -> int:
     if passed:
         return health + 1 if health + 1 < rise else rise + fall - 1
     return health - 1 if health > rise else 0
+
+
+def waver(health: int, rise: int, fall: int, passed: bool) -> int:
+    """The health of one that drains after a verdict that says nothing of draining: ``rise`` in a row bring it up, and
+    at ``-fall`` it is down."""
+    if passed:
+        return rise + fall - 1 if max(health, 0) + 1 >= rise else max(health, 0) + 1
+    return min(health, 0) - 1
 
 
 def fresh(rise: int) -> int:

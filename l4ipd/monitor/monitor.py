@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 
 from l4ipd.checks.recipe import Recipe
-from l4ipd.checks.verdict import Verdict
+from l4ipd.checks.verdict import Leave, Verdict
 from l4ipd.model import Endpoint
 from l4ipd.monitor import health
 from l4ipd.monitor.checker import Checker
@@ -26,7 +26,7 @@ class Monitor:
     """An endpoint under watch."""
 
     __slots__ = ("schedule", "endpoint", "checker", "health", "verdict", "since", "took", "outcomes", "changes",
-                 "tried", "disabled", "unconfirmed", "trouble", "refusals", "hurried", "_top")
+                 "tried", "disabled", "unconfirmed", "draining", "trouble", "refusals", "hurried", "_top")
 
     def __init__(self, schedule: Schedule[Monitor], endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.schedule, self.endpoint = schedule, endpoint
@@ -42,6 +42,7 @@ class Monitor:
         self.tried = False                          # had an outcome, be it LOCAL
         self.disabled = False                       # by the operator
         self.unconfirmed = False                    # enabled, but not yet probed since
+        self.draining = False                       # it lives, and has said that it wants to be left
         self.trouble = ""                           # why the last probe could not be run
         self.refusals: Refusals | None = None       # since a client of it was refused
         self.hurried = False                        # taken down by such a refusal: probed at the fast pace
@@ -54,7 +55,9 @@ class Monitor:
 
     @property
     def seen(self) -> str:
-        """Its state, whatever the operator wants: up, down, or unknown before the first verdict."""
+        """Its state, whatever the operator wants: up, down, draining, or unknown before the first verdict."""
+        if self.draining:
+            return "draining"
         return "up" if self.up else "down" if self.verdict is not None else "unknown"
 
     @property
@@ -91,7 +94,7 @@ class Monitor:
     def pace(self) -> float:
         """Seconds until its next probe: fast while the outcome is in doubt."""
         check = self.endpoint.checks[0]
-        if self.health == self._top:
+        if self.health == self._top or self.draining and not self.health:
             return check.interval
         fast, slow = check.fast_interval, check.down_interval
         return min(fast, slow) if self.hurried else fast if self.health else slow
@@ -203,9 +206,9 @@ class Monitor:
     def score(self, verdict: Verdict, began: float) -> None:
         """Fold a verdict of a probe that ``began`` then into health, and tell if that changes the state."""
         is_back = self.refusals is not None and self.refusals.judged(verdict, began)
-        check, passed, before, was = self.endpoint.checks[0], verdict.passed, self.health, self.seen
-        self.health = self._top if is_back else health.step(before, check.rise, check.fall, passed)
-        if before < check.rise <= self.health:
+        passed, was_up, was = verdict.passed, self.up, self.seen
+        self.health = self._top if is_back else self._step(verdict)
+        if self.up and not was_up:
             self.hurried = False
         self.verdict = verdict
         if self.trouble:
@@ -215,6 +218,18 @@ class Monitor:
             self._move(was)
         elif self.unconfirmed and passed == self.up:
             self._confirm(was)
+
+    def _step(self, verdict: Verdict) -> int:
+        """The health after one more verdict."""
+        rise, fall = self.endpoint.checks[0].rise, self.endpoint.checks[0].fall
+        if isinstance(verdict, Leave):
+            self.draining = True
+            return 0
+        if not self.draining:
+            return health.step(self.health, rise, fall, verdict.passed)
+        now = health.waver(self.health, rise, fall, verdict.passed)
+        self.draining = -fall < now < rise
+        return now if self.draining else max(now, 0)
 
     def _move(self, was: str) -> None:
         """It is in another state than it ``was``."""

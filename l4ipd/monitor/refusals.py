@@ -23,7 +23,7 @@ import logging
 import math
 from typing import Any, Protocol
 
-from l4ipd.checks.verdict import Verdict
+from l4ipd.checks.verdict import Leave, Verdict
 from l4ipd.model import Endpoint
 from l4ipd.monitor.checker import Checker
 from l4ipd.monitor.doubt import Doubt
@@ -140,7 +140,9 @@ class Refusals:
             if charged:
                 self._doubt()
             return out
-        if charged or verdict.code == "L4CON":
+        if isinstance(verdict, Leave):              # it lives, and need not take anybody
+            self.drop()
+        elif charged or verdict.code == "L4CON":
             self.drop()
             self.doubt.confirmed()
             if self.monitor.up:

@@ -60,9 +60,15 @@ def row(daemon: Daemon, monitor: Monitor, kernel: Kernel | None = None) -> Row:
     endpoint = monitor.endpoint
     code = "LOCAL" if monitor.trouble else monitor.verdict.code if monitor.verdict else ""
     return Row(endpoint.name, endpoint.where, state(monitor), loaded(daemon, monitor, kernel),
-               daemon.loop.now - monitor.since, printable(verdict(monitor)), monitor.took, monitor.fit,
+               since(daemon, monitor), printable(verdict(monitor)), monitor.took, monitor.fit,
                monitor.disabled, code, connections(daemon, monitor, kernel),
                daemon.sessions.recent().of(endpoint.name))
+
+
+def since(daemon: Daemon, monitor: Monitor) -> float:
+    """For how many seconds it has been in its state, which may be that the operator has disabled it."""
+    when = daemon.fleet.disabled.get(monitor.endpoint.name)
+    return daemon.loop.now - monitor.since if when is None else max(0.0, time.time() - when)
 
 
 def verdict(monitor: Monitor) -> str:
@@ -80,14 +86,16 @@ def _verdict(monitor: Monitor) -> str:
     check = monitor.endpoint.checks[0]
     if monitor.up and not monitor.verdict.passed:
         return f"{last} ({-monitor.outcomes.streak} of {check.fall} failed)"
+    if monitor.seen == "draining" and monitor.health < 0:
+        return f"{last} ({-monitor.health} of {check.fall} failed)"
     if not monitor.up and monitor.verdict.passed:
         return f"{last} ({monitor.outcomes.streak} of {check.rise} passed)"
     return last
 
 
 def state(monitor: Monitor) -> str:
-    """up, down or unknown; ``disabled (up)`` where the operator overrides what the probes see, ``enabling (up)`` until
-    the first probe after that."""
+    """up, down, draining or unknown; ``disabled (up)`` where the operator overrides what the probes see, ``enabling
+    (up)`` until the first probe after that."""
     if monitor.disabled:
         return f"disabled ({monitor.seen})"
     return "enabling (up)" if monitor.unconfirmed and monitor.up else monitor.seen

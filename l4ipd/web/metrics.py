@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SLICE = 200                                         # endpoints a piece
+STATES = ("up", "down", "draining")                 # whose beginning is a transition
 OWN = ("cluster", "service", "member")              # the labels of an endpoint
 
 
@@ -78,9 +79,9 @@ def whole(daemon: Daemon, history: History, lateness: Lateness) -> Iterator[Metr
     yield counter("l4ip_probes_skipped", "Probes left out because the one before was not over when they were due.", (),
                   {(): schedule.skipped})
     yield counter("l4ip_transitions", "Changes of an endpoint's state, by the new state.", ("state",),
-                  {(state,): history.counts[state] for state in ("up", "down")})
+                  {(state,): history.counts[state] for state in STATES})
     yield counter("l4ip_events", "Events other than transitions, by their kind.", ("kind",),
-                  {(kind,): count for kind, count in history.counts.items() if kind not in ("up", "down")})
+                  {(kind,): count for kind, count in history.counts.items() if kind not in STATES})
     yield counter("l4ip_internal_errors", "Exceptions that nobody expected; the log has the first of each kind.", (),
                   {(): daemon.loop.errors.total})
     yield from resets(daemon)
@@ -150,6 +151,8 @@ def endpoints(daemon: Daemon, connections: Kernel) -> Iterator[bytes]:
                       lambda each: each.up)
     yield from family(gauge, "l4ip_endpoint_unknown", "Whether no probe has said anything about the endpoint yet.",
                       monitors, lambda each: each.seen == "unknown")
+    yield from family(gauge, "l4ip_endpoint_draining", "Whether the endpoint is alive, and its check says that it "
+                      "wants no new connections.", monitors, lambda each: each.seen == "draining")
     yield from family(gauge, "l4ip_endpoint_disabled", "Whether the operator has taken the endpoint out.", monitors,
                       lambda each: each.disabled)
     yield from family(gauge, "l4ip_endpoint_rules_wanted", "Rules that the endpoint ought to have.", monitors,

@@ -42,8 +42,8 @@ class Survey:
 
 
 def tone(monitor: Monitor) -> str:
-    """ok, warn (up, but failing), bad (down), off (disabled) or unk (never checked)."""
-    if monitor.disabled:
+    """ok, warn (up, but failing), bad (down), off (disabled or draining) or unk (never checked)."""
+    if monitor.disabled or monitor.seen == "draining":
         return "off"
     if monitor.up:
         return "warn" if monitor.outcomes.streak < 0 or monitor.trouble else "ok"

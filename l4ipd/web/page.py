@@ -95,7 +95,7 @@ def verdict(seen: Survey) -> tuple[str, str]:
     if unknown:
         return "unk", f"Checking {plural(unknown, 'endpoint')} for the first time"
     if seen.tones["off"]:
-        return "ok", f"{plural(up, 'endpoint')} up, {seen.tones['off']} disabled by the operator"
+        return "ok", f"{plural(up, 'endpoint')} up, {seen.tones['off']} disabled or draining"
     return "ok", "The endpoint is up" if seen.endpoints == 1 else f"All {seen.endpoints} endpoints are up"
 
 
@@ -274,7 +274,7 @@ def _changes(history: History) -> Iterator[str]:
 def _change(happening: Happening, today: str) -> str:
     when, event = time.localtime(happening.when), happening.event
     tone = {"up": "ok", "enabled": "ok", "ready": "ok", "down": "bad", "all-down": "bad", "unready": "bad",
-            "disabled": "off"}.get(event.kind)
+            "disabled": "off", "draining": "off"}.get(event.kind)
     if tone is None:
         tone = "warn" if event.level >= 30 or event.kind == "repaired" else "unk"
     clock = time.strftime("%T" if time.strftime("%F", when) == today else "%F %T", when)

@@ -9,7 +9,7 @@ import pytest
 
 from l4ipd.checks.expect import DIALOG, Match, Page, PageReader, Status, printable
 from l4ipd.checks.pattern import pattern
-from l4ipd.checks.verdict import Verdict
+from l4ipd.checks.verdict import Leave, Verdict
 
 OPEN = ((200, 399),)
 
@@ -125,6 +125,18 @@ def test_the_statuses_that_pass() -> None:
 ])
 def test_status(data: bytes, eof: bool, expected: Verdict | None) -> None:
     assert Status(OPEN)(data, eof) == expected
+
+
+@pytest.mark.parametrize(("data", "leaves"), [
+    (b"HTTP/1.1 503 Service Unavailable\r\n", True), (b"HTTP/1.0 503 No\r\n", True), (b"HTTP/1.1 302 Found\r\n", True),
+    (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 No\r\n", True), (b"HTTP/1.1 500 No\r\n", False),
+    (b"HTTP/1.1 504 No\r\n", False)])
+@pytest.mark.parametrize("with_body", [False, True])
+def test_a_status_that_wants_to_be_left(data: bytes, leaves: bool, with_body: bool) -> None:
+    """It counts more than what would pass, and no body is waited for."""
+    status = Status(OPEN, ((302, 302), (503, 503)))
+    verdict = (Page(status, pattern(b"*ready*")) if with_body else status)(data, False)
+    assert verdict is not None and verdict.code == "L7STS" and isinstance(verdict, Leave) == leaves
 
 
 HEAD = b"HTTP/1.1 200 OK\r\n"

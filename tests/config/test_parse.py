@@ -100,8 +100,8 @@ def test_every_key_of_the_manual_is_known() -> None:
     assert set(re.findall(r"(?:^ *|[{,] *)([a-z_0-9]+):(?= |\n)", SAMPLE, re.MULTILINE)) <= known | names
     assert set(check_section.KEYS) == ({field.name for field in fields(Check)} - {"secrets"})
     for type_, keys in {
-        "tcp": "dialog closed", "tls": "dialog verify sni", "http": "method path host headers status body",
-        "https": "method path host headers status body verify sni verify_host cert key",
+        "tcp": "dialog closed", "tls": "dialog verify sni", "http": "method path host headers status drain body",
+        "https": "method path host headers status drain body verify sni verify_host cert key",
         "udp": "send expect closed", "exec": "command user",
         "ping": "",
     }.items():
@@ -256,6 +256,11 @@ CHECKS: list[tuple[str, Check]] = [
      Check("exec", command=("curl", "%{http_code}", "{print}", "{report}", "{port}"))),
     ("{type: http, host: '[::1]:81', headers: {X-A: b c, Y: '', Authorization: Basic eDp5}}",
      Check("http", host="[::1]:81", headers=(("X-A", "b c"), ("Y", ""), ("Authorization", "Basic eDp5")))),
+    ("{type: http, drain: []}", Check("http")),
+    ("{type: http, drain: 503}", Check("http", drain=((503, 503),))),
+    ("{type: https, status: 200, drain: [404, '500 - 503']}",
+     Check("https", status=((200, 200),), drain=((404, 404), (500, 503)))),
+    ("{type: http, drain: 302}", Check("http", drain=((302, 302),))),
     ("{type: http, status: 200}", Check("http", status=((200, 200),))),
     ("{type: http, status: [200, 301-302]}", Check("http", status=((200, 200), (301, 302)))),
     ("{type: http, status: '200, 204 - 206'}", Check("http", status=((200, 200), (204, 206)))),
@@ -342,6 +347,8 @@ WARNINGS: list[tuple[str, list[str]]] = [
      ["c/s: sticky with purge: no keeps sending a member's clients to it after it went down, until their sessions"
       " end"]),
     (small(services="s: {port: 80, sticky: yes}"), []),
+    (small(services="s: {port: 80, sticky: yes, check: {type: http, drain: 503}}"),
+     ["c/s: sticky keeps sending a draining member's clients to it, until their sessions end"]),
     (small("ipfilter: {interface: em0, purge: dead}", services="s: {port: 80, sticky: yes}"),
      ["c/s: sticky with purge: dead keeps sending a member's clients to it after a check that got an answer took it"
       " down, until their sessions end"]),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.downloads import HALF, Download, Shop, download_of, member_of
-from support.gateway import wait
+from support.gateway import PATIENCE, free_port, wait
 from support.operated_gateway import A, B, OperatedGateway
 from support.sandbox_tools import Sandbox
 
@@ -177,3 +179,108 @@ def test_a_restart_cuts_nothing(node: Leaving, how: signal.Signals) -> None:
     assert node.targets() == [A, B]
     node.finish()
     assert [download.rest() for download in downloads] == [WHOLE, WHOLE]
+
+
+# -- a member that says that it wants to be left
+
+def test_it_says_so_and_nobody_is_hurt(node: Leaving) -> None:
+    node.setup(check=", drain: 503, interval: 300ms, timeout: 300ms, fall: 3")
+    node.begin()
+    download = node.download()
+    node.one.status = 503
+    node.wait_targets(B)
+    assert node.states() == {"web1": "draining", "web2": "up"}
+    assert node.lines(f"^www/http/web1 {A}:{node.inside} up -> draining: L7STS 503 Service Unavailable "
+                      r"\(\d+ ms\); 1 of 2 up$")
+    node.nobody_lands()
+    assert node.ctl("show")[0] == 1
+    row = node.rows("show", "web1")[0]
+    assert (row["up"], row["disabled"], row["rule"], row["code"]) == (False, False, "no", "L7STS")
+    node.comes_to_its_end(download)
+    node.one.status = 200
+    node.wait_targets(A, B)
+    assert node.lines(r"^www/http/web1 .* draining -> up: L7OK 200 \(2 of 2 passed, \d+ ms\); 2 of 2 up$")
+    node.one.status = 503
+    node.wait_log("up -> draining: ", 2)
+    node.one.stop()
+    node.wait_log(r"^www/http/web1 .* draining -> down: L4CON connection refused \(3 of 3 failed, \d+ ms\); 1 of 2 up$")
+    assert not node.lines("web1 .* (up -> down|unknown -> down)")
+
+
+def test_it_drains_even_with_purge(node: Leaving) -> None:
+    """That is what it asks for."""
+    node.setup(check=", drain: '500-503'", service=", purge: yes")
+    node.begin()
+    download = node.download()
+    node.one.status = 500
+    node.wait_targets(B)
+    node.comes_to_its_end(download)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_it_drains_over_a_restart_and_a_reload(node: Leaving, how: signal.Signals) -> None:
+    node.setup(check=", drain: 503", top="notify: [/bin/sh, -c, 'echo \"$L4IP_EVENT $L4IP_STATE\" >> told', x]")
+    node.begin()
+    download = node.download()
+    node.one.status = 503
+    node.wait_targets(B)
+    node.wait_log("up -> draining: ")
+    told, state = node.directory / "told", node.directory / "state.json"
+    wait("told", lambda: told.exists() and "draining draining" in told.read_text())
+    wait("saved", lambda: state.exists() and json.loads(state.read_text())["draining"] == ["www/http/web1"])
+    node.stop(how)
+    node.start()
+    node.wait_log("^www/http/web1 .* unknown -> draining: ")
+    assert node.states()["web1"] == "draining"
+    node.setup(check=", drain: 503, path: /other", top="")
+    node.ctl("reload")
+    node.wait_log("^www/http/web1 .* unknown -> draining: ", 2)
+    assert node.targets() == [B]
+    node.nobody_lands()
+    node.comes_to_its_end(download)
+    assert told.read_text().count("draining") == 2, "it was draining before, and is no news"
+
+
+def test_one_that_died_in_the_middle_of_it_is_drained(node: Leaving) -> None:
+    """The daemon is killed before the rules have gone: the next one finds them, and the member still says so."""
+    node.setup(check=", drain: 503")
+    node.begin()
+    download = node.download()
+    node.stop(signal.SIGKILL)
+    node.one.status = 503
+    assert node.targets() == [A, B]
+    node.start()
+    node.wait_targets(B)
+    node.nobody_lands()
+    node.comes_to_its_end(download)
+
+
+def test_all_drain(node: Leaving) -> None:
+    node.setup(check=", drain: 503", more=", when_all_down: keep")
+    node.begin()
+    node.two.status = 503
+    node.wait_targets(A)
+    node.one.status = 503
+    node.wait_log("^www/http: no member is up; its last rules stay")
+    assert node.targets() == [A], "somebody has to serve who comes"
+
+
+def test_what_page_and_metrics_say(node: Leaving) -> None:
+    port = free_port()
+    node.setup(check=", drain: 503", top=f"http: 127.0.0.1:{port}")
+    node.begin()
+    node.one.status = 503
+    node.wait_targets(B)
+
+    def get(path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE) as answer:
+            return str(answer.read().decode())
+
+    metrics = get("/metrics")
+    assert 'l4ip_endpoint_draining{cluster="www",member="web1",service="http"} 1.0' in metrics
+    assert 'l4ip_endpoint_draining{cluster="www",member="web2",service="http"} 0.0' in metrics
+    assert 'l4ip_transitions_total{state="draining"} 1.0' in metrics and 'kind="draining"' not in metrics
+    page = get("/")
+    assert ">draining<" in page and "1 endpoint up, 1 disabled or draining" in page
+    row = json.loads(get("/status.json"))["endpoints"][0]
+    assert (row["state"], row["up"]) == ("draining", False)
