@@ -8,31 +8,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
-import stat
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from l4ipd import __version__
+from l4ipd.control import asking, ready
+from l4ipd.control.asking import DEFAULT_SOCKET, Unreachable
 from l4ipd.report.text import printable, table, wrap
 from l4ipd.runtime.numbers import whole
 
-DEFAULT_SOCKET = "/var/run/l4ip.sock"
-SILENCE = 30.0                                      # seconds; a daemon that lives says something every 10
-LINE_LIMIT = 1 << 20                                # bytes
 WIDEST = 9999                                       # columns
 OK, SOME_NOT, USAGE, UNREACHABLE = 0, 1, 2, 3
-NO_SOCKET = "is no socket: name that of l4ipd, which its log has, with -s SOCKET"
 COLOURS = {"up": "32", "yes": "32", "ok": "32", "down": "31", "missing": "31", "leaving": "33", "unknown": "33",
            "draining": "33", "foreign": "31", "disabled": "33", "enabling": "33"}
 MARKS = {"ok": " ", "missing": "+", "leaving": "-", "foreign": "!"}
 Answer = dict[str, Any]
-
-
-class Unreachable(Exception):
-    """There is no daemon to talk to: says why, and what to do."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -123,20 +114,12 @@ def run(options: argparse.Namespace, path: str) -> int:
 
 def ask(path: str, request: dict[str, Any]) -> Iterator[Answer]:
     """The answers to a request, as they come. Raises :class:`Unreachable`."""
-    with connect(path) as connection:
-        try:
-            connection.sendall(json.dumps(request).encode() + b"\n")
-            for line in lines(connection):
-                if line.strip():
-                    yield _object(line)
-        except TimeoutError:
-            raise Unreachable(f"{path}: l4ipd says nothing for {SILENCE:.0f} s: it is stopped, or very busy") from None
-        except BrokenPipeError:
-            raise Unreachable(f"{path}: l4ipd hung up: see its log") from None
-        except OSError as error:
-            raise Unreachable(f"{path}: {error.strerror}") from None
-        except ValueError:
-            raise Unreachable(f"{path}: this is no l4ipd, or one of another version") from None
+    text = json.dumps(request).encode()
+    try:
+        for line in ready.ask(path, text) if request["command"] == "ready" else asking.lines(path, text):
+            yield _object(line)
+    except ValueError:
+        raise Unreachable(f"{path}: {asking.STRANGE}") from None
 
 
 def _object(line: bytes) -> Answer:
@@ -144,60 +127,6 @@ def _object(line: bytes) -> Answer:
     if not isinstance(answer, dict):
         raise ValueError("no object")
     return answer
-
-
-def lines(connection: socket.socket) -> Iterator[bytes]:
-    """What comes, line by line. Raises OSError; ValueError for a line without end."""
-    rest = b""
-    while data := connection.recv(65536):
-        *whole, rest = (rest + data).split(b"\n")
-        yield from whole
-        if len(rest) > LINE_LIMIT:
-            raise ValueError("no end of line")
-
-
-def connect(path: str) -> socket.socket:
-    """A connection to the daemon. Raises :class:`Unreachable`."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(SILENCE)
-    try:
-        _connect(connection, path)
-    except FileNotFoundError:
-        words = "there is no such socket: is l4ipd running? (its log names its control socket; another: -s SOCKET)"
-    except ConnectionRefusedError:
-        words = ("nobody listens: l4ipd was killed or has crashed; start it again" if is_socket(path) else
-                 NO_SOCKET)
-    except PermissionError:
-        words = "permission denied: only root may use it, or the group that control.group in l4ip.conf names"
-    except (TimeoutError, BlockingIOError):
-        words = "l4ipd does not answer: it is stopped, or very busy"
-    except OSError as error:
-        words = (error.strerror or str(error)) if is_socket(path) else NO_SOCKET
-    else:
-        return connection
-    connection.close()
-    raise Unreachable(f"{path}: {words}")
-
-
-def is_socket(path: str) -> bool:
-    """Whether it is one, as far as we can see; a file or a directory refuses connections just as well."""
-    try:
-        return stat.S_ISSOCK(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return True
-
-
-def _connect(connection: socket.socket, path: str) -> None:
-    """Connect; while more clients wait than the daemon's queue holds, Linux says at once that it is full."""
-    give_up = time.monotonic() + SILENCE
-    while True:
-        try:
-            connection.connect(path)
-            return
-        except BlockingIOError:
-            if time.monotonic() > give_up:
-                raise
-            time.sleep(0.05)
 
 
 # -- printing
