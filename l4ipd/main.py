@@ -14,6 +14,7 @@ from typing import Protocol
 
 from l4ipd import __version__
 from l4ipd.checks.probe import Prober
+from l4ipd.config import capacity
 from l4ipd.config.estimate import Estimate, estimate
 from l4ipd.config.exposure import exposures
 from l4ipd.config.files import Refused, load, missing_tools
@@ -119,7 +120,8 @@ def check(config: Config, path: str) -> int:
     for warning in (*warnings(config), *exposures(config, path), *expiring(config), *missing_tools(config),
                     *shortages(config, load)):
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"load: {load}", file=sys.stderr)
+    for line in (str(load), *capacity.lines(config)):
+        print(f"load: {line}", file=sys.stderr)
     refusal = rehearse(config.ipfilter, lines)
     if refusal:
         print(f"ipnat -n refuses these rules: {refusal}", file=sys.stderr)

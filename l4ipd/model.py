@@ -83,6 +83,7 @@ class Service:
     sticky: bool
     checks: tuple[Check, ...]                       # all must pass; the first one sets pace, rise and fall
     purge: str = "dead"                             # dead | yes | no: whose sessions end with the rules
+    age: int | None = None                          # seconds until a silent session is forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class Endpoint:
     fallback: bool
     checks: tuple[Check, ...]
     purge: str = "dead"                             # dead | yes | no
+    age: int | None = None                          # seconds
 
     @property
     def group(self) -> str:
@@ -143,7 +145,7 @@ class Cluster:
                 yield Endpoint(f"{self.name}/{service.name}/{member.name}", self.name, service.name, member.name,
                                self.addresses, service.port, service.protocol, service.sticky, member.address,
                                member.port or service.member_port, member.weight, member.fallback, service.checks,
-                               service.purge)
+                               service.purge, service.age)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ class Steering:
         self.removing = False                       # at the end, all of our rules go
         self.inherited: set[str] = set()            # clusters of which rules were in the kernel when we came
         self._spoken = spoken
+        self._ageless: frozenset[str] | None = None     # those of ``owner``, whatever their age; made when it is needed
         self._saved: frozenset[str] = frozenset()   # rules that an earlier run has left, until the table was read
         self._obsolete = ObsoleteRules(loop)
         self._lines: dict[str, tuple[Endpoint, tuple[str, ...]]] = {}   # by endpoint: what it looked like, its rules
@@ -75,6 +76,7 @@ class Steering:
             for group in planned.keys() - self.fleet.groups.keys():
                 del planned[group]
         self._lines = {name: known for name, known in self._lines.items() if name in self.fleet.monitors}
+        self._ageless = None
         owner, self.owner = self.owner, {line: monitor for monitor in self.fleet.monitors.values()
                                          for line in self.lines(monitor)}
         self._inherit(owner)
@@ -230,7 +232,10 @@ class Steering:
         return self.rules.want
 
     def _whose(self, line: str) -> str:
-        return "" if line in self.owner else whose(line, self.settings.tag)
+        """A rule with another age is of our own past, or of a version that knew none."""
+        if self._ageless is None:
+            self._ageless = frozenset(map(rdr.without_age, self.owner))
+        return "" if rdr.without_age(line) in self._ageless else whose(line, self.settings.tag)
 
     def _listed(self) -> None:
         """The kernel's table has been read."""

@@ -30,7 +30,7 @@ SANDBOX_FLOOR = {name: floor for floor, names in enumerate(SANDBOX_FLOORS) for n
 PURE = ("model", "monitor.health", "monitor.doubt", "ipfilter.rdr", "ipfilter.log_rules", "ipfilter.plan",
         "resets.ipmon", "checks.recipe", "checks.expect", "checks.pattern", "checks.verdict", "checks.errors",
         "config.values", "config.section", "config.check_section", "config.yaml_tree", "config.parse",
-        "config.warnings", "config.similar", "config.estimate", "report.text", "report.matching",
+        "config.warnings", "config.similar", "config.estimate", "config.capacity", "report.text", "report.matching",
         "web.page_style", "runtime.lines", "runtime.numbers")
 WORLDLY = {"os", "socket", "select", "selectors", "time", "signal", "subprocess", "random", "logging", "threading",
            "asyncio", "ssl", "pathlib", "io", "shutil", "tempfile"}

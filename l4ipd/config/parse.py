@@ -23,7 +23,8 @@ INCLUDED = ("include", "defaults", "clusters")        # what may stand in a file
 IPFILTER = ("interface", "tag", "resync", "on_stop", "purge", "timeout", "ipnat", "ipf", "ipfstat", "ipmon")
 RESETS = ("interface", "source", "action", "tag")
 CLUSTER = ("address", "services", "members", "when_all_down", "ready")
-SERVICE = ("port", "protocol", "member_port", "sticky", "purge", "check")
+SERVICE = ("port", "protocol", "member_port", "sticky", "age", "purge", "check")
+UDP_AGE = 30                                        # seconds; IPFilter's own ten minutes fill its table (FACTS.md 3-5)
 READY = ("services", "members")
 HTTP = ("listen", "names")
 MEMBER = ("address", "port", "weight", "fallback")
@@ -273,8 +274,9 @@ def _service(name: str, place: Place, pace: Pace) -> tuple[Service, Place]:
     member_port = section.get("member_port", words.port, port)
     sticky = section.get("sticky", words.flag, False)
     purge = pace.purge or ("yes" if sticky else "dead")         # drained, its clients would go on being sent to it
-    return Service(name, port, protocol, member_port, sticky, found,
-                   section.get("purge", words.purge, purge)), section.entry.get("port", section)
+    purge = section.get("purge", words.purge, purge)
+    age = section.get("age", words.age, UDP_AGE if protocol == "udp" else None)
+    return Service(name, port, protocol, member_port, sticky, found, purge, age), section.entry.get("port", section)
 
 
 def _member(name: str, place: Place, tag: str | None) -> tuple[Member, Place]:

@@ -40,6 +40,7 @@ FACILITIES = ("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news",
               "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7")
 LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 LEVEL_ALIASES = {"error": "err", "warn": "warning", "panic": "emerg", "critical": "crit"}
+MAX_AGE = 432000                                    # seconds: five days, what the kernel gives to a tcp connection
 SOCKET_PATH_MAX = 103                               # sun_path has 104 bytes on the BSDs, the last one is NUL
 
 
@@ -88,6 +89,16 @@ def flag(text: str) -> bool:
 
 def is_no(text: str) -> bool:
     return text.lower() in NO
+
+
+def age(text: str) -> int | None:
+    """Seconds, or None for ``no``. IPFilter counts half ones, but takes whole ones."""
+    if is_no(text):
+        return None
+    value = bounded_duration(text, 1, MAX_AGE)
+    if value % 1:
+        raise ValueError(f"{shown(text)} is not a whole number of seconds")
+    return int(value)
 
 
 def purge(text: str) -> str:

@@ -16,6 +16,7 @@ from l4ipd.model import Check, Config, Service
 
 #: what shells, and programs that make files of templates, would replace: ${TOKEN}, $(cat token), a word $TOKEN
 VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)[^}]*\}|(\$\()[^)]+\)|(?<!\S)(\$[A-Z_][A-Z0-9_]+)(?!\S)", re.ASCII)
+SILENT = 3600                                       # seconds that people expect a connection to survive
 PLACEHOLDER = re.compile(rf"{{({'|'.join(PLACEHOLDERS)})}}")
 
 
@@ -44,6 +45,11 @@ def _of_service(service: Service, config: Config) -> Iterator[str]:
                "sessions end")
     if service.sticky and any(check.drain for check in checks):
         yield "sticky keeps sending a draining member's clients to it, until their sessions end"
+    if service.protocol == "tcp" and service.age is not None and service.age < SILENT:
+        yield (f"age {span(service.age)} breaks tcp connections that are silent for so long: the kernel forgets them")
+    if service.protocol == "udp" and service.age is None:
+        yield ("age: no keeps each udp session for 10m after its last packet: 50 new ones a second fill the kernel's "
+               "table, and then no new connection of anybody comes through")
     for check in checks:
         tls = tls_of(check)
         if tls is not None and tls.verify is not None and tls.name is None and tls.host is None:

@@ -112,7 +112,8 @@ def every_rule(member: Endpoint, ipfilter: Ipfilter) -> list[str]:
 def rule(member: Endpoint, vip: str, nth: int, ipfilter: Ipfilter) -> Rdr:
     """The ``nth`` rule of a member, counted from 1: rules of one weight differ in their tag only (FACTS.md 2a-7)."""
     tag = ipfilter.tag if ipfilter.tag is None or nth == 1 else f"{ipfilter.tag}.{nth}"
-    options = ("round-robin", "sticky") if member.sticky else ("round-robin",)
+    age = () if member.age is None else ("age", f"{member.age}/{member.age}")       # as it is listed (FACTS.md 2c-2)
+    options = ("round-robin", *age, *(("sticky",) if member.sticky else ()))
     return Rdr(ipfilter.interface, f"{vip}/{128 if ':' in vip else 32}", (member.port, member.port), member.address,
                str(member.member_port), member.protocol, options, tag)
 

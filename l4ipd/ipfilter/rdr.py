@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 from l4ipd.runtime.numbers import COUNTER, PORT, whole
@@ -66,6 +67,11 @@ def side(line: str) -> str:
     return line.partition(" -> ")[0]
 
 
+def without_age(line: str) -> str:
+    """What is left of a canonical line: rules that share it differ in how long sessions are remembered, and no more."""
+    return re.sub(r" age \d+/\d+", "", line, count=1)
+
+
 def target(line: str) -> str:
     """The key under which the canonical lines that steer the same clients to the same member meet."""
     left, _, right = line.partition(" -> ")
@@ -94,8 +100,7 @@ def is_made_here(rule: Rdr) -> bool:
 OCTET = r"(?:0|[1-9]\d?|1\d\d|2[0-4]\d|25[0-5])"
 QUAD = rf"{OCTET}(?:\.{OCTET}){{3}}"
 PLAIN = re.compile(rf"(?:\d+ )?rdr (\S+) ({QUAD}/32) port (\d{{1,5}}) -> ({QUAD})(?:/32)? port (\d{{1,5}}) (tcp|udp) "
-                   r"round-robin( sticky)?(?: tag ([^\s;#]+))?")
-ROUND_ROBIN, STICKY = ("round-robin",), ("round-robin", "sticky")
+                   r"round-robin(?: age (\d+/\d+))?( sticky)?(?: tag ([^\s;#]+))?")
 Ports = Callable[[str], int | None]
 
 
@@ -116,9 +121,9 @@ def parse(line: str, port: Ports = number) -> Rdr | None:
     """
     plain = PLAIN.fullmatch(line)
     if plain is not None:                           # nearly all are, and there may be fifty thousand
-        interface, vip, vip_port, host, host_port, protocol, sticky, tag = plain.groups()
+        interface, vip, vip_port, host, host_port, protocol, age, sticky, tag = plain.groups()
         if (first := number(vip_port)) is not None and number(host_port) is not None:
-            return Rdr(interface, vip, (first, first), host, host_port, protocol, STICKY if sticky else ROUND_ROBIN,
+            return Rdr(interface, vip, (first, first), host, host_port, protocol, _plain_options(age, sticky),
                        tag and tag[:TAG_LENGTH])
     words = line.partition("#")[0].replace(";", " ").split()
     if words and words[0].isdigit():
@@ -130,6 +135,12 @@ def parse(line: str, port: Ports = number) -> Rdr | None:
         return _rule(words[1], words[2:arrow], words[arrow + 1:], port)
     except (ValueError, IndexError):
         return None
+
+
+@lru_cache(maxsize=256)
+def _plain_options(age: str | None, sticky: str | None) -> tuple[str, ...]:
+    """The same few for fifty thousand rules."""
+    return ("round-robin", *(("age", age) if age else ()), *(("sticky",) if sticky else ()))
 
 
 def _rule(interface: str, left: list[str], right: list[str], port: Ports) -> Rdr:

@@ -278,8 +278,14 @@ ADDRESS_ERRORS: list[tuple[str, list[str]]] = [
 #: the services, and their errors after the file's name
 SERVICE_ERRORS: list[tuple[str, list[str]]] = [
     ("s: 80",
-     ["6: clusters.c.services.s: a mapping with port, protocol, member_port, sticky, purge, check is wanted, not 80"]),
+     ["6: clusters.c.services.s: a mapping with port, protocol, member_port, sticky, age, purge, check is wanted, "
+      "not 80"]),
     ("s: {}", ["6: clusters.c.services.s.port: is missing: the port that clients connect to"]),
+    ("s: {port: 80, age: soon}", ["6: clusters.c.services.s.age: soon is not a duration (500ms, 2s, 1m, 1h, or a "
+                                  "number of seconds)"]),
+    ("s: {port: 80, age: 500ms}", ["6: clusters.c.services.s.age: 500ms is out of range (1s-120h)"]),
+    ("s: {port: 80, age: 121h}", ["6: clusters.c.services.s.age: 121h is out of range (1s-120h)"]),
+    ("s: {port: 80, age: 2500ms}", ["6: clusters.c.services.s.age: 2500ms is not a whole number of seconds"]),
     ("s: {port: 0}", ["6: clusters.c.services.s.port: 0 is not a port (1-65535)"]),
     ("s: {port: 70000}", ["6: clusters.c.services.s.port: 70000 is not a port (1-65535)"]),
     ("s: {port: 0o80}", ["6: clusters.c.services.s.port: 0o80 is not a port (1-65535)"]),

@@ -216,6 +216,16 @@ def test_whose_purge_counts(top: str, defaults: str, service: str, expected: str
     assert [endpoint.purge for endpoint in found.endpoints()] == [expected]
 
 
+@pytest.mark.parametrize("service, age", [
+    ("port: 53, protocol: udp, check: ping", 30), ("port: 53, protocol: udp, check: ping, age: 5", 5),
+    ("port: 53, protocol: udp, check: ping, age: 1m", 60), ("port: 53, protocol: udp, check: ping, age: no", None),
+    ("port: 80", None), ("port: 80, age: 2h", 7200), ("port: 80, age: 1s", 1), ("port: 80, age: 120h", 432000)])
+def test_age(service: str, age: int | None) -> None:
+    """Of udp, ten minutes would fill the table; of tcp, it is for the kernel to say."""
+    found = parse(small(services=f"s: {{{service}}}"), "l4ip.conf")
+    assert [endpoint.age for endpoint in found.endpoints()] == [age]
+
+
 def test_when_all_down() -> None:
     assert parse(small(members=MEMBERS + "\n    when_all_down: keep"), "l4ip.conf").clusters[0].keep
 

@@ -21,8 +21,8 @@ VIP = "203.0.113.10"
 
 
 def endpoints(*members: Member, vips: tuple[str, ...] = (VIP,), protocol: str = "tcp", sticky: bool = False,
-              port: int = 80, member_port: int = 8080) -> list[Endpoint]:
-    service = Service("http", port, protocol, member_port, sticky, (Check("tcp"),))
+              port: int = 80, member_port: int = 8080, age: int | None = None) -> list[Endpoint]:
+    service = Service("http", port, protocol, member_port, sticky, (Check("tcp"),), age=age)
     return list(Cluster("www", vips, (service,), members).endpoints())
 
 
@@ -50,6 +50,11 @@ SORRY = Member("sorry", "10.0.0.99", fallback=True)
     ((A,), {"vips": ("203.0.113.10", "203.0.113.11"), "protocol": "udp", "port": 53, "member_port": 5353}, [
         "rdr em0 203.0.113.10/32 port 53 -> 10.0.0.11 port 5353 udp round-robin tag l4ip",
         "rdr em0 203.0.113.11/32 port 53 -> 10.0.0.11 port 5353 udp round-robin tag l4ip"]),
+    ((Member("a", "10.0.0.11", weight=2),), {"protocol": "udp", "age": 30}, [
+        "rdr em0 203.0.113.10/32 port 80 -> 10.0.0.11 port 8080 udp round-robin age 30/30 tag l4ip",
+        "rdr em0 203.0.113.10/32 port 80 -> 10.0.0.11 port 8080 udp round-robin age 30/30 tag l4ip.2"]),
+    ((A,), {"age": 7200, "sticky": True}, [
+        "rdr em0 203.0.113.10/32 port 80 -> 10.0.0.11 port 8080 tcp round-robin age 7200/7200 sticky tag l4ip"]),
     ((Member("a", "10.0.0.11", weight=2), B), {"vips": ("203.0.113.10", "203.0.113.11")}, [
         "rdr em0 203.0.113.10/32 port 80 -> 10.0.0.11 port 8080 tcp round-robin tag l4ip",
         "rdr em0 203.0.113.10/32 port 80 -> 10.0.0.12 port 8080 tcp round-robin tag l4ip",
