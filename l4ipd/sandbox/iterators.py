@@ -2,7 +2,7 @@
 
 One that was killed or cut short stays where it was, and the next listing by the same spawner goes on from there, exit
 status 0, without a complaint. While a listing of filter rules is remembered, the rule that it stands on is in use and
-cannot be removed; on IPFilter 6.0.0 that is so after a complete one, too, and then it is the last rule. Here, only the
+cannot be removed, if the listing was cut; on IPFilter 6.0.0 after a complete one, too: the last rule. Here, only the
 spawner of the listing is kept from it, so that whoever looks on from outside changes nothing by looking.
 """
 
@@ -23,8 +23,9 @@ class Iterators:
         self._broken_off: dict[Hashable, tuple[int, float]] = {}        # by list and spawner: where, until when
         self._in_use: dict[tuple[object, str], float] = {}              # by rule and spawner: until when
 
-    def walk(self, name: str, spawner: str, rules: Sequence[Rule], hold: bool = False) -> Generator[Rule, None, None]:
-        """A listing of ``rules``. ``hold``: the rule that it stands on is in use."""
+    def walk(self, name: str, spawner: str, rules: Sequence[Rule], hold: bool = False,
+             hold_cut: bool = False) -> Generator[Rule, None, None]:
+        """A listing of ``rules``. ``hold``: the rule that it stands on is in use; ``hold_cut``: if it was cut."""
         key = name, spawner
         place, until = self._broken_off.pop(key, (0, 0.0))
         if self.clock() >= until:
@@ -37,7 +38,7 @@ class Iterators:
             until = self.clock() + self.life
             if place < len(rules) and spawner and self.life:
                 self._broken_off[key] = place, until
-            if hold and self.life and rules:
+            if (hold or hold_cut and place < len(rules)) and self.life and rules:
                 self._in_use = {held: end for held, end in self._in_use.items() if end > self.clock()}
                 self._in_use[rules[min(place, len(rules) - 1)], spawner] = until
 

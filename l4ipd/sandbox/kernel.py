@@ -17,20 +17,21 @@ from l4ipd.sandbox.filter.table import FilterTable, Logged
 from l4ipd.sandbox.iterators import Iterators
 from l4ipd.sandbox.nat.table import Flow, NatTable, Session
 from l4ipd.sandbox.syntax import netdb
+from l4ipd.sandbox.version import NEWEST, Version
 
 REFUSED, RESET, UNREACHABLE = "refused", "reset", "unreachable"
 _NOBODY = Logged(FilterRule(), "", "", 0)       # of a record that nobody has logged yet
 
 
 class Kernel:
-    """``old``: play version 4.1. ``changed`` is called when rules have come or gone, before the tool is answered.
+    """``changed`` is called when rules have come or gone, before the tool is answered.
 
     ``iterator_life``: how long what a listing leaves behind is remembered, in seconds.
     """
 
-    def __init__(self, old: bool = False, clock: Callable[[], float] = time.monotonic,
+    def __init__(self, version: Version = NEWEST, clock: Callable[[], float] = time.monotonic,
                  changed: Callable[[], object] = lambda: None, iterator_life: float = 0.0) -> None:
-        self.old = old
+        self.version = version
         self.enabled = True
         self.log_flags: list[str] = []
         self.nat = NatTable(clock)
@@ -40,9 +41,15 @@ class Kernel:
         self.changed = changed
         self._states: dict[Session, Logged] = {}        # connections for which a filter rule keeps state
 
-    @property
-    def version(self) -> str:
-        return "v4.1.34 (512)" if self.old else "v6.0.0 (584)"
+    def switch(self, on: bool) -> None:
+        """``ipf -E`` and ``ipf -D``, by which FreeBSD's forgets every rule and session (FACTS.md 3-6)."""
+        if self.enabled and not on and self.version.freebsd:
+            self.nat.clear()
+            self.nat.flush()
+            self.filter = FilterTable()
+            self.forget_states()
+            self.changed()
+        self.enabled = on
 
     def packet(self, flow: Flow, size: int = 40) -> Session | None:
         """The session of a client's packet; None when no rule wants it, or all is switched off (``ipf -D``)."""

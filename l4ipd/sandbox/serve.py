@@ -17,14 +17,15 @@ from l4ipd.sandbox.tools.ipfstat import ipfstat
 from l4ipd.sandbox.tools.ipmon import ipmon
 from l4ipd.sandbox.tools.ipnat import ipnat
 from l4ipd.sandbox.tools.run import STDERR, Run
+from l4ipd.sandbox.version import Version
 
 WARNING = "sandbox: this is no production balancer: it relays connections in user space, to try things out\n"
 
 
-def serve(path: str, old: bool, until_eof: bool, iterator_life: float) -> int:
+def serve(path: str, version: Version, until_eof: bool, iterator_life: float) -> int:
     """Run until TERM or INT, or until standard input ends; returns the exit status."""
     loop = Loop()
-    kernel = Kernel(old, iterator_life=iterator_life)
+    kernel = Kernel(version, iterator_life=iterator_life)
     _raise_limit()
     try:
         server = Server(loop, path, lambda call: start(kernel, call), kernel.log.wait)

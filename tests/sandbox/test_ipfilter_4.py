@@ -14,7 +14,7 @@ RULE = "rdr em0 203.0.113.1/32 port 80 -> 10.0.0.{} port 8080 tcp round-robin ta
 
 
 def test_accepted_and_listed_without_the_mask() -> None:
-    lab = Lab(old=True)
+    lab = Lab("4.1")
     assert lab.ipnat("-f", "-", stdin=RULE.format(2)).status == 0
     assert lab.listed() == [RULE.format(2).rstrip()]
     assert lab.ipnat("-r", "-f", "-", stdin=lab.listed()[0] + "\n").stderr == ""
@@ -29,20 +29,20 @@ def test_accepted_and_listed_without_the_mask() -> None:
     (RULE.format(2).replace("em0", "em0 inet6"), "Unknown host 'inet6'\nsyntax error error at \"203\", line 1\n"),
 ])
 def test_refused(fed: str, message: str) -> None:
-    lab = Lab(old=True)
+    lab = Lab("4.1")
     result = lab.ipnat("-f", "-", stdin=fed)
     assert (result.status, result.stderr) == (1, message)
 
 
 def test_failures_do_not_show_in_the_exit_status() -> None:
-    lab = Lab(old=True)
+    lab = Lab("4.1")
     assert lab.ipnat("-f", "-", stdin=RULE.format(2) * 2).status == 0
     result = lab.ipnat("-r", "-f", "-", stdin=RULE.format(3))
     assert result.status == 0 and result.stderr.endswith(":ioctl(delete nat rule): No such process\n")
 
 
 def test_no_rule_is_lost() -> None:
-    lab = Lab(old=True)
+    lab = Lab("4.1")
     lab.ipnat("-f", "-", stdin=RULE.format(2))
     result = lab.ipnat("-f", "-", stdin="".join(RULE.format(member) for member in (3, 2, 4, 5)))
     assert result.stderr.count("File exists") == 1
@@ -50,13 +50,13 @@ def test_no_rule_is_lost() -> None:
 
 
 def test_no_purge_option() -> None:
-    result = Lab(old=True).ipnat("-r", "-p", "-f", "-", stdin=RULE.format(2))
+    result = Lab("4.1").ipnat("-r", "-p", "-f", "-", stdin=RULE.format(2))
     assert result.status == 1
     assert result.stderr.startswith("ipnat: invalid option -- 'p'\nUsage: ipnat ")
 
 
 def test_inet6_is_inferred_as_on_illumos() -> None:
-    lab = Lab(old=True)
+    lab = Lab("4.1")
     rule = "rdr net0 2001:db8::1/128 port 80 -> fd00::2 port 8080 tcp round-robin"
     assert lab.ipnat("-f", "-", stdin=rule + "\n").stderr == ""
     assert lab.listed() == [rule]
@@ -64,13 +64,13 @@ def test_inet6_is_inferred_as_on_illumos() -> None:
 
 
 def test_from_form() -> None:
-    lab = Lab(old=True)
+    lab = Lab("4.1")
     lab.ipnat("-f", "-", stdin="rdr em0 from any to 203.0.113.1 port = 80 -> 10.0.0.2 port 8080 tcp\n")
     assert lab.listed() == ["rdr em0 from any to 203.0.113.1/32 port = http -> 10.0.0.2 port 8080 tcp"]
 
 
 def test_rotation_and_sessions_are_the_same() -> None:
-    lab = Lab(old=True)
+    lab = Lab("4.1")
     lab.ipnat("-f", "-", stdin="".join(RULE.format(member) for member in (2, 3)))
     assert lab.members(4) == ["2", "3", "2", "3"]
     lab.ipnat("-r", "-f", "-", stdin=RULE.format(2))
@@ -81,7 +81,7 @@ LOG = "log in on int0 proto tcp from {} port = 8080 to any flags R/R set-tag(log
 
 
 def test_ipf() -> None:
-    lab = Lab(old=True)
+    lab = Lab("4.1")
     assert lab.ipf("-f", "-", stdin=LOG.format("10.0.0.2")).stderr == ""
     assert lab.ipfstat("-iR").stdout == LOG.format("10.0.0.2/32")
     again = lab.ipf("-f", "-", stdin=LOG.format("10.0.0.2"))
@@ -92,14 +92,14 @@ def test_ipf() -> None:
 
 
 def test_inet6_filter_rules_need_the_option() -> None:
-    lab = Lab(old=True)
+    lab = Lab("4.1")
     assert "syntax error" in lab.ipf("-f", "-", stdin=LOG.format("fd00::2")).stderr
     assert lab.ipf("-6", "-f", "-", stdin=LOG.format("fd00::2")).stderr == ""
     assert lab.ipfstat("-6iR").stdout == LOG.format("fd00::2/128")
 
 
 def test_records() -> None:
-    lab = Lab(old=True)
+    lab = Lab("4.1")
     lab.ipnat("-f", "-", stdin=RULE.format(2))
     lab.ipf("-f", "-", stdin=LOG.format("10.0.0.2"))
     session = lab.kernel.nat.packet((6, "198.51.100.7", 5000, "203.0.113.1", 80))
@@ -110,6 +110,6 @@ def test_records() -> None:
 
 
 def test_as_a_process() -> None:
-    with sandbox("--version-4.1") as box:
+    with sandbox("--ipfilter", "4.1") as box:
         assert box.ipnat("-p").status == 1
         assert re.match(r"ipf: IP Filter: v4\.1\.", box.run("ipf", "-V").stdout)

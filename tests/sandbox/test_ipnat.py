@@ -283,11 +283,12 @@ def damaged(draw: st.DrawFn) -> str:
     return " ".join(words)
 
 
-@given(st.lists(damaged(), max_size=3).map("\n".join) | st.text(max_size=80), st.booleans())
-def test_nothing_breaks_the_parsers(text: str, old: bool) -> None:
+@given(st.lists(damaged(), max_size=3).map("\n".join) | st.text(max_size=80),
+       st.sampled_from(["4.1", "5.1.2", "6.0.0"]))
+def test_nothing_breaks_the_parsers(text: str, version: str) -> None:
     """Whatever is fed, both tools end with 0 or 1, and what they have loaded can be listed."""
     text = text.encode("latin-1", "replace").decode("latin-1")
-    lab = Lab(old)
+    lab = Lab(version)
     for tool in (lab.ipnat, lab.ipf):
         assert tool("-f", "-", stdin=text).status in (0, 1)
     assert len(lab.listed("-R")) == len(lab.kernel.nat.rules)

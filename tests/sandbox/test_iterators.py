@@ -11,6 +11,7 @@ from l4ipd.sandbox import tool_words
 from l4ipd.sandbox.iterators import Iterators
 from l4ipd.sandbox.kernel import Kernel
 from l4ipd.sandbox.tools.ipfstat import ipfstat
+from l4ipd.sandbox.version import VERSIONS
 from support.sandbox_tools import FakeClock, Lab, Sandbox, eventually, sandbox
 
 LOG = "log in on int0 proto tcp from 10.0.{}.{} port = 80 to any flags R/R set-tag(log=4711)\n"
@@ -86,7 +87,7 @@ def test_version_4_1_and_a_flush_do_not_care() -> None:
     it.ipfstat("-iR")
     assert it.ipf("-Fa").status == 0
     assert it.ipfstat("-iR").stdout == ""
-    it.kernel = Kernel(old=True, clock=it.clock, iterator_life=10.0)
+    it.kernel = Kernel(VERSIONS["4.1"], clock=it.clock, iterator_life=10.0)
     it.ipf("-f", "-", stdin=LOG.format(0, 2))
     it.ipfstat("-iR")
     it.ipf("-r", "-f", "-", stdin=LOG.format(0, 2))

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import pytest
 
 from l4ipd.sandbox import tool_words
+from support.members import overcrowded
 from support.sandbox_tools import (
     HERE,
     Sandbox,
@@ -323,3 +324,116 @@ def test_an_enormous_listing_is_streamed(box: Sandbox) -> None:
         process.stdout.close()
         process.wait(10)
         eventually(lambda: len(box.ipnat("-l").rules) == 20001)     # the next one begins where that was cut
+
+
+def test_an_idle_session_ends_by_the_rules_age(box: Sandbox) -> None:
+    vip = free_port()
+    with member(echo) as a:
+        box.add(rule(vip, a, "tcp round-robin age 1/1"))
+        with connect(vip) as client:
+            client.sendall(b"x")
+            assert client.recv(9) == b"x"
+            eventually(lambda: "RDR" not in box.ipnat("-l").stdout)
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+
+
+def test_a_half_open_session_is_listed(box: Sandbox) -> None:
+    """Its member does not answer the SYN."""
+    vip = free_port()
+    with overcrowded() as port:
+        box.add(rule(vip, port))
+        with connect(vip):
+            eventually(lambda: re.search(r"^RDR .*\n\tttl 4[78]\d ", box.ipnat("-lv").stdout, re.M))
+
+
+def test_a_closed_session_is_listed_for_30_seconds(box: Sandbox) -> None:
+    vip = free_port()
+    with member(says("a")) as a:
+        box.add(rule(vip, a))
+        assert ask(vip) == "a"
+        eventually(lambda: re.search(r"^RDR .*\n\tttl [56]\d ", box.ipnat("-lv").stdout, re.M))
+
+
+def limit(box: Sandbox, sessions: int) -> None:
+    for words in (("-D",), ("-T", f"nat_table_max={sessions}"), ("-E",)):
+        assert box.run("ipf", *words).status == 0
+
+
+def test_a_client_of_a_full_table_hears_nothing_until_there_is_room(box: Sandbox) -> None:
+    vip = free_port()
+    limit(box, 1)
+    with member(echo) as a:
+        box.add(rule(vip, a))
+        with connect(vip) as first, connect(vip) as second:
+            second.sendall(b"y")
+            first.sendall(b"x")
+            assert first.recv(9) == b"x"
+            eventually(lambda: re.search(r"^[1-9]\d*\tdrop in$", box.ipnat("-s").stdout, re.M))
+            second.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                second.recv(9)
+            assert box.ipnat("-F").status == 0
+            second.settimeout(60)
+            assert second.recv(9) == b"y"
+
+
+def test_a_datagram_that_finds_the_table_full_is_lost(box: Sandbox) -> None:
+    vip = free_port(socket.SOCK_DGRAM)
+    limit(box, 1)
+    with udp_member(b"!") as a:
+        box.add(rule(vip, a, "udp round-robin"))
+        with udp_client(vip) as first, udp_client(vip) as second:
+            first.send(b"x")
+            assert first.recv(9) == b"x!"
+            second.send(b"y")
+            eventually(lambda: "1\tdrop in\n" in box.ipnat("-s").stdout)
+            first.send(b"z")
+            assert first.recv(9) == b"z!", "one that is known goes on"
+
+
+def free_ports(count: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> list[socket.socket]:
+    """Sockets on so many ports in a row."""
+    for first in range(21000, 32000, count):
+        made: list[socket.socket] = []
+        try:
+            for port in range(first, first + count):
+                made.append(socket.socket(socket.AF_INET, kind))
+                made[-1].bind((HERE, port))
+        except OSError:
+            for each in made:
+                each.close()
+        else:
+            return made
+    raise AssertionError("no ports")
+
+
+def test_a_range_of_ports_keeps_its_offsets(box: Sandbox) -> None:
+    """samples: 8000-8010 -> 9000 takes 8003 to 9003; two members take turns, whatever the port."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(each) for each in free_ports(6)]
+        vips = []
+        for each in free_ports(3):
+            with each:
+                vips.append(each.getsockname()[1])
+        for server in servers:
+            server.listen()
+            server.settimeout(30)
+        first, second = (servers[at].getsockname()[1] for at in (0, 3))
+        fed = [f"rdr lo0 {HERE}/32 port {vips[0]}-{vips[2]} -> {HERE} port {target} tcp round-robin tag t"
+               for target in (first, second)]
+        box.add("\n".join(fed))
+        assert box.ipnat("-lR").rules == [line.replace(f"-> {HERE}", f"-> {HERE}/32") for line in fed]
+        for vip, at in ((0, 0), (1, 4), (2, 2), (0, 3)):
+            with connect(vips[vip]) as client:
+                client.sendall(b"x")
+                with servers[at].accept()[0] as connection:
+                    assert connection.recv(1) == b"x"
+        listed = re.findall(rf"^RDR {HERE} +(\d+) .* {HERE} +(\d+) +\[", box.ipnat("-l").stdout, re.M)
+        assert {(vips[2], first + 2), (vips[1], second + 1)} <= {(int(vip), int(port)) for port, vip in listed}
+        box.remove(fed[0])
+        for line in box.ipnat("-lR").rules:
+            box.remove(line)
+        for vip in vips:
+            with pytest.raises(ConnectionRefusedError):
+                connect(vip)

@@ -19,10 +19,12 @@ from pathlib import Path
 
 from l4ipd.sandbox import serve_words, tool_words
 from l4ipd.sandbox.kernel import Kernel
+from l4ipd.sandbox.nat.table import TableFull
 from l4ipd.sandbox.tools.ipf import ipf
 from l4ipd.sandbox.tools.ipfstat import ipfstat
 from l4ipd.sandbox.tools.ipnat import ipnat
 from l4ipd.sandbox.tools.run import STDIN, STDOUT, Run
+from l4ipd.sandbox.version import VERSIONS
 from support import ROOT, SAMPLES
 
 TCP, UDP = 6, 17
@@ -72,9 +74,9 @@ class FakeClock:
 class Lab:
     """A kernel without process and sockets, and the tools that work on it."""
 
-    def __init__(self, old: bool = False) -> None:
+    def __init__(self, version: str = "6.0.0") -> None:
         self.clock = FakeClock()
-        self.kernel = Kernel(old, self.clock)
+        self.kernel = Kernel(VERSIONS[version], self.clock)
         self._ports = itertools.count(5000)
 
     def ipnat(self, *words: str, stdin: str = "") -> Result:
@@ -93,7 +95,10 @@ class Lab:
              source_port: int | None = None) -> str:
         """One packet; returns ``ADDRESS PORT`` of the member it goes to, or nothing."""
         flow = proto, client, source_port or next(self._ports), address, port
-        session = self.kernel.nat.packet(flow, 60 if ":" in address else 40)
+        try:
+            session = self.kernel.nat.packet(flow, 60 if ":" in address else 40)
+        except TableFull:
+            return ""
         return f"{session.member} {session.port}" if session else ""
 
     def members(self, count: int, **packet: object) -> list[str]:

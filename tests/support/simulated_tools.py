@@ -22,6 +22,7 @@ from l4ipd.sandbox.tools.ipf import ipf
 from l4ipd.sandbox.tools.ipfstat import ipfstat
 from l4ipd.sandbox.tools.ipnat import ipnat
 from l4ipd.sandbox.tools.run import STDIN, STDOUT, Run
+from l4ipd.sandbox.version import VERSIONS
 from support.loops import Clock
 
 GRACE = 1.0                                         # seconds from TERM to KILL, for one that heeds only KILL
@@ -134,9 +135,9 @@ class Tools:
     """ipnat, ipf and ipfstat. ``fault(words)`` decides what happens to a run; ``takes`` is how long one lasts."""
 
     def __init__(self, loop: Loop, clock: Clock, source: random.Random,
-                 takes: tuple[float, float] = (0.005, 0.05), old: bool = False) -> None:
+                 takes: tuple[float, float] = (0.005, 0.05), version: str = "6.0.0") -> None:
         self.loop, self.clock, self.source, self.takes = loop, clock, source, takes
-        self.kernel = Kernel(old, clock, iterator_life=10.0)
+        self.kernel = Kernel(VERSIONS[version], clock, iterator_life=10.0)
         self.fault: Callable[[Sequence[str]], str] = lambda words: "ok"
         self.cost = 0.0                             # seconds of a core that each run takes
         self.running: list[Process] = []
@@ -159,14 +160,14 @@ class Tools:
 
     def add(self, lines: Iterable[str]) -> None:
         """Somebody else loads NAT rules."""
-        for rule in NatParser("".join(f"{line}\n" for line in lines), lambda text: None, self.kernel.old):
+        for rule in NatParser("".join(f"{line}\n" for line in lines), lambda text: None, self.kernel.version.old):
             with contextlib.suppress(RuleExists):
                 self.kernel.nat.add(rule)
 
     def remove(self, line: str) -> None:
         """Somebody else removes a NAT rule, if it is there."""
         try:
-            for rule in NatParser(line + "\n", lambda text: None, self.kernel.old):
+            for rule in NatParser(line + "\n", lambda text: None, self.kernel.version.old):
                 self.kernel.nat.remove(rule)
         except (KeyError, RuleError):
             pass
@@ -190,11 +191,11 @@ class Tools:
 class World:
     """A loop on a simulated clock, and tools."""
 
-    def __init__(self, seed: int, takes: tuple[float, float] = (0.005, 0.05), old: bool = False) -> None:
+    def __init__(self, seed: int, takes: tuple[float, float] = (0.005, 0.05), version: str = "6.0.0") -> None:
         self.source = random.Random(seed)
         self.clock = Clock()
         self.loop = Loop(self.clock, Sleep(self.clock))
-        self.tools = Tools(self.loop, self.clock, self.source, takes, old)
+        self.tools = Tools(self.loop, self.clock, self.source, takes, version)
 
     def run(self, seconds: float) -> None:
         """Let time go by."""

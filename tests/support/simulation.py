@@ -43,6 +43,7 @@ from l4ipd.sandbox.tools.ipfstat import ipfstat
 from l4ipd.sandbox.tools.ipmon import ipmon
 from l4ipd.sandbox.tools.ipnat import ipnat
 from l4ipd.sandbox.tools.run import STDOUT, WAIT, Run
+from l4ipd.sandbox.version import VERSIONS
 from support.sandbox_tools import drive
 
 EPOCH = 1_800_000_000.0                             # time of day when the simulated clock says 0
@@ -59,11 +60,11 @@ class Ended(BaseException):
 class World:
     """Time, the kernel, the members, and everything that is yet to happen."""
 
-    def __init__(self, seed: int, directory: Path, old: bool = False) -> None:
+    def __init__(self, seed: int, directory: Path, version: str = "6.0.0") -> None:
         self.random = random.Random(seed)
         self.directory = directory
         self.now = 1000.0
-        self.kernel = Kernel(old, clock=lambda: self.now, iterator_life=10.0)
+        self.kernel = Kernel(VERSIONS[version], clock=lambda: self.now, iterator_life=10.0)
         self.kernel.log.wall = self.wall
         self.members: dict[tuple[str, int], str] = {}       # address and port -> how it behaves; GOOD by default
         self.faults = 0.0                           # how many tools misbehave, of all

@@ -28,7 +28,7 @@ from whole.test_daemon import (  # noqa: F401
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Sandbox]:
-    with sandbox("--version-4.1") as process:
+    with sandbox("--ipfilter", "4.1") as process:
         yield process
 
 

@@ -108,7 +108,7 @@ class Run(World):
     QUIET, NOISE, LULL, PATIENCE = 15.0, 60.0, 60.0, 5.5
 
     def __init__(self, seed: int, directory: Path) -> None:
-        super().__init__(seed, directory, old=seed % 5 == 0)
+        super().__init__(seed, directory, ("4.1", "5.1.2", "6.0.0")[seed % 3])
         self.told = Told()
         self.endpoints: dict[str, Endpoint] = {}
         self.path = directory / "l4ip.conf"

@@ -135,9 +135,9 @@ class World:
         self.loop.run()
 
 
-@pytest.fixture(scope="module", params=["6.0", "4.1"])
+@pytest.fixture(scope="module", params=["6.0.0", "5.1.2", "4.1"])
 def kernel(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    with sandbox(*(["--version-4.1"] if request.param == "4.1" else [])) as process:
+    with sandbox("--ipfilter", request.param) as process:
         yield process
 
 

@@ -7,7 +7,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from l4ipd.sandbox.filter.rule import ALL_FLAGS, ICMP_CODES, ICMP_TYPES, TCP_FLAGS, FilterRule, flag_bits
+from l4ipd.sandbox.filter.rule import (
+    ALL_FLAGS,
+    ICMP_CODES,
+    ICMP_TYPES,
+    ICMPV6_TYPES,
+    TCP_FLAGS,
+    FilterRule,
+    flag_bits,
+)
 from l4ipd.sandbox.syntax import netdb, operands
 from l4ipd.sandbox.syntax.address import Address, Ports, to_int
 from l4ipd.sandbox.syntax.lexer import COMMENT, EOF, IPV6, NUMBER, STR, Lexer, Tokens
@@ -247,7 +255,7 @@ class FilterParser:
         rule.family, rule.everything = rule.family or 4, False
         if rule.proto != (netdb.ICMPV6 if rule.family == 6 else netdb.ICMP):
             raise tokens.error("proto not ipv6-icmp" if rule.family == 6 else "proto not icmp")
-        rule.icmp_type = self._icmp_number(ICMP_TYPES, "unrecognised icmp type")
+        rule.icmp_type = self._icmp_number(ICMPV6_TYPES if rule.family == 6 else ICMP_TYPES, "unrecognised icmp type")
         if tokens.accept("code"):
             rule.icmp_code = self._icmp_number(ICMP_CODES, "syntax error")
 

@@ -17,6 +17,7 @@ ALL_FLAGS = 0x3f                        # the mask of a plain "flags R"
 ICMP_TYPES = {"echorep": 0, "unreach": 3, "squench": 4, "redir": 5, "echo": 8, "routerad": 9, "routersol": 10,
               "timex": 11, "paramprob": 12, "timest": 13, "timestrep": 14, "inforeq": 15, "inforep": 16, "maskreq": 17,
               "maskrep": 18}
+ICMPV6_TYPES = {"unreach": 1, "toobig": 2, "timex": 3, "paramprob": 4, "echo": 128, "echorep": 129}
 ICMP_CODES = {"net-unr": 0, "host-unr": 1, "proto-unr": 2, "port-unr": 3, "needfrag": 4, "srcfail": 5, "net-unk": 6,
               "host-unk": 7, "isolate": 8, "net-prohib": 9, "host-prohib": 10, "net-tos": 11, "host-tos": 12,
               "filter-prohib": 13, "host-preced": 14, "cutoff-preced": 15}
@@ -129,8 +130,9 @@ def _packet_words(rule: FilterRule, numeric: bool) -> list[str]:
     parts.append("from " + _object(rule, rule.not_source, rule.source, rule.source_ports, numeric))
     parts.append("to " + _object(rule, rule.not_destination, rule.destination, rule.destination_ports, numeric))
     if rule.icmp_type is not None:
-        names = {number: name for name, number in ICMP_TYPES.items()}
-        parts.append(f"icmp-type {names.get(rule.icmp_type, rule.icmp_type) if rule.family != 6 else rule.icmp_type}")
+        types = ICMPV6_TYPES if rule.family == 6 else ICMP_TYPES
+        names = {number: name for name, number in types.items()}
+        parts.append(f"icmp-type {names.get(rule.icmp_type, rule.icmp_type)}")
     if rule.icmp_code is not None:
         parts.append(f"code {rule.icmp_code}")
     if rule.flags is not None:

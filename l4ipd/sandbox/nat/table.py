@@ -8,7 +8,8 @@ interface it came in on is not known here and is not looked at. The order of thi
   end of its chain; a plain rule stays where it is, so one that has reached the head takes everything.
 - A packet of a session that exists stays with it, whatever has become of the rule.
 - ``sticky``: while a client has a session with (destination, port), its new ones go to the same rule, removed or not.
-- Sessions end by their timeouts, which are counted in half seconds and depend on the state.
+- Sessions end by their timeouts, which are counted in half seconds and depend on the state, or on the rule's ``age``.
+- A table that is full takes no new session: packets are dropped in silence, and counted (FACTS.md 3-5).
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from l4ipd.sandbox.syntax import netdb
 from l4ipd.sandbox.syntax.address import NORMAL, RANGE, SPLIT, ports_match, to_int, to_text
 
 TICK = 0.5                              # seconds
-HALF_OPEN, ESTABLISHED, CLOSING, CLOSED, DATAGRAM = "half-open", "established", "closing", "closed", "datagram"
-TTL = {HALF_OPEN: 480, ESTABLISHED: 864000, CLOSING: 480, CLOSED: 60, DATAGRAM: 1200}
+LIMIT = 30000                           # sessions: nat_table_max
+HALF_OPEN, ESTABLISHED, CLOSED, DATAGRAM = "half-open", "established", "closed", "datagram"
+TTL = {HALF_OPEN: 480, ESTABLISHED: 864000, CLOSED: 60, DATAGRAM: 1200}
 Flow = tuple[int, str, int, str, int]   # protocol, source, port, destination, port
 Chain = tuple[int, int, int]            # family, mask, masked destination
 
@@ -34,6 +36,10 @@ class RuleExists(Exception):
     def __init__(self, line: int) -> None:
         super().__init__(line)
         self.line = line
+
+
+class TableFull(Exception):
+    """A packet was dropped for want of a place for its session."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,7 +71,6 @@ class Session:
     binding: Binding | None = None
     packets: list[int] = field(default_factory=lambda: [1, 0])      # in, out
     bytes: list[int] = field(default_factory=lambda: [0, 0])
-    busy: bool = False                  # a relay holds it, so it does not expire
     ended: Callable[[], object] | None = None                       # who wants to know that it has gone
 
     @property
@@ -91,7 +96,9 @@ class NatTable:
         self.rules: dict[tuple[object, ...], Entry] = {}
         self.sessions: dict[Flow, Session] = {}
         self.bindings: dict[tuple[str, str, int], Binding] = {}
+        self.limit = LIMIT
         self.added = self.expired = 0
+        self.drops = self.full = 0          # packets that were dropped, and how often a rule found no place
         self._chains: dict[Chain, dict[Entry, None]] = {}
         self._masks: dict[int, dict[int, int]] = {4: {}, 6: {}}
         self._replies: dict[Flow, Session] = {}
@@ -132,7 +139,7 @@ class NatTable:
     # -- packets
 
     def packet(self, flow: Flow, size: int = 40) -> Session | None:
-        """The session of this packet, made if there is none; None when no rule wants it."""
+        """The session of this packet, made if there is none; None when no rule wants it. Raises :class:`TableFull`."""
         self.expire()
         session = self.sessions.get(flow)
         if session is None:
@@ -142,11 +149,11 @@ class NatTable:
         self.touch(session)
         return session
 
-    def touch(self, session: Session, state: str | None = None) -> None:
-        """Start the session's timeout again, in ``state`` if given."""
+    def touch(self, session: Session, state: str | None = None, reply: bool = False) -> None:
+        """Start the session's timeout again, in ``state`` if given: a packet has passed, or was a ``reply``."""
         session.state = state or session.state
-        age = session.entry.rule.age[0]
-        queue = session.state, age or TTL[session.state]
+        age = session.entry.rule.age[reply]
+        queue = session.state, round(age / TICK) or TTL[session.state]
         if session.queue in self._queues:
             self._queues[session.queue].pop(session, None)
         session.queue = queue
@@ -185,11 +192,8 @@ class NatTable:
                 session = next(iter(queue))
                 if session.expires > now:
                     break
-                if session.busy:
-                    self.touch(session)
-                else:
-                    self.expired += 1
-                    self._end_all([session])
+                self.expired += 1
+                self._end_all([session])
 
     def newest_first(self) -> Iterator[Session]:
         """The sessions in the order that ``ipnat -l`` prints them in; the table may change meanwhile."""
@@ -201,12 +205,20 @@ class NatTable:
         proto, source, port, destination, destination_port = flow
         family = 6 if ":" in destination else 4
         numbers = to_int(source), to_int(destination)
+        full = 0
         for entry in self._candidates(family, numbers[1]):
             if matches(entry.rule, proto, numbers, port, destination_port):
+                if len(self.sessions) >= self.limit:
+                    full += 1
+                    continue
                 session = self._from_rule(entry, flow)
                 if session is not None:
                     session.bytes[0] = size
                     return session
+        if full:
+            self.full += full
+            self.drops += 1
+            raise TableFull
         return None
 
     def _candidates(self, family: int, destination: int) -> Iterable[Entry]:

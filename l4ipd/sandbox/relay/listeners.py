@@ -79,7 +79,8 @@ class Relay:
         key = rule.key()
         if key not in self._warned:
             self._warned.add(key)
-            self.warn(f"rule of line {rule.line}: not listened for: it names no single address and port")
+            self.warn(f"rule of line {rule.line}: not listened for: "
+                      f"it names no single address and no port, or more than {MOST_PORTS}")
 
     def _open(self, place: Place) -> None:
         proto, address, port = place

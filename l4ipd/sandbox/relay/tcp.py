@@ -8,7 +8,9 @@ goes to another member, which stands for its SYN being sent again. A client's ha
                     |  ^ purged: another member
                     v
                 RELAYING --both sides ended--> closed
-                    '------reset, purged-----> RST
+                    '--reset, purged, idle---> RST
+
+A client that comes when the table is full hears nothing; it is let in when its SYN, sent again, finds a place.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ import socket
 
 from l4ipd.runtime.loop import READ, WRITE, Callback, Loop
 from l4ipd.sandbox.kernel import REFUSED, RESET, Kernel
-from l4ipd.sandbox.nat.table import CLOSED, CLOSING, ESTABLISHED, HALF_OPEN, Session
+from l4ipd.sandbox.nat.table import CLOSED, ESTABLISHED, HALF_OPEN, Session, TableFull
 from l4ipd.sandbox.relay.sockets import close_with_reset, listening_socket, member_socket, undelayed
 from l4ipd.sandbox.syntax import netdb
 
 CHUNK = 1 << 16                         # bytes that wait in each direction at most
 BATCH = 64                              # connections accepted per turn
+RESEND = (1, 2, 4, 8, 16, 32)           # seconds between a SYN and the next one
 PAUSE = 0.1                             # seconds without accepting when there are no descriptors
 NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -89,17 +92,22 @@ class Connection:
         self.member: _Side | None = None
         self.session: Session | None = None
         self.connected = False
+        self._sent = 0                  # SYNs that found the table full
 
     def connect(self) -> None:
         """Go to the member that the engine chooses."""
-        session = self.kernel.packet(self.flow)
+        try:
+            session = self.kernel.packet(self.flow)
+        except TableFull:
+            self._dropped()
+            return
         if session is None:
             self._reset()
             return
         if session.ended is not None:           # a stale connection of the same client port
             session.ended()
         self.session = session
-        session.busy, session.ended = True, self._purged
+        session.ended = self._purged
         self.kernel.nat.touch(session, HALF_OPEN)
         self.kernel.opened(session)
         self.connected = False
@@ -113,6 +121,26 @@ class Connection:
             self._failed(error)
             return
         self._watch()
+
+    def _dropped(self) -> None:
+        """Wait as a client does that sends its SYN again."""
+        if self._sent == len(RESEND):
+            self._reset()
+            return
+        self.loop.later(RESEND[self._sent], self._again)
+        self._sent += 1
+
+    def _again(self) -> None:
+        try:
+            gone = self.client.socket.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            gone = False
+        except OSError:
+            gone = True
+        if gone:
+            self._close(self.client, reset=False)
+        else:
+            self.connect()
 
     # -- events
 
@@ -136,7 +164,7 @@ class Connection:
         if broken is not None:
             self._broken(broken)
         elif self.member is not None and self.client.shut and self.member.shut:
-            self._end(CLOSING)
+            self._end(CLOSED)
             self._close(self.client, reset=False)
             self._close(self.member, reset=False)
         else:
@@ -167,6 +195,7 @@ class Connection:
             if self.session is not None:
                 self.session.bytes[side is self.member] += len(data)
                 self.session.packets[side is self.member] += 1
+                self.kernel.nat.touch(self.session, reply=side is self.member)
         else:
             side.ended = True
 
@@ -241,7 +270,7 @@ class Connection:
         """Let the session live on for as long as it does in ``state``."""
         session, self.session = self.session, None
         if session is not None:
-            session.busy, session.ended = False, None
+            session.ended = None
             self.kernel.closed(session)
             self.kernel.nat.touch(session, state)
 

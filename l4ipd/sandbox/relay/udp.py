@@ -12,7 +12,7 @@ from typing import Any
 
 from l4ipd.runtime.loop import READ, Loop
 from l4ipd.sandbox.kernel import UNREACHABLE, Kernel
-from l4ipd.sandbox.nat.table import Session
+from l4ipd.sandbox.nat.table import Session, TableFull
 from l4ipd.sandbox.relay.sockets import listening_socket, member_socket
 from l4ipd.sandbox.syntax import netdb
 
@@ -50,7 +50,10 @@ class UdpListener:
             except OSError:
                 return
             flow = netdb.UDP, sender[0].partition("%")[0], sender[1], self.address, self.port
-            session = self.kernel.packet(flow, len(data) + (48 if ":" in self.address else 28))
+            try:
+                session = self.kernel.packet(flow, len(data) + (48 if ":" in self.address else 28))
+            except TableFull:
+                continue                # in silence
             if session is None:
                 continue
             peer = self._peers.get(session)
@@ -112,7 +115,7 @@ class _Peer:
                 return
             self.session.packets[1] += 1
             self.session.bytes[1] += len(data) + 28
-            listener.kernel.nat.touch(self.session)
+            listener.kernel.nat.touch(self.session, reply=True)
             try:
                 listener.socket.sendto(data, self.sender)
             except OSError:

@@ -9,6 +9,7 @@ from l4ipd.sandbox.filter.table import Loaded
 from l4ipd.sandbox.kernel import Kernel
 from l4ipd.sandbox.tools.getopt import BadOption, getopt
 from l4ipd.sandbox.tools.run import STDERR, STDOUT, Output, Run
+from l4ipd.sandbox.version import Version
 
 LETTERS = "46aACdfghIilnostvD:m:M:N:O:P:RS:T:"
 USAGE = ("Usage: ipfstat [-6aAdfghIilnoRsv]\n       ipfstat [-M corefile] [-N symbol-list]\n"
@@ -18,7 +19,7 @@ USAGE = ("Usage: ipfstat [-6aAdfghIilnoRsv]\n       ipfstat [-M corefile] [-N sy
 def ipfstat(kernel: Kernel, arguments: Sequence[str], spawner: str = "") -> Run:
     """Run ipfstat. ``spawner`` is whose child it is."""
     try:
-        given, _ = getopt("ipfstat", arguments, LETTERS)
+        given, _ = getopt("ipfstat", arguments, LETTERS, kernel.version.freebsd)
     except BadOption as error:
         yield STDERR, str(error) + USAGE
         return 1
@@ -36,14 +37,24 @@ def _list(kernel: Kernel, direction: str, on: set[str], spawner: str) -> Iterato
     table, counting = kernel.filter, "a" in on
     which = 1 - table.active if "I" in on else table.active
     rules = table.listed(which, direction, counting)
+    families = _families(kernel.version, on)
     number = 0
-    for loaded in kernel.iterators.walk(f"{direction} {counting}", spawner, rules, hold=not kernel.old):
-        if loaded.rule.family in (0, 6 if "6" in on else 4):
+    for loaded in kernel.iterators.walk(f"{direction} {counting}", spawner, rules,
+                                        hold=not (kernel.version.old or kernel.version.freebsd),
+                                        hold_cut=not kernel.version.old):
+        if loaded.rule.family in families:
             number += 1
-            yield STDOUT, _line(loaded, number, on, kernel.old)
+            yield STDOUT, _line(loaded, number, on, kernel.version.old)
     if not number:
         inactive = "inactive " if "I" in on else ""
         yield STDERR, f"# empty list for {inactive}{'ipacct' if counting else 'ipfilter'}({direction})\n"
+
+
+def _families(version: Version, on: set[str]) -> tuple[int, ...]:
+    """FreeBSD's lists both, unless one is asked for; the others one at a time."""
+    if version.freebsd and not on & set("46"):
+        return 0, 4, 6
+    return 0, 6 if "6" in on else 4
 
 
 def _line(loaded: Loaded, number: int, on: set[str], old: bool) -> str:

@@ -40,7 +40,7 @@ class Style:
 def ipmon(kernel: Kernel, arguments: Sequence[str], directory: str, zone: str = "", pid: str = "") -> Run:
     """Run the command."""
     try:
-        given, others = getopt("ipmon", arguments, LETTERS)
+        given, others = getopt("ipmon", arguments, LETTERS, kernel.version.freebsd)
     except BadOption as error:
         yield STDERR, str(error) + USAGE
         return 1
@@ -49,12 +49,12 @@ def ipmon(kernel: Kernel, arguments: Sequence[str], directory: str, zone: str = 
     if complaint:
         yield STDERR, complaint
         return 1
-    if "P" in options:
+    if "P" in options and ("D" in options or not kernel.version.freebsd):
         with open(os.path.join(directory, options["P"]), "w", encoding="ascii") as file:
             file.write(f"{pid}\n")
     if "F" in options:
         yield STDOUT, f"{kernel.log.flush()} bytes flushed from log buffer\n" + "0 bytes flushed from log buffer\n" * 2
-    style = Style("v" in options, "n" in options, "p" in options, zone, kernel.old)
+    style = Style("v" in options, "n" in options, "p" in options, zone, kernel.version.old)
     last = 0
     while True:
         for record in kernel.log.take():

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from l4ipd.sandbox.tools.ipf import ipf
 from l4ipd.sandbox.tools.ipnat import ipnat
 from l4ipd.sandbox.tools.run import STDIN, STDOUT
+from l4ipd.sandbox.version import NEWEST, VARIABLE, VERSIONS
 
 
 def run(tool: str, arguments: Sequence[str], directory: str) -> int:
     """Run ``tool`` without a kernel; returns its exit status."""
     command = ipf if tool == "ipf" else ipnat
-    running = command(None, arguments, directory, old=os.environ.get("L4IP_SANDBOX_VERSION") == "4.1")
+    running = command(None, arguments, directory, VERSIONS.get(os.environ.get(VARIABLE, ""), NEWEST))
     answer: bytes | None = None
     try:
         while True:
