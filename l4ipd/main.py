@@ -26,6 +26,7 @@ from l4ipd.control.socket_file import Unusable, is_served
 from l4ipd.daemon import Daemon
 from l4ipd.descriptors import CHILD, Descriptors, TooFew, opened
 from l4ipd.ipfilter import plan
+from l4ipd.ipfilter.host import shortcomings
 from l4ipd.ipfilter.rdr import REMEDIES, explain
 from l4ipd.ipfilter.snapshot import Snapshot, take_snapshot
 from l4ipd.model import Config, Ipfilter
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None, tour: Callable[[bool], int] | None =
             with ExitStack() as stack:
                 sandbox = SandboxProcess()
                 stack.callback(sandbox.stop)
-                return check(sandbox.adapt(config), options.config)
+                return check(sandbox.adapt(config), options.config, at_home=False)
         if options.check:
             return check(config, options.config)
         with ExitStack() as stack:
@@ -112,13 +113,16 @@ def open_standard_streams() -> None:
 
 # -- the configuration
 
-def check(config: Config, path: str) -> int:
-    """-n: print the rules that would be loaded if every endpoint were up."""
+def check(config: Config, path: str, at_home: bool = True) -> int:
+    """-n: print the rules that would be loaded if every endpoint were up.
+
+    ``at_home``: this machine is the gateway.
+    """
     lines = plan.all_up(config)
     print("".join(f"{line}\n" for line in lines), end="", flush=True)
     load = estimate(config)
     for warning in (*warnings(config), *exposures(config, path), *expiring(config), *missing_tools(config),
-                    *shortages(config, load)):
+                    *shortages(config, load), *(shortcomings(config) if at_home else ())):
         print(f"warning: {warning}", file=sys.stderr)
     for line in (str(load), *capacity.lines(config)):
         print(f"load: {line}", file=sys.stderr)

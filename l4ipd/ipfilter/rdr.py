@@ -243,12 +243,15 @@ def _share_interface(one: str, other: str) -> bool:
 
 REMEDIES = (
     ("ipfilter not enabled", "IPFilter is disabled: enable it with ipf -E"),
-    ("version check failed", "the tools and the kernel are of different versions of IPFilter: rebuild one of them"),
+    ("ioctl on device denied", "IPFilter is disabled: enable it with ipf -E"),
+    ("not allowed when disabled", "IPFilter is disabled: enable it with ipf -E"),
     ("open: No such file", "IPFilter is not in the kernel: load it (kldload ipl, or service ipfilter start)"),
     ("IPSTATE_NAME): No such file", "IPFilter is not in the kernel: load it (kldload ipl, or service ipfilter start)"),
     ("open device: No such file", "IPFilter is not in the kernel: load it (kldload ipl, or service ipfilter start)"),
+    ("version check failed", "the tools and the kernel are of different versions of IPFilter: rebuild one of them"),
     ("Permission denied", "only root may change rules: start l4ipd as root"),
-    ("Operation not permitted", "only root may change rules: start l4ipd as root"),
+    ("Operation not permitted", "only root may change rules, and nobody at a high kern.securelevel"),
+    ("Operation not supported", "a jail needs a network stack of its own for IPFilter: give it vnet"),
 )
 
 

@@ -206,8 +206,20 @@ def test_who_gets_in_our_way(foreign: str, how: str | None) -> None:
     (1, "42:ioctl(SIOCGNATS) ipfilter not enabled for NAT ioctl\n", False, "42:ioctl(SIOCGNATS) ipfilter not enabled "
      "for NAT ioctl (IPFilter is disabled: enable it with ipf -E)"),
     (1, "open device: No such file or directory\nUser/kernel version check failed\n", False,
-     "open device: No such file or directory / User/kernel version check failed (the tools and the kernel are of "
-     "different versions of IPFilter: rebuild one of them)"),
+     "open device: No such file or directory / User/kernel version check failed (IPFilter is not in the kernel: load "
+     "it (kldload ipl, or service ipfilter start))"),
+    (1, "User/kernel version check failed\n", False, "User/kernel version check failed (the tools and the kernel are "
+     "of different versions of IPFilter: rebuild one of them)"),
+    (1, "130003:ioctl(SIOCGNATS): ioctl on device denied, ipfitler is disabled\n", False,
+     "130003:ioctl(SIOCGNATS): ioctl on device denied, ipfitler is disabled (IPFilter is disabled: enable it with "
+     "ipf -E)"),
+    (1, "130004:1:ioctl(add/insert rule): ioctl command not allowed when disabled\n", False,
+     "130004:1:ioctl(add/insert rule): ioctl command not allowed when disabled (IPFilter is disabled: enable it with "
+     "ipf -E)"),
+    (1, "ioctl(SIOCADNAT): Operation not permitted\n", False, "ioctl(SIOCADNAT): Operation not permitted (only root "
+     "may change rules, and nobody at a high kern.securelevel)"),
+    (1, "ioctl(SIOCGNATS): Operation not supported\n", False, "ioctl(SIOCGNATS): Operation not supported (a jail needs "
+     "a network stack of its own for IPFilter: give it vnet)"),
     (1, " one\n\n  two  \n", False, "one / two"), (1, "x" * 400, False, "x" * 300),
     (-9, "", False, "was killed by signal 9"), (3, "", False, "ended with exit status 3"),
     (0, "", False, "ended with exit status 0"), (None, "", False, "ended with exit status None"),
