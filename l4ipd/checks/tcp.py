@@ -312,10 +312,12 @@ class Stream:
         if self._tls is not None:
             with contextlib.suppress(OSError):      # it is gone, then
                 self._socket.send(self._unsent + self._tls.farewell())
+            self._tls = None                        # they would keep each other
         fd, self._fd = self._fd, -1                 # as in _close
         self._sockets.end(self._socket, fd, self._recipe.method.reset, events)
         self._done(verdict)
 
     def _close(self, reset: bool = False) -> None:
+        self._tls = None
         fd, self._fd = self._fd, -1
         self._sockets.end(self._socket, fd, reset)

@@ -119,7 +119,7 @@ class _Counting:
         self._work: Iterator[None] = iter(())
         self._counts: dict[str, int] = {}
         self._names: list[str] = []
-        self._reading = Reading(loop, nat, "-l", sessions.Reader, self._read)
+        Reading(loop, nat, "-l", sessions.Reader, self._read)
 
     def raised(self) -> None:
         """A piece of the work has."""
