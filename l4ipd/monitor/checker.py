@@ -52,6 +52,20 @@ class Listener(Protocol):
         """When it wants the next probe, which would be ``due``."""
 
 
+class _Nobody:
+    """Hears of one that is stopped."""
+
+    pace = 1.0
+
+    def heard(self, verdict: Verdict, began: float, took: float) -> None: ...
+
+    def soonest(self, due: float) -> float:
+        return due
+
+
+NOBODY: Listener = _Nobody()
+
+
 class Checker:
     """``recipes`` are those of the checks of ``endpoint``. It is its own timer (:class:`l4ipd.runtime.loop.Timed`).
 
@@ -126,6 +140,7 @@ class Checker:
         self.queued = False
         self.stopped = True
         self._abandon()
+        self.listener = NOBODY                      # they would keep each other
 
     def _abandon(self) -> None:
         if self._probe is not None:
