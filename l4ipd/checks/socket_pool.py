@@ -1,8 +1,8 @@
 """Sockets for probes over tcp, which Linux lets us use again.
 
-To make a socket, watch it and free it is a fourth of what the kernel charges for a probe. Linux can dissolve a
-connection instead (connect(2), AF_UNSPEC), and the socket, watched as it was, can be connected again. What the member
-gets is what it gets from close(2):
+To make a socket, watch it and free it is a third of a tcp probe (10 us of 28; 6 of 43 for http). Linux can dissolve
+a connection instead (connect(2), AF_UNSPEC), and the socket, watched as it was, can be connected again. What the
+member gets is what it gets from close(2):
 
 - A connection that is to end with a RST is dissolved at once, which sends it: close(2) with SO_LINGER 0 does the same.
 - Where the member's FIN has come, ours is sent, and the socket waits until it is needed again, the oldest first. By

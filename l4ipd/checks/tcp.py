@@ -104,7 +104,7 @@ class Stream:
 
     def _connected(self) -> None:
         recipe, events = self._recipe, self._loop.events
-        method, steps = recipe.method, recipe.steps
+        method = recipe.method
         if events != WRITE:
             failure = self._socket.getsockopt(SOCKET, ERROR)
             if failure:
@@ -114,21 +114,15 @@ class Stream:
             self._refused(errno.ECONNREFUSED, errors.later(errno.ECONNREFUSED))      # for nobody listens
         elif method.opens:
             self._open(method)
-        elif steps:
-            self._at = 0                            # as in _next, with nothing before it
-            first = steps[0]
-            expect = first.expect
-            self._reader = None if expect is None else expect.reader(b"")
-            self._unsent = unsent = first.send + recipe.host + first.tail
-            if unsent:
-                self._flush(True)
-            else:
-                self._loop.watch(self._fd, READ, self._receive)
+        elif recipe.steps:
+            self._next(b"")
         else:
             self._finish(method.connected, events)
 
     def _met_itself(self) -> bool:
-        """Whether we have: asked each time where the member's address is ours, and else now and then."""
+        """Whether we have: asked each time where the member's address is ours, and else now and then (which saves two
+        system calls: 1.6 us of 20 for tcp).
+        """
         itself, elsewhere = met_itself(self._socket), self._sockets.elsewhere
         if itself is None:
             if len(elsewhere) > MANY:               # members come and go
@@ -255,7 +249,7 @@ class Stream:
             send = sealed
         self._unsent += send
         if self._unsent:
-            self._flush()
+            self._flush(at == 0 and self._tls is None)
         else:
             self._loop.watch(self._fd, READ, self._receive)
 

@@ -13,6 +13,7 @@ the affair of who hears it: see :mod:`l4ipd.monitor.monitor`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -41,45 +42,34 @@ STARTING = _Starting()
 class Listener(Protocol):
     """Who hears the outcomes."""
 
+    endpoint: Endpoint
+
     @property
     def pace(self) -> float:
         """Seconds that it wants from one probe to the next."""
 
-    def heard(self, verdict: Verdict, began: float, took: float) -> object:
-        """All checks are through, which ``began`` then and ``took`` so many seconds."""
+    def heard(self, verdict: Verdict, began: float, took: float) -> float:
+        """All checks are through, which ``began`` then and ``took`` so many seconds. Returns the pace from now on."""
 
     def soonest(self, due: float) -> float:
         """When it wants the next probe, which would be ``due``."""
 
 
-class _Nobody:
-    """Hears of one that is stopped."""
-
-    pace = 1.0
-
-    def heard(self, verdict: Verdict, began: float, took: float) -> None: ...
-
-    def soonest(self, due: float) -> float:
-        return due
-
-
-NOBODY: Listener = _Nobody()
-
-
 class Checker:
-    """``recipes`` are those of the checks of ``endpoint``. It is its own timer (:class:`l4ipd.runtime.loop.Timed`).
+    """``recipes`` are those of the checks of an endpoint, as ``listener`` has it, or of several endpoints that are
+    checked in the same way: they follow the same checker. It is its own timer (:class:`l4ipd.runtime.loop.Timed`).
 
     There may be ten thousand, each looked at every second: small objects stay in the processor's caches.
     """
 
-    __slots__ = ("schedule", "endpoint", "listener", "queued", "stopped", "slot", "_first", "_others", "_durations",
+    __slots__ = ("schedule", "listeners", "queued", "stopped", "slot", "_first", "_others", "_timing",
                  "place", "_probe", "_reserved", "_begun", "_prolonged", "_due", "_pace", "_hastened")
 
-    def __init__(self, schedule: Schedule[Any], endpoint: Endpoint, recipes: Sequence[Recipe],
-                 listener: Listener) -> None:
-        self.schedule, self.endpoint, self.listener = schedule, endpoint, listener
+    def __init__(self, schedule: Schedule[Any], recipes: Sequence[Recipe], listener: Listener) -> None:
+        self.schedule = schedule
+        self.listeners: tuple[Listener, ...] = (listener,)
         self._first, self._others = recipes[0], tuple(recipes[1:])
-        self._durations = schedule.timing("+".join(check.type for check in endpoint.checks)).fresh
+        self._timing = schedule.timing("+".join(check.type for check in listener.endpoint.checks))
         self.queued = self.stopped = False
         self.slot: list[Timed] | None = None        # idle: start; in flight: give up
         self.place = 0                              # which of the checks is in flight, or was the last
@@ -92,6 +82,11 @@ class Checker:
         self._pace = 0.0                            # seconds between the last two times it was due; 0: not on its phase
         self._hastened = float("-inf")              # when somebody last had it probed out of its turn
 
+    @property
+    def endpoint(self) -> Endpoint:
+        """The one that it is for, or the first of them."""
+        return self.listeners[0].endpoint
+
     # -- when
 
     @property
@@ -100,7 +95,8 @@ class Checker:
 
     def begin(self) -> None:
         """Let the first probe happen soon: all the first probes are spread over a second."""
-        self._due = self.schedule.loop.now + pace.first(self.endpoint.name, self.listener.pace)
+        wanted = min(listener.pace for listener in self.listeners)
+        self._due = self.schedule.loop.now + pace.first(self.endpoint.name, wanted)
         self.schedule.loop.set(self, self._due)
 
     def hasten(self) -> None:
@@ -134,13 +130,14 @@ class Checker:
             self._pace = 0.0
             self.schedule.loop.set(self, when)
 
-    def stop(self) -> None:
-        """No more probes; the one in flight is abandoned."""
-        self.schedule.loop.clear(self)
-        self.queued = False
-        self.stopped = True
-        self._abandon()
-        self.listener = NOBODY                      # they would keep each other
+    def leave(self, listener: Listener) -> None:
+        """One does not listen any more. Without any there are no more probes; the one in flight is abandoned."""
+        self.listeners = tuple(each for each in self.listeners if each is not listener)
+        if not self.listeners:
+            self.schedule.loop.clear(self)
+            self.queued = False
+            self.stopped = True
+            self._abandon()
 
     def _abandon(self) -> None:
         if self._probe is not None:
@@ -148,19 +145,20 @@ class Checker:
             self._probe = self._reserved = None
             self.schedule.landed()
 
-    def _reschedule(self, took: float) -> None:
+    def _reschedule(self, wanted: float, took: float) -> None:
         """The next probe: one pace after this one was due, on the phase; never in the past."""
-        loop, wanted = self.schedule.loop, self.listener.pace
+        loop = self.schedule.loop
         if wanted == self._pace:
             due = self._due + wanted
         else:
             due = pace.on_phase(self.endpoint.name, self._due, wanted, self.schedule.step)
             self._pace = wanted
-        soonest = self.listener.soonest(due)
-        if soonest != due:
-            due, self._pace = soonest, 0.0
-        elif due <= loop.now:
+        if due <= loop.now:
             due = self._missed(due, took)
+        for listener in self.listeners:
+            soonest = listener.soonest(due)
+            if soonest != due:
+                due, self._pace = soonest, 0.0
         self._due = due
         loop.set(self, due)
 
@@ -206,7 +204,7 @@ class Checker:
             self.schedule.loop.errors.shield(f"a probe of {self.endpoint.name}", self._probe.cancel)
             self._done(local(INTERNAL))
         elif self.slot is None and not (self.queued or self.stopped):
-            self._reschedule(0.0)
+            self._reschedule(min(listener.pace for listener in self.listeners), 0.0)
 
     def _launch(self, recipe: Recipe) -> None:
         loop = self.schedule.loop
@@ -229,13 +227,19 @@ class Checker:
             return
         schedule = self.schedule
         took = schedule.loop.clock() - self._begun
-        self._durations.append(took)
+        self._timing.note(took)
         schedule.codes[outcome.code] += 1
-        try:
-            self.listener.heard(outcome, self._begun, took)
-        finally:                                    # whatever happens, the next probe must come
-            self._reschedule(took)
-            schedule.landed()
+        wanted = math.inf
+        for listener in self.listeners:
+            try:
+                each = listener.heard(outcome, self._begun, took)
+            except Exception:                       # whatever happens, the next probe must come
+                schedule.loop.errors.note(f"what a probe of {listener.endpoint.name} means")
+                each = listener.pace
+            if each < wanted:
+                wanted = each
+        self._reschedule(wanted, took)
+        schedule.landed()
 
     def _so_far(self, verdict: Verdict) -> Verdict | None:
         """One of several checks is through: the outcome of the round, or None if it goes on."""

@@ -30,7 +30,7 @@ class Monitor:
 
     def __init__(self, schedule: Schedule[Monitor], endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.schedule, self.endpoint = schedule, endpoint
-        self.checker = Checker(schedule, endpoint, recipes, self)
+        self.checker = Checker(schedule, recipes, self)
         check = endpoint.checks[0]                  # the one that sets the pace
         self.health = health.fresh(check.rise)
         self._top = health.top(check.rise, check.fall)
@@ -88,7 +88,7 @@ class Monitor:
     @property
     def stopped(self) -> bool:
         """Whether nobody watches it any more."""
-        return self.checker.stopped
+        return self not in self.checker.listeners
 
     @property
     def pace(self) -> float:
@@ -139,7 +139,7 @@ class Monitor:
         if self.refusals is not None:
             self.refusals.drop()
             self.refusals = None                    # they know us
-        self.checker.stop()
+        self.checker.leave(self)
         self._recover(False)
 
     # -- what its clients meet
@@ -164,12 +164,12 @@ class Monitor:
 
     # -- outcomes
 
-    def heard(self, verdict: Verdict, began: float, took: float) -> None:
-        """What an outcome means, and who has to hear of it."""
+    def heard(self, verdict: Verdict, began: float, took: float) -> float:
+        """What an outcome means, and who has to hear of it. Returns the pace from now on."""
         schedule, self.took = self.schedule, took
         if verdict is self.verdict and self._steady and not (schedule.verbose or schedule.outcomes):
-            self.outcomes.add(True)                 # the same again, which is nothing new: nearly always
-            return
+            self.outcomes.add(True)                 # the same again, which is nothing new: nearly always, and
+            return self.endpoint.checks[0].interval     # to know it here saves 0.9 us of 21 for tcp
         if schedule.verbose:
             log.info("%s %s: %s (%.0f ms)", self.endpoint.name, self.endpoint.where, verdict, took * 1000)
         if verdict.code == "LOCAL" or not schedule.spoiled(self, verdict, began):
@@ -178,6 +178,7 @@ class Monitor:
             self._recover(True)                     # it could be run, which is all that this outcome says
         for told in schedule.outcomes:
             told(self, verdict)
+        return self.pace
 
     def _weigh(self, verdict: Verdict, began: float) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from bisect import bisect_right
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
@@ -17,7 +17,6 @@ from l4ipd.runtime.loop import RATE, Loop
 
 BUNCH, LONGEST_STEP = 10, 0.1                       # probes that begin together, and seconds between bunches at most
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)     # seconds, see Timing
-FRESH = 1000                                        # durations that are counted at once
 log = logging.getLogger("l4ipd.probe")
 
 
@@ -33,24 +32,20 @@ M = TypeVar("M")
 
 
 class Timing:
-    """A histogram of how long rounds took: noted in ``fresh`` (seconds), and only counted a thousand at a time."""
+    """A histogram of how long rounds took.
 
-    __slots__ = ("fresh", "_counts")
+    ``counts`` says how many took up to each of BOUNDS and longer than the one before, or longer than all; last, their
+    sum in seconds.
+    """
+
+    __slots__ = ("counts",)
 
     def __init__(self) -> None:
-        self.fresh: list[float] = []
-        self._counts = [0.0] * (len(BOUNDS) + 2)
+        self.counts = [0.0] * (len(BOUNDS) + 2)
 
-    def counts(self) -> list[float]:
-        """How many took up to each of BOUNDS and longer than the one before, or longer than all; last, their sum."""
-        fresh, counts = self.fresh, self._counts
-        fresh.sort()
-        ends = [0, *(bisect_right(fresh, bound) for bound in BOUNDS), len(fresh)]
-        for place in range(len(BOUNDS) + 1):
-            counts[place] += ends[place + 1] - ends[place]
-        counts[-1] += sum(fresh)
-        fresh.clear()
-        return counts
+    def note(self, took: float) -> None:
+        self.counts[bisect_left(BOUNDS, took)] += 1
+        self.counts[-1] += took
 
 
 class Schedule(Generic[M]):
@@ -83,7 +78,6 @@ class Schedule(Generic[M]):
         self.pressed = False                        # some wait, or have waited: whoever ends a probe calls relieve
         self._queue: deque[Scheduled] = deque()
         self._admitting = False
-        loop.hook(self._count)
 
     @property
     def waiting(self) -> int:
@@ -97,12 +91,6 @@ class Schedule(Generic[M]):
     def timing(self, kind: str) -> Timing:
         """The histogram of one kind of check."""
         return self.timings.setdefault(kind, Timing())
-
-    def _count(self) -> None:
-        """A hook of the loop."""
-        for timing in self.timings.values():
-            if len(timing.fresh) > FRESH:
-                timing.counts()
 
     def delay(self, checker: Scheduled) -> None:
         """No place is free: it begins as soon as one is."""

@@ -22,31 +22,25 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-import os
-import select
-import selectors
-import signal
-import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from l4ipd.runtime.internal_errors import InternalErrors
+from l4ipd.runtime.poller import ENDED as ENDED
+from l4ipd.runtime.poller import READ as READ
+from l4ipd.runtime.poller import WRITE as WRITE
+from l4ipd.runtime.poller import Poller, best_poller
+from l4ipd.runtime.wakeup import Wakeup
 
-READ, WRITE = 1, 4              # Linux calls them EPOLLIN and EPOLLOUT
-ENDED = READ | WRITE | 0x2000   # EPOLLRDHUP: the other side has ended, too
 RATE = 200                      # ticks a second; timers are rounded up to a tick, so that one wake-up serves a batch
 BATCH = 100                     # timers of a backlog that are fired before the loop looks what has arrived meanwhile
-GIVE_WAY = 0.0001               # seconds for which a thread may keep the interpreter from the loop
 PAUSE = 1.0                     # seconds until the loop tries again to get descriptors of its own
 STALL = 0.5                     # seconds that the first timer must be late for a turn to count as stalled
 STALLS = 16                     # that are remembered
-NEVER = float("nan")            # equal to no time
 Callback = Callable[[], object]
 Result = TypeVar("Result")
-BSD: Any = select               # type checkers elsewhere do not know its kqueue
 
 
 class Owner(Protocol):
@@ -97,18 +91,12 @@ class Loop:
         self.lateness = 0.0                         # how late the first timer of the last turn was, in seconds
         self.events = 0                             # what the poller says of the descriptor at hand; 0: nothing
         self._poller = poller or best_poller()
-        self._register, self._closing, self._connect = (
-            self._poller.register, self._poller.closing, self._poller.CONNECT)
         self._handlers: dict[int, Callback | None] = {}     # None: it is kept
         self._gone: set[int] = set()                # those that were let go in this turn
         self._slots: dict[int, list[Timed]] = {}
         self._ticks: list[int] = []                 # heap of the keys of _slots
-        self._when = NEVER                          # what was set last, and its slot: a bunch is set for the same time
-        self._slot: list[Timed] = []
         self._hooks: list[Callback] = []
-        self._signals: dict[int, Callback] = {}
-        self._wake: tuple[int, int] | None = None
-        self._finished: deque[Callback] = deque()   # what threads have to tell
+        self._wakeup: Wakeup | None = None          # for signals and threads, if there are any
         self._stopped = False
 
     # -- descriptors
@@ -131,14 +119,14 @@ class Loop:
         if fd in self._handlers:
             self._gone.add(fd)                      # what this turn has still to report is about its past
         else:
-            register = self._register
-            register(fd, self._connect)
+            self._poller.register(fd, self._poller.CONNECT)
         self._handlers[fd] = callback
 
     def watch_answer(self, fd: int, callback: Callback) -> None:
         """In the callback of :meth:`watch_connect`: call this ``callback`` when something arrives, and only once.
 
-        Whoever wants to hear of more calls :meth:`watch`. Most probes do not, and save a system call.
+        Whoever wants to hear of more calls :meth:`watch`. Most probes do not, and save a system call, and their socket
+        can be kept: 8 us of 42 for http.
         """
         if self.events == WRITE:
             self._handlers[fd] = callback           # what arrives from now on is a change, and will be reported
@@ -149,7 +137,8 @@ class Loop:
         """Call nobody about a descriptor of :meth:`watch_connect` until it is given to that again.
 
         Only where :attr:`events` says WRITE or ENDED of it, in its callback: then it is registered in a way that will
-        tell of the next connection, too. That is not so any more after a :meth:`watch`.
+        tell of the next connection, too. That is not so any more after a :meth:`watch`. What it saves: see
+        :mod:`l4ipd.checks.socket_pool`.
         """
         self._handlers[fd] = None
 
@@ -163,24 +152,20 @@ class Loop:
     def closing(self, fd: int) -> None:
         """Forget a descriptor that the caller closes next."""
         self._gone.add(fd)
-        if self._handlers.pop(fd, None) is not None and self._closing is not None:
-            self._closing(fd)
+        if self._handlers.pop(fd, None) is not None and self._poller.closing is not None:
+            self._poller.closing(fd)
 
     # -- timers
 
     def set(self, timer: Timed, when: float) -> None:
         """Let ``timer`` fire at ``when`` (on this loop's clock), and no longer at the time it had before."""
-        if when != self._when:
-            self._when, self._slot = when, self._slot_at(int(when * RATE) + 1)
-        timer.slot = slot = self._slot
-        slot.append(timer)
-
-    def _slot_at(self, tick: int) -> list[Timed]:
+        tick = int(when * RATE) + 1
         slot = self._slots.get(tick)
         if slot is None:
             self._slots[tick] = slot = []
             heapq.heappush(self._ticks, tick)
-        return slot
+        timer.slot = slot
+        slot.append(timer)
 
     def clear(self, timer: Timed) -> None:
         """Let ``timer`` not fire, and its time not keep it: nothing of it stays in the loop, if it was set once."""
@@ -212,64 +197,37 @@ class Loop:
 
     def on_signal(self, signum: int, callback: Callback) -> None:
         """Call ``callback`` in the loop after signal ``signum`` has arrived; the handler itself does nothing."""
-        self._wakeup()
-        self._signals[signum] = callback
-        signal.signal(signum, _nothing)
+        self._waked().on_signal(signum, callback)
 
     def handles(self, signum: int) -> bool:
-        return signum in self._signals
+        return self._wakeup is not None and signum in self._wakeup.signals
 
     def aside(self, work: Callable[[], Result], done: Callable[[Result], object]) -> None:
         """Let a thread do ``work``, which must not raise nor touch the loop, and call ``done`` with its result here."""
-        sys.setswitchinterval(GIVE_WAY)             # 5 ms by default, after each system call of the loop
-        self._wakeup()
-        assert self._wake is not None
-        writer = self._wake[1]
+        self._waked().aside(work, done)
 
-        def thread() -> None:
-            result = work()
-            self._finished.append(lambda: done(result))
-            with contextlib.suppress(OSError):      # full: the loop wakes anyway; closed: nobody waits any more
-                os.write(writer, b"\0")
+    def _waked(self) -> Wakeup:
+        if self._wakeup is None:
+            self._wakeup = Wakeup()
+            self.watch(self._wakeup.reader, READ, self._woken)
+        return self._wakeup
 
-        threading.Thread(target=thread, daemon=True).start()
-
-    def _wakeup(self) -> None:
-        if self._wake is None:
-            self._wake = reader, writer = os.pipe()
-            os.set_blocking(reader, False)
-            os.set_blocking(writer, False)
-            signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-            self.watch(reader, READ, self._signalled)
-
-    def _signalled(self) -> None:
-        assert self._wake is not None
-        with contextlib.suppress(BlockingIOError):
-            for signum in dict.fromkeys(os.read(self._wake[0], 4096)):
-                if signum in self._signals:
-                    self._call(self._signals[signum])
-        self._finish()
-
-    def _finish(self) -> None:
-        while self._finished:
-            self._call(self._finished.popleft())
+    def _woken(self) -> None:
+        assert self._wakeup is not None
+        for callback in self._wakeup.due():
+            self._call(callback)
 
     def raised(self) -> None:
-        """Our own pipe broke: another takes its place, under the numbers that the interpreter and threads know."""
-        assert self._wake is not None
+        """Our own pipe broke."""
+        assert self._wakeup is not None
         try:
-            pipe = os.pipe()
+            missed = self._wakeup.renew()
         except OSError:                             # no descriptors
             self.later(PAUSE, self.raised)
             return
-        for new, old in zip(pipe, self._wake, strict=True):
-            os.set_blocking(new, False)
-            os.dup2(new, old, inheritable=False)
-            os.close(new)
-        self.watch(self._wake[0], READ, self._signalled)
-        if signal.SIGCHLD in self._signals:         # which signals were in it nobody knows; this one may be had twice
-            self._call(self._signals[signal.SIGCHLD])
-        self._finish()
+        self.watch(self._wakeup.reader, READ, self._woken)
+        for callback in missed:
+            self._call(callback)
 
     # -- running
 
@@ -285,12 +243,10 @@ class Loop:
 
     def close(self) -> None:
         """Give the loop's own descriptors back."""
-        if self._wake is not None:
-            signal.set_wakeup_fd(-1)
-            self.closing(self._wake[0])
-            os.close(self._wake[0])
-            os.close(self._wake[1])
-            self._wake = None
+        if self._wakeup is not None:
+            self.closing(self._wakeup.reader)
+            self._wakeup.close()
+            self._wakeup = None
         self._poller.close()
 
     def turn(self) -> None:
@@ -358,7 +314,6 @@ class Loop:
 
     def _next_slot(self) -> list[Timed]:
         """The first slot, which is no slot any more."""
-        self._when = NEVER
         return self._slots.pop(heapq.heappop(self._ticks))
 
     def _call(self, callback: Callback) -> None:
@@ -387,115 +342,3 @@ class Loop:
 def _owner(callback: Callback) -> object:
     """Whose method it is."""
     return getattr(callback, "__self__", None)
-
-
-def _nothing(signum: int, frame: Any) -> None:
-    """A Python handler has to exist for the wake-up descriptor to be written."""
-
-
-class Poller(Protocol):
-    """What the loop needs of the kernel.
-
-    ``poll`` returns the descriptors that are ready, each with what is known of it: READ, WRITE and whatever else the
-    system has to say, or 0; with a timeout of None it waits for ever. A descriptor that is registered for ``CONNECT``
-    is reported when it becomes writable; a poller that says what is known reports from then on when something arrives,
-    too.
-    """
-
-    CONNECT: int
-
-    @property
-    def closing(self) -> Callable[[int], None] | None:
-        """To be told of descriptors that are closed next; None if the kernel forgets them by itself."""
-
-    def register(self, fd: int, events: int) -> None: ...
-    def modify(self, fd: int, events: int) -> None: ...
-    def unregister(self, fd: int) -> None: ...
-    def poll(self, timeout: float | None) -> list[tuple[int, int]]: ...
-    def close(self) -> None: ...
-
-
-class Epoll:
-    """Linux."""
-
-    CONNECT = ENDED | (1 << 31)                     # EPOLLET: each change once
-    closing = None                                  # unless the descriptor was duplicated (epoll(7), Q6)
-
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
-        self.poll = self._epoll.poll
-        self.register = self._epoll.register
-        self.modify = self._epoll.modify
-        self.unregister = self._epoll.unregister
-        self.close = self._epoll.close
-
-
-class Kqueue:
-    """FreeBSD, NetBSD, macOS. Reading and writing are two filters; ``_events`` remembers which are on."""
-
-    CONNECT = WRITE
-
-    def __init__(self) -> None:
-        self._kqueue = BSD.kqueue()
-        self._events: dict[int, int] = {}
-        self.close = self._kqueue.close
-
-    def register(self, fd: int, events: int) -> None:
-        self._change(fd, 0, events)
-
-    def modify(self, fd: int, events: int) -> None:
-        self._change(fd, self._events.get(fd, 0), events)
-
-    def unregister(self, fd: int) -> None:
-        self._change(fd, self._events.get(fd, 0), 0)
-        self._events.pop(fd, None)
-
-    def closing(self, fd: int) -> None:
-        """Closing a descriptor removes its filters (kqueue(2))."""
-        self._events.pop(fd, None)
-
-    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-        return list(dict.fromkeys((event.ident, 0) for event in self._kqueue.control(None, 1024, timeout)))
-
-    def _change(self, fd: int, old: int, new: int) -> None:
-        changes = [BSD.kevent(fd, kind, BSD.KQ_EV_ADD if new & bit else BSD.KQ_EV_DELETE)
-                   for bit, kind in ((READ, BSD.KQ_FILTER_READ), (WRITE, BSD.KQ_FILTER_WRITE))
-                   if (old ^ new) & bit]
-        if changes:
-            self._kqueue.control(changes, 0)
-        self._events[fd] = new
-
-
-class Portable:
-    """Everywhere else (illumos: /dev/poll), through the standard library's selectors."""
-
-    EVENTS = {READ: selectors.EVENT_READ, WRITE: selectors.EVENT_WRITE,
-              READ | WRITE: selectors.EVENT_READ | selectors.EVENT_WRITE}
-    CONNECT = WRITE
-
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-        self.close = self._selector.close
-
-    def register(self, fd: int, events: int) -> None:
-        self._selector.register(fd, self.EVENTS[events])
-
-    def modify(self, fd: int, events: int) -> None:
-        self._selector.modify(fd, self.EVENTS[events])
-
-    def unregister(self, fd: int) -> None:
-        self._selector.unregister(fd)
-
-    closing = unregister
-
-    def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-        return [(key.fd, 0) for key, _ in self._selector.select(timeout)]
-
-
-def best_poller() -> Poller:
-    """The fastest that this system has."""
-    if hasattr(select, "epoll"):
-        return Epoll()
-    if hasattr(select, "kqueue"):
-        return Kqueue()
-    return Portable()

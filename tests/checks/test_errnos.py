@@ -18,7 +18,8 @@ from l4ipd.checks import ping, routes, socket_pool, udp
 from l4ipd.checks.probe import Prober
 from l4ipd.checks.recipe import recipe
 from l4ipd.model import Check
-from l4ipd.runtime.loop import Loop, Portable
+from l4ipd.runtime.loop import Loop
+from l4ipd.runtime.poller import Portable
 from support.members import Member, Watch, endpoint
 
 ROUTELESS = ("ENETUNREACH", "EHOSTUNREACH", "ENETDOWN", "EHOSTDOWN")

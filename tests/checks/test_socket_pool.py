@@ -19,7 +19,8 @@ from l4ipd.checks.probe import Probe
 from l4ipd.checks.recipe import KINDS, recipe
 from l4ipd.model import Check
 from l4ipd.runtime import loop
-from l4ipd.runtime.loop import WRITE, Loop, Portable
+from l4ipd.runtime.loop import WRITE, Loop
+from l4ipd.runtime.poller import Portable
 from support.members import Member, Watch, answers, dialog, endpoint, overcrowded, refusing, send, silent
 
 pytestmark = pytest.mark.skipif(socket_pool.CONNECT is None, reason="connections cannot be dissolved here")

@@ -191,7 +191,8 @@ print(signal.pthread_sigmask(signal.SIG_BLOCK, []), os.getpgrp() == os.getpid(),
         os.close(reader)
         os.close(writer)
     fds, _, rest = end.stdout.decode().partition(" ")
-    assert not {str(reader), str(writer), *map(str, loop._wake or ())} & set(fds.split(","))
+    ours = {reader, writer, *((loop._wakeup.reader,) if loop._wakeup is not None else ())}
+    assert not set(map(str, ours)) & set(fds.split(","))
     assert rest.startswith("set() True")
     assert "LC_ALL" in rest
     assert "PYTEST_CURRENT_TEST" not in rest

@@ -185,8 +185,8 @@ def test_a_descriptor_that_is_somebody_elses_by_now_stays_watched(loop: Loop) ->
 def test_signals_and_threads_go_on_after_the_loops_own_pipe_broke(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
     loop.on_signal(signal.SIGUSR1, lambda: seen.append("signal"))
-    assert loop._wake is not None
-    reader = loop._wake[0]
+    assert loop._wakeup is not None
+    reader = loop._wakeup.reader
     read = os.read
 
     def broken(fd: int, size: int) -> bytes:

@@ -196,7 +196,7 @@ def test_one_that_was_kept_is_not_taken_for_connected_in_the_turn_in_which_it_is
 
 def test_one_that_is_kept_stays_registered_until_it_is_let_go(faked: Loop) -> None:
     registered: list[int] = []
-    faked._register = lambda fd, events: registered.append(fd)
+    faked._poller.register = lambda fd, events: registered.append(fd)   # type: ignore[method-assign]
     faked.watch_connect(6, lambda: None)
     for let_go in (faked.unwatch, faked.closing):
         for _ in range(2):
@@ -230,7 +230,7 @@ def test_what_the_poller_says_does_not_count_any_more_after_a_watch(clock: Clock
 
 def test_one_that_was_kept_stays_so_when_its_callback_raises(faked: Loop, caplog: pytest.LogCaptureFixture) -> None:
     registered: list[int] = []
-    faked._register = lambda fd, events: registered.append(fd)
+    faked._poller.register = lambda fd, events: registered.append(fd)   # type: ignore[method-assign]
     faked._poller.unregister = lambda fd: registered.append(-fd)    # type: ignore[method-assign]
 
     def callback() -> None:

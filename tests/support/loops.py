@@ -5,8 +5,8 @@ from __future__ import annotations
 import select
 from collections.abc import Callable
 
-from l4ipd.runtime import loop as module
-from l4ipd.runtime.loop import WRITE, Poller, Portable
+from l4ipd.runtime import poller as module
+from l4ipd.runtime.poller import WRITE, Poller, Portable
 
 
 class Clock:

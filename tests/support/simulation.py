@@ -77,7 +77,7 @@ class World:
         self.failure: BaseException | None = None
         self._heap: list[tuple[float, int, Callable[[], object]]] = []
         self._count = itertools.count()
-        self._loop: Loop | None = None
+        self._loop: SimulatedLoop | None = None
         self.turns, self._second = 0, self.now      # turns of the loop since then, within a second
         self._ports = itertools.count(1024)
         self.load_foreign()
@@ -139,7 +139,7 @@ class World:
 
     def signal(self, signum: int) -> None:
         assert self._loop is not None
-        self._loop._signals[signum]()
+        self._loop.signals[signum]()
 
     # -- time
 
@@ -211,10 +211,14 @@ class SimulatedLoop(Loop):
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.signals: dict[int, Callable[[], object]] = {}
         super().__init__(clock=lambda: world.now, poller=Poller(world))
 
     def on_signal(self, signum: int, callback: Callable[[], object]) -> None:
-        self._signals[signum] = callback
+        self.signals[signum] = callback
+
+    def handles(self, signum: int) -> bool:
+        return signum in self.signals
 
     def aside(self, work: Callable[[], Any], done: Callable[[Any], object]) -> None:
         def ended() -> None:
