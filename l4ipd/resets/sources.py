@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection
 from l4ipd.ipfilter.rdr import explain
 from l4ipd.model import Words
 from l4ipd.resets.ipmon import Lines, is_record
+from l4ipd.resets.other_name import NAME, OtherName
 from l4ipd.runtime.child import Child, Exit, find_program
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Loop, Timer
@@ -55,6 +56,7 @@ class Ipmon:
                  began: Callable[[], object] = lambda: None) -> None:
         self.loop, self.words, self.pidfile, self.take, self.told, self.began = loop, words, pidfile, take, told, began
         self.starts = 0
+        self._name = OtherName(f"{pidfile.removesuffix('.pid')}.d")
         self._child: Child | None = None
         self._lines = Lines()
         self._wait = FIRST_WAIT
@@ -64,7 +66,8 @@ class Ipmon:
         self._again = Timer(self.start)
 
     def start(self) -> None:
-        if find_program(self.words[0]) is None:
+        program = find_program(self.words[0])
+        if program is None:
             self._retry(f"{self.words[0]}: no such program: name it in the configuration, ipfilter.ipmon")
             return
         self.began()
@@ -72,7 +75,8 @@ class Ipmon:
         self.starts += 1
         self._since = self.loop.clock()
         # 4.1 always writes a pid file: not over that of the system's ipmon (FACTS.md 2f)
-        self._child = Child(self.loop, (SHELL, "-c", KEEPER, "l4ipd", *self.words, "-v", "-P", self.pidfile),
+        self._child = Child(self.loop, (SHELL, "-c", KEEPER, "l4ipd", self._name.of(program), *self.words[1:], "-v",
+                                        "-P", self.pidfile),
                             timeout=None, done=self._ended, output=self._took, hold_stdin=True)
         self.loop.set(self._works, self._since + SETTLED)
 
@@ -84,6 +88,7 @@ class Ipmon:
             self._child.kill()
         with contextlib.suppress(OSError):
             os.unlink(self.pidfile)
+        self._name.remove()
 
     def raised(self) -> None:
         """One of our timers has raised: whatever was to happen happens later."""
@@ -262,7 +267,7 @@ def others(loop: Loop, program: str, done: Callable[[list[int]], object]) -> Non
     path = find_program(program)
     if path is None or "ipmon" not in {os.path.basename(path), os.path.basename(os.path.realpath(path))}:
         return
-    names = {"ipmon", os.path.basename(path)}
+    names = {"ipmon", NAME, os.path.basename(path)}
 
     def first(before: list[int]) -> None:
         if before:
