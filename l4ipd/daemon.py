@@ -22,6 +22,7 @@ import os
 import time
 
 from l4ipd.checks.probe import Prober
+from l4ipd.discovery.members import Discovery
 from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
 from l4ipd.ipfilter.nat_table import Dialect
@@ -42,7 +43,8 @@ class Daemon:
 
     def __init__(self, loop: Loop, config: Config, descriptors: int, prober: Prober | None = None) -> None:
         self.loop = loop
-        self.config = Config()
+        self.config = Config()                      # with the members that sources have
+        self.given = Config()                       # as it stands in the files
         self.started = time.time()
         self.stopping = False
         self.shutdown: Shutdown | None = None
@@ -55,6 +57,7 @@ class Daemon:
                            changed=self._changed,
                            decided=lambda: self.steering.rules.touch(), kept=lambda group: self.steering.kept(group))
         self.expiry = Expiry(loop, self.prober.certificates, lambda: self.fleet.monitors.values())
+        self.discovery = Discovery(loop, self._discovered)
         self.steering = Steering(loop, self.fleet, self.events, config.ipfilter, spoken=self._spoken,
                                  budget=budget)
         self.sessions = SessionCount(loop, lambda: self.steering.nat,
@@ -66,6 +69,7 @@ class Daemon:
         """Begin probing, and read the kernel's rules and adopt them. ``saved`` is what an earlier run left behind."""
         saved = saved or Saved()
         self.sensing.rules.remember(saved.tables, saved.tags, saved.counts)
+        self.discovery.remember(saved.discovered)
         self.apply(self._first)
         self.fleet.restore(saved)
         self.readiness.restore(saved)
@@ -73,6 +77,13 @@ class Daemon:
 
     def apply(self, config: Config) -> str:
         """Take over a configuration, the first or another. Unchanged endpoints keep everything; says what changed."""
+        self.given = config
+        return self._apply(self.discovery.take_over(config))
+
+    def _discovered(self) -> None:
+        self._apply(self.discovery.fill(self.given))
+
+    def _apply(self, config: Config) -> str:
         if config == self.config:
             return f"{len(self.fleet.monitors)} endpoints: nothing changed"
         before, self.config = self.config, config
@@ -100,6 +111,7 @@ class Daemon:
             self.loop.stop()
             return
         self.stopping = True
+        self.discovery.stop()
         remove = self.config.ipfilter.on_stop == "remove"
         self.fleet.stop()
         self.readiness.stop()

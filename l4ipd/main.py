@@ -25,6 +25,7 @@ from l4ipd.control.service import ControlService
 from l4ipd.control.socket_file import Unusable, is_served
 from l4ipd.daemon import Daemon
 from l4ipd.descriptors import CHILD, Descriptors, TooFew, opened
+from l4ipd.discovery.ask import ask
 from l4ipd.ipfilter import plan
 from l4ipd.ipfilter.host import shortcomings
 from l4ipd.ipfilter.rdr import REMEDIES, explain
@@ -118,11 +119,17 @@ def check(config: Config, path: str, at_home: bool = True) -> int:
 
     ``at_home``: this machine is the gateway.
     """
+    asked = ask(config)
+    if asked.flaws:
+        raise Refused("\n".join(asked.flaws))
+    config = asked.config
     lines = plan.all_up(config)
     print("".join(f"{line}\n" for line in lines), end="", flush=True)
     load = estimate(config)
-    for warning in (*warnings(config), *exposures(config, path), *expiring(config), *missing_tools(config),
-                    *shortages(config, load), *(shortcomings(config) if at_home else ())):
+    for words in asked.told:
+        print(words, file=sys.stderr)
+    for warning in (*asked.doubts, *warnings(config), *exposures(config, path), *expiring(config),
+                    *missing_tools(config), *shortages(config, load), *(shortcomings(config) if at_home else ())):
         print(f"warning: {warning}", file=sys.stderr)
     for line in (str(load), *capacity.lines(config)):
         print(f"load: {line}", file=sys.stderr)

@@ -72,6 +72,21 @@ class Member:
     weight: int = 1                                 # 0: checked and shown, never given anything
     fallback: bool = False
     port: int | None = None                         # instead of the service's member_port
+    origin: str = ""                                # the source that it comes from, for people
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where more members of a cluster come from, and go to: a file, or a name in the DNS."""
+
+    file: str = ""                                  # its absolute path
+    dns: str = ""                                   # a name; one that begins with _ has SRV records
+    servers: tuple[tuple[str, int], ...] = ()       # addresses and ports of name servers; none: the system's
+
+    @property
+    def origin(self) -> str:
+        """For people: ``file /etc/web.yaml``, ``dns web.example.net``."""
+        return f"file {self.file}" if self.file else f"dns {self.dns}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +120,7 @@ class Endpoint:
     checks: tuple[Check, ...]
     purge: str = "dead"                             # dead | yes | no
     age: int | None = None                          # seconds
+    origin: str = ""                                # the source that the member comes from, for people
 
     @property
     def group(self) -> str:
@@ -138,6 +154,7 @@ class Cluster:
     members: tuple[Member, ...]
     keep: bool = False                              # when_all_down: keep
     ready: Ready = Ready()
+    sources: tuple[Source, ...] = ()                # of members that do not stand in the configuration
 
     def endpoints(self) -> Iterator[Endpoint]:
         for service in self.services:
@@ -145,7 +162,7 @@ class Cluster:
                 yield Endpoint(f"{self.name}/{service.name}/{member.name}", self.name, service.name, member.name,
                                self.addresses, service.port, service.protocol, service.sticky, member.address,
                                member.port or service.member_port, member.weight, member.fallback, service.checks,
-                               service.purge, service.age)
+                               service.purge, service.age, member.origin)
 
 
 @dataclass(frozen=True, slots=True)

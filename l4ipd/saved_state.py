@@ -19,6 +19,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from l4ipd.config import values
+from l4ipd.model import Member
 from l4ipd.runtime import regular_file
 
 VERSION = 1
@@ -42,6 +44,7 @@ class Saved:
     ready: Mapping[str, bool] = field(default_factory=dict)             # cluster -> what was told of it last
     draining: frozenset[str] = frozenset()          # endpoints that are not up, but alive
     cut: frozenset[str] = frozenset()               # disabled endpoints whose sessions were to end at once
+    discovered: Mapping[str, tuple[Member, ...]] = field(default_factory=dict)  # what sources of members said last
 
     def seen(self, name: str) -> str:
         """The state of an endpoint that is in ``states``: up, down or draining."""
@@ -95,6 +98,8 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
         left = {str(name): _time(when, now) for name, when in data.get("left", {}).items()}
         ready = {str(name): bool(said) for name, said in data.get("ready", {}).items()}
         draining, cut = (frozenset(str(name) for name in data.get(key, ())) for key in ("draining", "cut"))
+        discovered = {str(key): tuple(_member(*each) for each in members)
+                      for key, members in data.get("discovered", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ValueError("it is damaged") from None
     if not 0 <= now - written <= OLD:
@@ -103,7 +108,7 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
         log.info("%s is %s: since when endpoints are up or down is forgotten%s", path, age,
                  "" if not disabled else "; what the operator disabled stays disabled")
         states, ready = {}, {}
-    return Saved(disabled, states, rules, tables, tags, counts, left, ready, draining, cut)
+    return Saved(disabled, states, rules, tables, tags, counts, left, ready, draining, cut, discovered)
 
 
 def _number(value: float) -> float:
@@ -126,6 +131,14 @@ def _tag(value: int) -> int:
     return int(value)
 
 
+def _member(name: str, address: str, weight: int, fallback: bool, port: int | None) -> Member:
+    """A member that a source gave, or ValueError."""
+    if type(weight) is not int or not 0 <= weight <= 99 or port is not None and type(port) is not int:
+        raise ValueError("no member")
+    return Member(values.name(name), values.address(address), weight, bool(fallback),
+                  None if port is None else values.port(str(port)))
+
+
 def encode(saved: Saved, now: float) -> bytes:
     """The text of the file."""
     return json.dumps({"version": VERSION, "written": now, "disabled": dict(saved.disabled),
@@ -133,4 +146,7 @@ def encode(saved: Saved, now: float) -> bytes:
                        "cut": sorted(saved.cut), "rules": sorted(saved.rules),
                        "filters": {"tables": sorted(saved.tables), "tags": sorted(saved.tags),
                                    "counts": sorted(saved.counts)},
-                       "left": dict(saved.left), "ready": dict(saved.ready)}).encode() + b"\n"
+                       "left": dict(saved.left), "ready": dict(saved.ready),
+                       "discovered": {key: [(each.name, each.address, each.weight, each.fallback, each.port)
+                                            for each in members] for key, members in saved.discovered.items()}}
+                      ).encode() + b"\n"

@@ -24,6 +24,7 @@ class StateSaver:
         self.saved = saved_state.load(path)
         self.file = StateFile(loop, path, self._text, self._failed)
         daemon.events.listen(self._heard)
+        daemon.discovery.listen(self.file.changed)
 
     def close(self) -> None:
         """The last write."""
@@ -51,4 +52,5 @@ def snapshot(daemon: Daemon) -> Saved:
     states = {name: (seen == "up", round(began + since, 1)) for name, (seen, since) in known.items()}
     draining = frozenset(name for name, (seen, _) in known.items() if seen == "draining")
     return Saved(fleet.disabled, states, daemon.steering.unmarked(), *daemon.sensing.rules.traces(),
-                 daemon.readiness.left, daemon.readiness.told(), draining, frozenset(fleet.cut))
+                 daemon.readiness.left, daemon.readiness.told(), draining, frozenset(fleet.cut),
+                 dict(daemon.discovery.known))

@@ -17,7 +17,7 @@ import pytest
 
 from l4ipd import main
 from l4ipd.checks import verdict
-from l4ipd.config import check_section, parse, warnings
+from l4ipd.config import check_section, members, parse, warnings
 from l4ipd.config.values import span
 from l4ipd.control import asking, client
 from l4ipd.model import Check, Config, Ipfilter, Log, Member, Resets, Service
@@ -120,7 +120,8 @@ def test_variables_of_the_service() -> None:
     ("resets", parse.RESETS),
     ("A cluster", parse.CLUSTER),
     ("A service", parse.SERVICE),
-    ("A member", parse.MEMBER),
+    ("Members from files and from the DNS", ("file", "dns")),
+    ("A member", members.MEMBER),
     ("Keys of every check", check_section.COMMON),
     *[(kind, check_section.OWN[kind]) for kind in check_section.TYPES if kind not in ("https", "ping")],
     ("https", [key for key in check_section.OWN["https"] if key not in check_section.HTTP]),
@@ -154,7 +155,7 @@ def defaults() -> list[tuple[str, str, str]]:
     found = []
     told = {"control", "log", "resets", "given", "ipfilter", "clusters", "fast_interval", "down_interval",
             "close", "port", "sni", "host", "body", "send", "expect", "user", "dialog", "headers", "command",
-            "verify_host", "cert", "key", "data", "send_proxy", "source", "files", "include"}
+            "verify_host", "cert", "key", "data", "send_proxy", "source", "files", "include", "origin"}
     check = [(kind, key) for kind in check_section.TYPES for key in check_section.OWN[kind]
              if kind != "https" or key not in check_section.HTTP]
     check += [("Keys of every check", key) for key in check_section.COMMON]
@@ -283,7 +284,7 @@ def test_sample(text: str) -> None:
 
 def test_sample_shows_every_key() -> None:
     shown = set(re.findall(r"(?:^|[{,]|- ) *(\w+):", switched_on(SAMPLE), re.MULTILINE))
-    known = {*parse.TOP, *parse.IPFILTER, *parse.RESETS, *parse.CLUSTER, *parse.SERVICE, *parse.MEMBER, *parse.READY,
+    known = {*parse.TOP, *parse.IPFILTER, *parse.RESETS, *parse.CLUSTER, *parse.SERVICE, *members.MEMBER, *parse.READY,
              *check_section.KEYS, "send", "expect"}
     assert known - shown == set()
 

@@ -37,7 +37,7 @@ FILES = [
     ("share/man/man8/l4ipctl.8", "man/l4ipctl.8", False),
 ]
 #: packages whose name on PyPI is not the name that is imported
-NAMES = {"daemon": "python-daemon", "yaml": "pyyaml"}
+NAMES = {"dns": "dnspython", "daemon": "python-daemon", "yaml": "pyyaml"}
 
 
 def copy_tree(to: Path) -> None:

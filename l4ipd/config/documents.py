@@ -20,6 +20,8 @@ from l4ipd.config.yaml_tree import Mapping, Node, Problems, join, tree
 from l4ipd.runtime import regular_file
 
 SIZE_LIMIT = 64 << 20                               # bytes of all files together
+FIRST = "the file is empty: ipfilter and clusters are needed", "ipfilter: and clusters:"
+INCLUDED = "the file is empty: clusters are needed", "clusters:"
 Identity = tuple[int, int]                          # device and inode: a file, whatever it is called
 
 
@@ -71,8 +73,8 @@ class Documents:
 
     def _read(self, text: str | bytes, name: str, identity: Identity | None, includer: Document | None) -> Document:
         problems = Problems(name)
-        document = Document(tree(text, problems, ("clusters",) if includer else ("ipfilter", "clusters")), problems,
-                            includer)
+        empty, example = INCLUDED if includer else FIRST
+        document = Document(tree(text, problems, empty, example), problems, includer)
         self.all.append(document)
         if document.root is not None and "include" in document.root.items:
             line, node = document.root.items["include"]

@@ -52,6 +52,7 @@ def _named(config: Config) -> Iterator[tuple[str, str]]:
         yield from ((f"ipfilter.{key}", file) for file in _files(words))
     yield from (("notify", file) for file in _files(config.notify))
     for cluster in config.clusters:
+        yield from ((f"{cluster.name}: members_from", source.file) for source in cluster.sources if source.file)
         yield from _of_cluster(cluster)
 
 

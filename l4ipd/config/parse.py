@@ -9,8 +9,8 @@ read in ``config_check``.
 from __future__ import annotations
 
 from dataclasses import replace
-from sys import intern
 
+from l4ipd.config import members
 from l4ipd.config import values as words
 from l4ipd.config.check_section import Pace, checks, defaults
 from l4ipd.config.documents import Document, Documents
@@ -22,12 +22,12 @@ TOP = ("include", "pidfile", "control", "state", "log", "http", "notify", "ipfil
 INCLUDED = ("include", "defaults", "clusters")        # what may stand in a file that is included
 IPFILTER = ("interface", "tag", "resync", "on_stop", "purge", "timeout", "ipnat", "ipf", "ipfstat", "ipmon")
 RESETS = ("interface", "source", "action", "tag")
-CLUSTER = ("address", "services", "members", "when_all_down", "ready")
+CLUSTER = ("address", "services", "members", "members_from", "when_all_down", "ready")
 SERVICE = ("port", "protocol", "member_port", "sticky", "age", "purge", "check")
 UDP_AGE = 30                                        # seconds; IPFilter's own ten minutes fill its table (FACTS.md 3-5)
 READY = ("services", "members")
 HTTP = ("listen", "names")
-MEMBER = ("address", "port", "weight", "fallback")
+SERVICES = "a mapping of names to services"
 EMPTY = Scalar("", True)
 
 
@@ -179,7 +179,7 @@ def _clusters(tops: dict[Document, Section], tag: str | None, plain: Pace) -> tu
         before = paces[document.includer]
         paces[document] = defaults(top.entry["defaults"], before) if "defaults" in top.entry else before
         if "clusters" in top.entry:
-            for name, entry in _named(top.entry["clusters"], "a mapping of names to clusters"):
+            for name, entry in top.entry["clusters"].named("a mapping of names to clusters"):
                 if named.setdefault(name, entry) is not entry:
                     entry.refuse(f"there is such a cluster already ({named[name].seen_from(entry)})")
                 found.append(_cluster(name, Section(entry, CLUSTER), tag, paces[document], taken))
@@ -188,41 +188,34 @@ def _clusters(tops: dict[Document, Section], tag: str | None, plain: Pace) -> tu
     return tuple(found)
 
 
-def _named(place: Place, what: str) -> list[tuple[str, Place]]:
-    """The entries of a mapping of names, which must not be empty; names are checked."""
-    entries = list(place.entries(what))
-    if not entries and (isinstance(place.node, Mapping) or isinstance(place.node, Scalar) and place.node.empty):
-        place.refuse(f"is empty: {what} is wanted, with one at least")
-    for name, entry in entries:
-        try:
-            words.name(name)
-        except ValueError as error:
-            entry.refuse(str(error))
-    return entries
-
-
 def _cluster(name: str, section: Section, tag: str | None, pace: Pace, taken: Taken) -> Cluster:
     addresses = _addresses(section)
     services: list[tuple[Service, Place]] = []
-    members: list[tuple[Member, Place]] = []
-    for key, what in (("services", "a mapping of names to services"), ("members", "a mapping of names to addresses")):
-        if key not in section.entry:
-            section.missing(key, what)
-        elif key == "services":
-            services = [_service(*entry, _of_family(pace, addresses)) for entry in _named(section.entry[key], what)]
-        else:
-            members = [_member(*entry, tag) for entry in _named(section.entry[key], what)]
-    _check_family(addresses, services, members)
-    _check_members(section, services, members)
-    _check_ports(name, [address for address, _ in addresses], services, members, taken)
+    found: list[tuple[Member, Place]] = []
+    more = members.sources(section.entry["members_from"]) if "members_from" in section.entry else ()
+    if "services" in section.entry:
+        services = [_service(*entry, _of_family(pace, addresses))
+                    for entry in section.entry["services"].named(SERVICES)]
+    else:
+        section.missing("services", SERVICES)
+    if "members" in section.entry:
+        found = members.members(section.entry["members"], tag is not None)
+    elif not more:
+        section.missing("members", f"{members.WHAT}, or members_from")
+    if addresses:
+        six = ":" in addresses[0][0]
+        members.check_family(six, [*addresses, *((member.address, place) for member, place in found)])
+        _check_sources(six, services)
+    _check_members(section, services, found, bool(more))
+    _check_ports(name, [address for address, _ in addresses], services, found, taken)
+    regulars = 0 if more else sum(not member.fallback and member.weight > 0 for member, _ in found)
     keep = section.get("when_all_down", lambda text: words.choice(text, ("remove", "keep")), "remove") == "keep"
     return Cluster(name, tuple(address for address, _ in addresses), tuple(service for service, _ in services),
-                   tuple(member for member, _ in members), keep,
-                   _ready(section, sum(not member.fallback and member.weight > 0 for member, _ in members)))
+                   tuple(member for member, _ in found), keep, _ready(section, regulars), more)
 
 
 def _ready(section: Section, regulars: int) -> Ready:
-    """When the cluster is ready; ``regulars`` is how many members would count."""
+    """When the cluster is ready; ``regulars`` is how many members would count, 0: that changes."""
     place = section.entry.get("ready")
     if place is None:
         return Ready()
@@ -230,11 +223,11 @@ def _ready(section: Section, regulars: int) -> Ready:
         place.refuse("is a mapping: {services: all, members: 1}, or one of both")
         return Ready()
     section = Section(place, READY)
-    members = section.get("members", lambda text: words.number(text, 1, 9999, "a number of members"), 1)
-    if members > regulars > 0:
-        section.entry["members"].refuse(f"{members} would never be ready: {regulars} of the members "
+    least = section.get("members", lambda text: words.number(text, 1, 9999, "a number of members"), 1)
+    if least > regulars > 0:
+        section.entry["members"].refuse(f"{least} would never be ready: {regulars} of the members "
                                         "count, as fallbacks and those of weight 0 do not")
-    return Ready(section.get("services", lambda text: words.choice(text, ("all", "any")), "all"), members)
+    return Ready(section.get("services", lambda text: words.choice(text, ("all", "any")), "all"), least)
 
 
 def _addresses(section: Section) -> list[tuple[str, Place]]:
@@ -279,61 +272,37 @@ def _service(name: str, place: Place, pace: Pace) -> tuple[Service, Place]:
     return Service(name, port, protocol, member_port, sticky, found, purge, age), section.entry.get("port", section)
 
 
-def _member(name: str, place: Place, tag: str | None) -> tuple[Member, Place]:
-    """A member and the place of its address."""
-    name = intern(name)                             # the same few names in a hundred clusters
-    if not isinstance(place.node, Mapping):
-        return Member(name, place.read(words.address, "")), place
-    section = Section(place, MEMBER)
-    if "address" not in section.entry:
-        section.missing("address", "where the member is reached, numeric")
-    weight = section.get("weight", lambda text: words.number(text, 0, 99, "a weight"), 1)
-    if weight > 1 and tag is None:
-        section.entry["weight"].refuse(f"weight {weight} needs a tag: the rules of one member differ in nothing else,"
-                                       " and ipfilter.tag is no")
-    return (Member(name, section.get("address", words.address, ""), weight, section.get("fallback", words.flag, False),
-                   section.get("port", words.port, None)), section.entry.get("address", section))
-
-
 def _of_family(pace: Pace, addresses: list[tuple[str, Place]]) -> Pace:
     """The source that ``defaults`` names is for the clusters of its family."""
     six = bool(addresses) and ":" in addresses[0][0]
     return pace if pace.source is None or (":" in pace.source) == six else replace(pace, source=None)
 
 
-def _check_family(addresses: list[tuple[str, Place]], services: list[tuple[Service, Place]],
-                  members: list[tuple[Member, Place]]) -> None:
-    if not addresses:
-        return
-    six = ":" in addresses[0][0]
+def _check_sources(six: bool, services: list[tuple[Service, Place]]) -> None:
     family, other = ("IPv6", "IPv4") if six else ("IPv4", "IPv6")
-    for address, place in [*addresses, *((member.address, place) for member, place in members)]:
-        if address and (":" in address) != six:
-            place.refuse(f"{address} is {other} and the cluster is {family}, as its first address is: an rdr rule"
-                         " cannot cross, make two clusters")
     for service, place in services:
         for source in {check.source for check in service.checks if check.source and (":" in check.source) != six}:
             place.refuse(f"the source {source} of its check is {other}, and its members are {family}")
 
 
 def _check_members(section: Section, services: list[tuple[Service, Place]],
-                   members: list[tuple[Member, Place]]) -> None:
+                   found: list[tuple[Member, Place]], more: bool) -> None:
     """No two members on one address and port: their rules would be the same."""
     seen: dict[tuple[str, int], tuple[str, int]] = {}
     usual = {service.member_port for service, _ in services} or {0}
-    for member, place in members:
+    for member, place in found:
         for port in {member.port} if member.port else usual:
             name, line = seen.setdefault((member.address, port), (member.name, place.line))
             if member.address and name != member.name:
                 place.refuse(f"{member.address} is already the address of {name} (line {line}): their rules would be"
                              " the same")
                 break
-    if members and all(member.fallback for member, _ in members):
+    if found and not more and all(member.fallback for member, _ in found):
         section.entry["members"].refuse("every member is a fallback: one at least must be an ordinary member")
 
 
 def _check_ports(cluster: str, vips: list[str], services: list[tuple[Service, Place]],
-                 members: list[tuple[Member, Place]], taken: Taken) -> None:
+                 found: list[tuple[Member, Place]], taken: Taken) -> None:
     """No two services on one address, port and protocol; no rule that leads to itself."""
     for service, place in services:
         if not service.port or not service.protocol:
@@ -345,7 +314,7 @@ def _check_ports(cluster: str, vips: list[str], services: list[tuple[Service, Pl
                 place.refuse(f"{vip} port {service.port} {service.protocol} already belongs to {name} "
                              f"({before.seen_from(place)})")
                 break
-        for member, spot in members:
+        for member, spot in found:
             if service.port == (member.port or service.member_port) and member.address in vips:
                 spot.refuse(f"{member.address} port {service.port} is the cluster's own: the rule of {service.name}"
                             " would lead to itself")

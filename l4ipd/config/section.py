@@ -76,6 +76,18 @@ class Place:
         elif not (isinstance(self.node, Scalar) and self.node.empty):
             self.refuse(f"{what} is wanted, not {self.kind()}")
 
+    def named(self, what: str) -> list[tuple[str, Place]]:
+        """The entries of a mapping of names, which must not be empty; names are checked."""
+        entries = list(self.entries(what))
+        if not entries and (isinstance(self.node, Mapping) or isinstance(self.node, Scalar) and self.node.empty):
+            self.refuse(f"is empty: {what} is wanted, with one at least")
+        for name, entry in entries:
+            try:
+                words.name(name)
+            except ValueError as error:
+                entry.refuse(str(error))
+        return entries
+
     def command(self, first: Callable[[str], str], rest: Callable[[str], str] = words.word) -> tuple[str, ...]:
         """A program and its arguments: a list of words, or one word."""
         if isinstance(self.node, Scalar) and len(self.node.text.split()) > 1:

@@ -188,6 +188,13 @@ def listener(text: str) -> tuple[str, int] | None:
     return str(parsed), port(number_text)
 
 
+def dns_name(text: str) -> str:
+    """A name that can be asked for, without a dot at its end, in small letters."""
+    if not SERVER_NAME.fullmatch(text.removesuffix(".")):
+        raise ValueError(f"{shown(text)} is not a name that the DNS could know")
+    return text.removesuffix(".").lower()
+
+
 def own_name(text: str) -> str:
     """A name by which browsers and others may ask for the status page, in small letters."""
     if not SERVER_NAME.fullmatch(text.rstrip(".")):

@@ -101,8 +101,11 @@ def join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
 
 
-def tree(text: str | bytes, problems: Problems, keys: tuple[str, ...]) -> Mapping | None:
-    """The mapping that the file is, or None when there is none and ``problems`` says why; it should have ``keys``."""
+def tree(text: str | bytes, problems: Problems, empty: str, example: str) -> Mapping | None:
+    """The mapping that the file is, or None when there is none and ``problems`` says why.
+
+    ``empty`` says what is wrong with one that has nothing in it; with an ``example`` a mapping begins.
+    """
     decoded = _decode(text, problems)
     if decoded is None:
         return None
@@ -116,10 +119,9 @@ def tree(text: str | bytes, problems: Problems, keys: tuple[str, ...]) -> Mappin
         return None
     root = builder.root
     if root is None or isinstance(root, Scalar) and root.empty:
-        problems.add(1, "", f"the file is empty: {' and '.join(keys)} are needed")
+        problems.add(1, "", empty)
     elif not isinstance(root, Mapping):
-        problems.add(1, "", "the file is not a mapping: it begins with keys such as "
-                           + " and ".join(f"{key}:" for key in keys))
+        problems.add(1, "", f"the file is not a mapping: it begins with keys such as {example}")
     return root if isinstance(root, Mapping) else None
 
 

@@ -39,6 +39,7 @@ class Row:
     code: str = ""                                  # of the last outcome, LOCAL included; empty before the first
     connections: int | None = None                  # None: not known
     sessions: int | None = None                     # None: not known
+    origin: str = ""                                # the source that the member comes from; empty: the configuration
 
     def data(self) -> dict[str, object]:
         """For JSON. The keys are part of the interface: l4ipctl(8)."""
@@ -46,7 +47,7 @@ class Row:
                 "disabled": self.disabled, "rule": self.loaded, "sessions": self.sessions,
                 "connections": self.connections,
                 "seconds": round(self.since, 1), "code": self.code, "verdict": self.verdict,
-                "milliseconds": round(self.took * 1000, 1)}
+                "milliseconds": round(self.took * 1000, 1), "origin": self.origin}
 
 
 def rows(daemon: Daemon, names: Iterable[str] | None = None, kernel: Kernel | None = None) -> list[Row]:
@@ -62,7 +63,7 @@ def row(daemon: Daemon, monitor: Monitor, kernel: Kernel | None = None) -> Row:
     return Row(endpoint.name, endpoint.where, state(monitor), loaded(daemon, monitor, kernel),
                since(daemon, monitor), printable(verdict(monitor)), monitor.took, monitor.fit,
                monitor.disabled, code, connections(daemon, monitor, kernel),
-               daemon.sessions.recent().of(endpoint.name))
+               daemon.sessions.recent().of(endpoint.name), endpoint.origin)
 
 
 def since(daemon: Daemon, monitor: Monitor) -> float:

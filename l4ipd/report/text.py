@@ -43,7 +43,8 @@ def table(rows: Sequence[Row], width: int = 0, paint: Paint | None = None) -> li
     Name and state are there at any width: where they do not fit into a line, the state has the next one.
     """
     cells = [{key: heading for heading, key in COLUMNS},
-             *({key: cell(key, row.get(key)) for _, key in COLUMNS} for row in rows)]
+             *({key: cell(key, _with_origin(row) if key == "verdict" else row.get(key)) for _, key in COLUMNS}
+               for row in rows)]
     sizes = {key: max(len(line[key]) for line in cells) for _, key in COLUMNS}
     if width:
         _fit(sizes, width)
@@ -55,6 +56,11 @@ def table(rows: Sequence[Row], width: int = 0, paint: Paint | None = None) -> li
         else:
             lines.append(_line(line, sizes, painter))
     return lines
+
+
+def _with_origin(row: Row) -> object:
+    """The verdict and, of a member that does not stand in the configuration, where it comes from."""
+    return f"{row.get('verdict')}; from {row['origin']}" if row.get("origin") else row.get("verdict")
 
 
 def _fit(sizes: dict[str, int], width: int) -> None:

@@ -215,6 +215,7 @@ def _endpoint(row: status.Row, connections: int | None, monitor: Monitor) -> str
 def _why(row: status.Row) -> str:
     code, _, words = row.verdict.partition(" ")
     took = f' <span class="s">{row.took * 1000:.0f} ms</span>' if row.took else ""
+    took += f' <span class="s">from {esc(row.origin)}</span>' if row.origin else ""
     if code not in CODES:
         return f'<span class="why s">{esc(row.verdict)}</span>'
     return f'<span class="why"><code title="{esc(CODES[code])}">{code}</code> {esc(words)}{took}</span>'
