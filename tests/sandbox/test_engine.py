@@ -123,6 +123,8 @@ def test_other_forms() -> None:
 @pytest.mark.parametrize("target, expected", [
     ("port 8080", ["2 8080", "3 8081", "2 8085", "3 8090"]),
     ("port = 8080", ["2 8080", "3 8080", "2 8080", "3 8080"]),
+    ("port 8080-8090", ["2 8090", "3 8091", "2 8095", "3 8100"]),           # FACTS.md 3-14: not what it looks like
+    ("", ["2 80", "3 81", "2 85", "3 90"]),
 ])
 def test_port_ranges(target: str, expected: list[str]) -> None:
     rule = RULE.replace("port 80 ", "port 80-90 ").replace("port 8080", target)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.sandbox_tools import Lab, blocks, sample
+from support.sandbox_tools import Lab, Result, blocks, sample
 
 BASE = "rdr ext0 203.0.113.1/32 port 80 -> 10.0.0.{} port 8080 tcp round-robin\n"
 
@@ -294,3 +294,28 @@ def test_nothing_breaks_the_parsers(text: str, version: str) -> None:
     assert len(lab.listed("-R")) == len(lab.kernel.nat.rules)
     assert lab.ipfstat("-ioR").status == 0
     lab.send()
+
+
+@pytest.mark.parametrize("version", ["4.1", "5.1.2", "6.0.0"])
+@pytest.mark.parametrize("target", [" port 9000", ""])
+def test_ranges_of_ports_are_listed_and_removed_as_fed(version: str, target: str) -> None:
+    """FACTS.md 3-14; without a port on the right, which 4.1 does not know, it is listed as ``port 0``."""
+    lab = Lab(version)
+    rule = f"rdr em0 203.0.113.1/32 port 8000-8010 -> 10.0.0.{{}}{target} tcp round-robin tag l4ip\n"
+    fed = lab.ipnat("-f", "-", stdin=rule.format(2) + rule.format(3))
+    if version == "4.1" and not target:
+        assert fed.status == 1
+        return
+    assert fed == Result(0, "", "")
+    right = ("" if version == "4.1" else "/32") + (target or " port 0")
+    shown = [f"rdr em0 203.0.113.1/32 port 8000-8010 -> 10.0.0.{last}{right} tcp round-robin tag l4ip"
+             for last in (2, 3)]
+    assert lab.listed("-R") == shown
+    assert lab.ipnat("-f", "-", stdin=rule.format(2).replace("8010", "8011")).stderr == "", "another rule"
+    lab.ipnat("-r", "-f", "-", stdin=rule.format(2).replace("8010", "8011"))
+    assert [lab.send(port=port) for port in (8000, 8003, 8010, 8011)] == (
+        ["10.0.0.2 9000", "10.0.0.3 9003", "10.0.0.2 9010", ""] if target else
+        ["10.0.0.2 8000", "10.0.0.3 8003", "10.0.0.2 8010", ""])
+    assert lab.ipnat("-r", "-f", "-", stdin=rule.format(2)).stderr == ""
+    assert lab.ipnat("-r", "-f", "-", stdin=shown[1] + "\n").stderr == ""
+    assert lab.listed() == []

@@ -70,8 +70,10 @@ def test_one_of_the_other_family_is_in_use_as_well() -> None:
     assert "rule in use" in it.ipf("-r", "-f", "-", stdin=LOG.format(0, 2)).stderr
 
 
-def test_a_listing_that_is_cut_holds_the_rule_where_it_was() -> None:
+@pytest.mark.parametrize("version", ["5.1.2", "6.0.0"])
+def test_a_listing_that_is_cut_holds_the_rule_where_it_was(version: str) -> None:
     it = lab()
+    it.kernel.version = VERSIONS[version]
     it.ipf("-f", "-", stdin="".join(LOG.format(0, last) for last in range(1, 6)))
     run = ipfstat(it.kernel, ("-iR",))
     next(run), next(run)
