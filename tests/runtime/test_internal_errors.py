@@ -40,7 +40,7 @@ from l4ipd.report.notify import Notifier
 from l4ipd.resets import sources, targets
 from l4ipd.resets.reaction import Reaction
 from l4ipd.runtime import backoff, stream_server
-from l4ipd.runtime.child import Child, Exit
+from l4ipd.runtime.child import Child, Exit, end_all
 from l4ipd.runtime.internal_errors import INTERNAL, InternalErrors
 from l4ipd.runtime.lines import Lines
 from l4ipd.runtime.loop import READ, Loop
@@ -81,6 +81,7 @@ def fails(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, times: int = 1
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
+    end_all()                                       # what other tests have left would raise in the place of ours
     it = Loop()
     yield it
     it.close()

@@ -101,7 +101,8 @@ def test_neither_our_terminal_nor_what_was_left_open_for_us(gateway: Gateway) ->
 @needs_setsid
 def test_what_a_late_check_left_in_other_sessions_is_ended(gateway: Gateway) -> None:
     one, two, three = seconds(), seconds(), seconds()
-    configure(gateway, f"setsid sh -c 'setsid sleep {one} & sleep {two}' & sleep {three}", top="")
+    configure(gateway, f"setsid sh -c 'setsid sleep {one} & sleep {two}' & sleep {three}", top="",
+              timeout="3s")
     gateway.start()
     wait("it is running", lambda: all(map(running, (one, two, three))))
     assert gateway.process is not None

@@ -117,7 +117,7 @@ class Sandbox:
 
     def run(self, tool: str, *words: str, stdin: str = "") -> Result:
         done = subprocess.run([*tool_words(self.path)[tool], *words], input=stdin.encode("latin-1"),
-                              capture_output=True, timeout=20, cwd="/")
+                              capture_output=True, timeout=120, cwd="/")
         return Result(done.returncode, done.stdout.decode("latin-1"), done.stderr.decode("latin-1"))
 
     def ipnat(self, *words: str, stdin: str = "") -> Result:
