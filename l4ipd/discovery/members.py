@@ -12,6 +12,7 @@ from l4ipd.discovery.source import Failed, Said, Wanted, Watcher
 from l4ipd.model import Cluster, Config, Member, Source
 from l4ipd.runtime.loop import Loop, Timer
 
+AGAIN = 5.0                                         # seconds after an internal error
 Known = Mapping[str, Sequence[Member]]              # by Wanted.key
 log = logging.getLogger("l4ipd")
 
@@ -88,6 +89,10 @@ class Discovery:
             count = len(self.known.get(wanted.key, ()))
             log.warning("%s: %s: %s", self._who(wanted), problem,
                         f"its {count} members of before stay" if count else "it has never given any members")
+
+    def raised(self) -> None:
+        """What sources have said could not be taken over, or not all of it: once more, a little later."""
+        self.loop.move(self._soon, self.loop.now + AGAIN)
 
     def _is_soon(self) -> None:
         self._changed()
