@@ -82,7 +82,7 @@ LIMITED = re.compile(
     r"|Saved\..*|Reaction\.(_hits|ignored)|ResetRules\._(counts|older|left)|.*\.slot|Cluster|Member|Service|Resets|Ipfilter"
     r"|Past|Transitions\.past|Refusals|Doubt.*|Config\.given|Trouble(\..*)?|Unprobed\._troubles|FilterTable\.tags"
     r"|Reconciler\._said|Budget\._spent|Pace\._costs|Iterator\._cuts|Checker\._durations|Listed|Rdr|Rivals\._told|Times\._times"
-    r"|Steering\._ageless")
+    r"|Steering\.(_ageless|inherited)|Ready")
 
 
 def sizes(daemon: Daemon) -> dict[str, int]:
