@@ -32,7 +32,7 @@ class Step:
 class Check:
     """The definition of a check. Keys that its type does not have keep their defaults."""
 
-    type: str                                       # tcp tls http https udp exec ping
+    type: str                                       # tcp tls http https udp exec ping, or a protocol by name
     interval: float = 5.0
     timeout: float = 2.0
     rise: int = 2
@@ -62,7 +62,14 @@ class Check:
     send: bytes | None = field(default=None, repr=False)    # udp
     expect: bytes | None = None                     # udp: fnmatch pattern, %XX decoded
     command: Words = ()                             # exec
-    user: str | None = None                         # exec
+    user: str | None = None                         # exec: who runs it; protocols by name: who logs in
+    tls: bool = False                               # protocols by name: inside of TLS, from the beginning or
+    starttls: bool = False                          # when the server has agreed
+    password: bytes | None = field(default=None, repr=False)
+    name: str | None = None                         # smtp: ours; pgsql: of the database; dns: what is asked for
+    record: str = "A"                               # dns
+    over: str | None = None                         # dns: udp | tcp
+    writable: bool = False                          # redis, mysql, pgsql: one that is read only will not do
 
 
 @dataclass(frozen=True, slots=True)

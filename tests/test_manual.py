@@ -123,13 +123,22 @@ def test_variables_of_the_service() -> None:
     ("Members from files and from the DNS", ("file", "dns")),
     ("A member", members.MEMBER),
     ("Keys of every check", check_section.COMMON),
-    *[(kind, check_section.OWN[kind]) for kind in check_section.TYPES if kind not in ("https", "ping")],
+    *[(kind, check_section.OWN[kind]) for kind in check_section.TYPES
+      if kind not in ("https", "ping", *check_section.NAMED)],
     ("https", [key for key in check_section.OWN["https"] if key not in check_section.HTTP]),
     ("ping", ()),
     ("Dialogs", check_section.VERBS),
 ])
 def test_keys(heading: str, known: tuple[str, ...]) -> None:
     assert sorted(keys(heading)) == sorted(known)
+
+
+@pytest.mark.parametrize("kind", check_section.NAMED)
+def test_keys_of_protocols_by_name(kind: str) -> None:
+    """What several have is told once, with its kinds, as far as not all of them have it."""
+    common = set(keys("Protocols by name"))
+    assert set(keys(kind)) | common & set(check_section.OWN[kind]) == set(check_section.OWN[kind])
+    assert common <= {key for each in check_section.NAMED for key in check_section.OWN[each]}
 
 
 def test_every_type_of_check_has_a_section() -> None:
@@ -157,7 +166,7 @@ def defaults() -> list[tuple[str, str, str]]:
             "close", "port", "sni", "host", "body", "send", "expect", "user", "dialog", "headers", "command",
             "verify_host", "cert", "key", "data", "send_proxy", "source", "files", "include", "origin"}
     check = [(kind, key) for kind in check_section.TYPES for key in check_section.OWN[kind]
-             if kind != "https" or key not in check_section.HTTP]
+             if kind not in check_section.NAMED and (kind != "https" or key not in check_section.HTTP)]
     check += [("Keys of every check", key) for key in check_section.COMMON]
     plain = {each.name: each.default for each in fields(Check)}
     found += [(heading, key, word(plain[key])) for heading, key in check if key not in told and key != "type"]

@@ -10,12 +10,16 @@ be an answer to it; an ``expect`` right after another goes on where that one end
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from l4ipd import __version__
+from l4ipd.checks.conversation import Options, Protocol, Script
 from l4ipd.checks.expect import Expect, Match, Page, Status
 from l4ipd.checks.pattern import Pattern, pattern
+from l4ipd.checks.protocols import ldap, lines, mysql, pgsql, redis
+from l4ipd.checks.protocols.dns import Answer, dns, question
 from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Check, Endpoint, Step, Words, host_port
 
@@ -59,6 +63,7 @@ class Method:
     connected: Verdict          # the verdict when there is nothing to be said
     tls: Tls | None = None
     proxy: str | None = None    # version of the PROXY protocol: its header comes first
+    starttls: bool = False      # not at once, but when the steps ask for it
     opens: bool = False         # there is something to do before the steps: the header, or TLS
     source: str | None = None   # our address
     secrets: tuple[bytes, ...] = field(default=(), repr=False)  # that are in no verdict
@@ -106,12 +111,14 @@ def _method(check: Check, inet6: bool, speaks: str) -> Method:
     """``speaks``: who speaks first, if anybody does."""
     tls = tls_of(check)
     return Method(
-        transport=TRANSPORTS.get(check.type, "special" if check.source or check.secrets else "tcp"),
+        transport="udp" if check.over == "udp" else TRANSPORTS.get(
+            check.type, "special" if check.source or check.secrets else "tcp"),
         inet6=inet6,
         connected=OPEN if check.closed else SHAKEN if tls else CONNECTED,
         tls=tls,
         proxy=check.send_proxy,
-        opens=tls is not None or check.send_proxy is not None,
+        starttls=check.starttls,
+        opens=(tls is not None and not check.starttls) or check.send_proxy is not None,
         source=check.source,
         secrets=tuple(_secret(check, each.key) for each in check.secrets),
         closed=check.closed,
@@ -138,6 +145,8 @@ def _steps(check: Check) -> tuple[Exchange, ...]:
         return _http(check)
     if check.type == "udp":
         return _udp(check.send, check.expect)
+    if check.type in PROTOCOLS:
+        return _protocol(check)
     return _dialog(check.dialog)
 
 
@@ -147,9 +156,30 @@ def _udp(send: bytes | None, expect: bytes | None) -> tuple[Exchange, ...]:
 
 
 @lru_cache(maxsize=64)
+def _protocol(check: Check) -> tuple[Exchange, ...]:
+    if check.over == "udp":
+        query = question(check.name or ".", check.record)
+        return (Exchange(query, Answer(query)),)
+    title, script = PROTOCOLS[check.type]
+    options = Options(check.starttls, check.user, check.password, check.name, check.record, check.writable,
+                      check.tls or check.starttls)
+    protocol = Protocol(title, script, options)
+    return (Exchange(protocol.opening, protocol),)
+
+
+#: by type of check: how messages call the protocol, and what is said and expected
+PROTOCOLS: dict[str, tuple[str, Callable[[Options], Script]]] = {
+    "smtp": ("SMTP", lines.smtp), "imap": ("IMAP", lines.imap), "pop3": ("POP3", lines.pop3),
+    "ftp": ("FTP", lines.ftp), "ssh": ("SSH", lines.ssh), "redis": ("Redis", redis.redis),
+    "mysql": ("MySQL", mysql.mysql), "pgsql": ("PostgreSQL", pgsql.pgsql), "ldap": ("LDAP", ldap.ldap),
+    "dns": ("DNS", dns),
+}
+
+
+@lru_cache(maxsize=64)
 def tls_of(check: Check) -> Tls | None:
     """How ``check`` shakes hands, if it does."""
-    if check.type not in ("tls", "https"):
+    if check.type not in ("tls", "https") and not (check.tls or check.starttls):
         return None
     name = check.sni
     if name is None and check.type == "https" and check.host:

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from l4ipd.checks import errors, proxy_protocol, routes
+from l4ipd.checks.conversation import SPEAKS, Conversation, Say
 from l4ipd.checks.expect import DIALOG, LIMIT, Reader, after
 from l4ipd.checks.recipe import REFUSED, Method, Recipe, Tls
 from l4ipd.checks.socket_pool import Sockets, met_itself
@@ -47,7 +48,7 @@ class Stream:
     """``done(verdict)`` is called once, possibly before the constructor returns, unless :meth:`cancel` came first."""
 
     __slots__ = ("_sockets", "_loop", "_recipe", "_done", "_socket", "_fd", "_at", "_data", "_reader", "_unsent",
-                 "_tls")
+                 "_tls", "_sealed_later")
 
     def __init__(self, sockets: Sockets, recipe: Recipe, done: Callable[[Verdict], object]) -> None:
         self._sockets = sockets
@@ -58,6 +59,7 @@ class Stream:
         self._data = self._unsent = b""             # received in this exchange, at most LIMIT and a bit; to be sent
         self._reader: Reader | None = None          # decides on _data
         self._tls: Tunnel | None = None
+        self._sealed_later = b""                    # to be sent when the handshake that was asked for is over
         try:
             self._socket = sock = sockets.take()
         except OSError as error:
@@ -137,7 +139,10 @@ class Stream:
         if isinstance(outcome, Verdict):
             self._finish(outcome)
         elif outcome and self._recipe.steps:
-            self._next(b"")
+            if self._reader is None:
+                self._next(b"")
+            else:
+                self._resume(tls)
             self._unseal(tls, b"")                  # a member that speaks first may have done so in the same packet
         elif outcome:
             self._finish(self._recipe.method.connected)
@@ -217,6 +222,12 @@ class Stream:
             reader = self._reader
             assert reader is not None
             verdict = reader.read(data, eof)
+            if verdict is SPEAKS:
+                assert isinstance(reader, Conversation)
+                if not self._say(reader.say, data) or not (self._data or eof):
+                    return
+                data = self._data
+                continue
             if verdict is None:
                 if len(data) > LIMIT:
                     self._finish(reader.overlong(data))
@@ -230,6 +241,45 @@ class Stream:
             data = self._data
             if not data:
                 return
+
+    def _say(self, say: Say, data: bytes) -> bool:
+        """Do what the reader asks for; whether it may go on with what is left of the data."""
+        self._data = data[say.used:]
+        if say.shake:
+            self._data = b""                        # in the clear, and after we asked for TLS: from whom, nobody knows
+            self._unsent += say.before
+            self._sealed_later = say.send
+            self._at = -1
+            assert self._recipe.method.tls is not None
+            self._begin_tls(self._recipe.method.tls)
+            return False
+        send: bytes | Verdict = say.send if self._tls is None else self._tls.seal(say.send)
+        if isinstance(send, Verdict):
+            self._finish(send)
+            return False
+        self._unsent += send
+        if say.verdict is not None:
+            self._part(say.verdict)
+        else:
+            self._flush()
+        return self._fd >= 0
+
+    def _part(self, verdict: Verdict) -> None:
+        """End with last words, as far as they are taken at once."""
+        if self._tls is None and self._unsent:
+            with contextlib.suppress(OSError):
+                self._socket.send(self._unsent)
+        self._finish(verdict)
+
+    def _resume(self, tls: Tunnel) -> None:
+        """Inside of TLS, the conversation that asked for it goes on."""
+        self._at = 0
+        send, self._sealed_later = tls.seal(self._sealed_later), b""
+        if isinstance(send, Verdict):
+            self._finish(send)
+            return
+        self._unsent += send
+        self._flush()
 
     def _next(self, data: bytes) -> None:
         """Begin the next exchange. ``data`` is what the one before has received; what of it is left stays in _data."""
@@ -261,7 +311,7 @@ class Stream:
             except OSError as error:
                 self._broken(error)
                 return
-        if method.tls is not None:
+        if method.tls is not None and not method.starttls:
             self._begin_tls(method.tls)
         elif self._recipe.steps:
             self._next(b"")

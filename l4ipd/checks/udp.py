@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 
 from l4ipd.checks import errors, routes
-from l4ipd.checks.expect import LIMIT, got
+from l4ipd.checks.expect import DIALOG, LIMIT, got
 from l4ipd.checks.recipe import OPEN, REFUSED, Recipe
 from l4ipd.checks.socket_pool import FAMILIES, NONBLOCK, TELL_ERRORS, Socket, bind, met_itself
 from l4ipd.checks.verdict import Verdict, local
@@ -103,8 +103,8 @@ class Datagram:
             self._finish(OPEN)
         elif expect is None:
             self._finish(ANSWERED)
-        elif (verdict := expect(data, False)) is not None and verdict.passed:
-            self._finish(MATCHED)
+        elif (verdict := expect(data, False)) is not None and (verdict.passed or verdict.code == "L7STS"):
+            self._finish(MATCHED if verdict is DIALOG else verdict)
         else:
             self._last = data
             self._total += len(data) + 1            # an empty datagram is not for free

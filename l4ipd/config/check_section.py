@@ -11,18 +11,22 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from l4ipd.checks.protocols.dns import RECORDS
 from l4ipd.config import values as words
 from l4ipd.config.secret_section import hidden, in_file, secrets
 from l4ipd.config.section import Place, Section
 from l4ipd.config.yaml_tree import Mapping, Scalar, Sequence, step
 from l4ipd.model import Check, Step, among
 
-TYPES = ("tcp", "tls", "http", "https", "udp", "exec", "ping")
-TRANSPORT = {"tcp": "tcp", "tls": "tcp", "http": "tcp", "https": "tcp", "udp": "udp"}
+NAMED = ("smtp", "imap", "pop3", "ftp", "ssh", "redis", "mysql", "pgsql", "ldap", "dns")     # protocols
+TYPES = ("tcp", "tls", "http", "https", "udp", "exec", "ping", *NAMED)
+TRANSPORT = {"tcp": "tcp", "tls": "tcp", "http": "tcp", "https": "tcp", "udp": "udp",
+             **{name: "tcp" for name in NAMED if name != "dns"}}
 PACE = ("interval", "timeout", "rise", "fall", "fast_interval", "down_interval")
 DEFAULTS = (*PACE, "purge", "source")
 COMMON = ("type", *PACE, "port", "source")
 TLS = ("verify", "verify_host", "sni", "cert", "key")
+OVER_TLS = ("tls", *TLS, "send_proxy")             # a protocol by name that is spoken inside of TLS from the beginning
 HTTP = ("method", "path", "host", "headers", "data", "status", "drain", "body", "send_proxy", "close")
 OWN = {
     "tcp": ("dialog", "closed", "send_proxy", "close"),
@@ -32,6 +36,16 @@ OWN = {
     "udp": ("send", "expect", "closed"),
     "exec": ("command", "user"),
     "ping": (),
+    "smtp": ("name", "starttls", *OVER_TLS),
+    "imap": ("starttls", *OVER_TLS),
+    "pop3": ("starttls", *OVER_TLS),
+    "ftp": ("starttls", *OVER_TLS),
+    "ssh": ("send_proxy",),
+    "redis": ("user", "password", "writable", *OVER_TLS),
+    "mysql": ("user", "password", "writable", "starttls", *TLS, "send_proxy"),
+    "pgsql": ("user", "password", "name", "writable", "starttls", *TLS, "send_proxy"),
+    "ldap": ("user", "password", "starttls", *OVER_TLS),
+    "dns": ("name", "record", "over", *OVER_TLS),
 }
 KEYS = tuple(dict.fromkeys((*COMMON, *(key for keys in OWN.values() for key in keys))))
 VERBS = ("send", "expect", "reject")
@@ -92,7 +106,7 @@ def _check(place: Place, protocol: str, pace: Pace, first: Check | None) -> Chec
     if kind:
         _drop_foreign(section, kind)
     timing = _later(section, pace, first) if first else _pace(section, pace)
-    check = _build(section, kind, timing)
+    check = _build(section, kind, timing, protocol)
     _contradictions(section, check, protocol)
     return check
 
@@ -159,7 +173,17 @@ def _count(section: Section, key: str, default: int) -> int:
     return section.get(key, lambda text: words.number(text, *COUNTS, "a number of probes"), default)
 
 
-def _build(section: Section, kind: str, pace: Pace) -> Check:
+NAMES = {"smtp": words.server_name, "pgsql": words.login, "dns": words.domain}
+
+
+def _over(section: Section, kind: str, protocol: str) -> str | None:
+    """What a dns check is spoken over: what its service is, unless TLS asks for tcp."""
+    if kind != "dns":
+        return None
+    return "udp" if protocol == "udp" and _is_off(section, "tls") and "send_proxy" not in section.entry else "tcp"
+
+
+def _build(section: Section, kind: str, pace: Pace, protocol: str) -> Check:
     plain = Check(kind, pace.interval, pace.timeout, pace.rise, pace.fall, pace.fast_interval or pace.interval,
                   pace.down_interval or pace.interval)
     return Check(
@@ -187,7 +211,14 @@ def _build(section: Section, kind: str, pace: Pace) -> Check:
         send=hidden(section, "send", words.octets),
         expect=section.get("expect", words.pattern, None),
         command=_command(section, kind),
-        user=section.get("user", words.user, None))
+        user=section.get("user", words.user if kind == "exec" else words.login, None),
+        tls=section.get("tls", words.flag, False),
+        starttls=section.get("starttls", words.flag, False),
+        password=hidden(section, "password", words.octets),
+        name=section.get("name", NAMES.get(kind, words.word), None),
+        record=section.get("record", lambda text: words.choice(text.upper(), tuple(RECORDS)), plain.record),
+        over=section.get("over", lambda text: words.choice(text, ("udp", "tcp")), _over(section, kind, protocol)),
+        writable=section.get("writable", words.flag, False))
 
 
 def _contradictions(section: Section, check: Check, protocol: str) -> None:
@@ -210,10 +241,35 @@ def _contradictions(section: Section, check: Check, protocol: str) -> None:
     if both is not None and "status" in section.entry:
         section.entry["drain"].refuse(f"{both} is in status, too: an answer passes, or says that its member wants to be"
                                       " left")
+    if check.type not in ("tls", "https"):
+        _named_contradictions(section, check)
     transport = TRANSPORT.get(check.type)
     if protocol and transport and transport != protocol and "port" not in section.entry:
         section.refuse(f"a check of type {check.type} speaks {transport}, and the service is {protocol}: choose another"
                        f" type, or give it the {transport} port that it is to check")
+
+
+def _named_contradictions(section: Section, check: Check) -> None:
+    """Of protocols by name."""
+    entry = section.entry
+    if not check.type:
+        return                                      # in error already
+    if check.tls and check.starttls:
+        entry["starttls"].refuse("contradicts tls: yes: TLS begins at once, or when the server has agreed")
+    if not check.tls and not check.starttls and "type" in entry:
+        ways = " or ".join(f"{way}: yes" for way in ("tls", "starttls") if way in OWN.get(check.type, ()))
+        for key in [key for key in TLS if key in entry]:
+            entry[key].refuse(f"means nothing without {ways}")
+    if check.over == "udp" and (check.tls or check.send_proxy):
+        entry["over"].refuse("udp has no TLS, and no header of the PROXY protocol: tcp, then")
+    if check.type == "dns" and "name" not in entry:
+        section.missing("name", "what is asked for")
+    if "password" in entry and check.type in ("mysql", "pgsql", "ldap") and "user" not in entry:
+        entry["password"].refuse("is nobody's: user is missing")
+    if check.type == "ldap" and "user" in entry and "password" not in entry:
+        entry["user"].refuse("needs a password: a bind without one is anonymous, whatever the name (RFC 4513, 5.1.2)")
+    if check.type in ("mysql", "pgsql") and check.writable and "user" not in entry:
+        entry["writable"].refuse("can be asked only by who logs in: user is missing")
 
 
 def _is_off(section: Section, key: str) -> bool:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from l4ipd.model import Config
+from l4ipd.model import Check, Config
 
-COST = {"tcp": 30e-6, "udp": 30e-6, "ping": 30e-6, "http": 50e-6, "tls": 800e-6, "https": 850e-6, "exec": 10e-3}
-DEAR = ("tls", "https", "exec")
+COST = {"tcp": 30e-6, "udp": 30e-6, "ping": 30e-6, "http": 50e-6, "tls": 800e-6, "https": 850e-6, "exec": 10e-3,
+        "protocol": 150e-6, "protocol in TLS": 950e-6}
+DEAR = ("tls", "https", "exec", "protocol in TLS")
 MUCH = 0.7                                          # of one core: more, and probes will be late
 
 
@@ -50,6 +51,12 @@ class Estimate:
         return found
 
 
+def _kind(check: Check) -> str:
+    """What a check is counted as."""
+    named = check.type if check.type in COST else "protocol"
+    return f"{named} in TLS" if check.tls or check.starttls else named
+
+
 def estimate(config: Config) -> Estimate:
     """Add up all checks of all endpoints."""
     by_type: dict[str, float] = {}
@@ -62,7 +69,7 @@ def estimate(config: Config) -> Estimate:
             descriptors += members * (3 if any(check.type == "exec" for check in service.checks) else 1)
             for check in service.checks:
                 rate = members / service.checks[0].interval
-                by_type[check.type] = by_type.get(check.type, 0.0) + rate
+                by_type[_kind(check)] = by_type.get(_kind(check), 0.0) + rate
                 if check.type == "exec":
                     commands += min(members, rate * check.timeout)
     cpu = sum(COST[kind] * often for kind, often in by_type.items())

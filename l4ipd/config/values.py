@@ -283,6 +283,20 @@ def user(text: str) -> str:
     return text
 
 
+def login(text: str) -> str:
+    """Who logs in, or a database: anything that a protocol can say."""
+    if not text or not text.isprintable() or len(text.encode()) > 255:
+        raise ValueError("is no name for a login: up to 255 bytes, all of them printable")
+    return text
+
+
+def domain(text: str) -> str:
+    """A name that a DNS server is asked for; labels may have underscores, and ``.`` is the root."""
+    if text != "." and not SERVER_NAME.fullmatch(text.removesuffix(".")):
+        raise ValueError(f"{shown(text)} is not a name of the DNS")
+    return text
+
+
 def verify(text: str) -> str | None:
     """None: no. Empty: against the system's CAs. Else: the file with the CAs."""
     if is_no(text):

@@ -72,7 +72,8 @@ def _texts(check: Check) -> Iterator[tuple[str, str]]:
     for name, value in check.headers:
         yield f"headers.{name}", value
     steps = [(f"dialog[{number}].{step.verb}", step.text) for number, step in enumerate(check.dialog, 1)]
-    texts = [("data", check.data), ("body", check.body), ("send", check.send), ("expect", check.expect)]
+    texts = [("data", check.data), ("password", check.password), ("body", check.body), ("send", check.send),
+             ("expect", check.expect)]
     for key, data in [*texts, *steps]:
         yield key, (data or b"").decode(errors="replace")
 

@@ -400,17 +400,20 @@ MEMBER_ERRORS: list[tuple[str, list[str]]] = [
     ("members: {m: {address: [10.0.0.1]}}", ["7: clusters.c.members.m.address: one value is wanted, not a list"]),
 ]
 
+KNOWN = ("tcp, tls, http, https, udp, exec, ping, smtp, imap, pop3, ftp, ssh, redis, mysql, pgsql, ldap, dns")
+
 #: a check, and its errors after its line and path
 CHECK_ERRORS: list[tuple[str, list[str]]] = [
-    ("smtp", [": smtp is not one of tcp, tls, http, https, udp, exec, ping"]),
-    ("{}", [".type: is missing: one of tcp, tls, http, https, udp, exec, ping"]),
-    ("{path: /}", [".type: is missing: one of tcp, tls, http, https, udp, exec, ping"]),
-    ("{type: htp}", [".type: htp is not one of tcp, tls, http, https, udp, exec, ping"]),
+    ("htpp", [f": htpp is not one of {KNOWN}"]),
+    ("{}", [f".type: is missing: one of {KNOWN}"]),
+    ("{path: /}", [f".type: is missing: one of {KNOWN}"]),
+    ("{type: htp}", [f".type: htp is not one of {KNOWN}"]),
     ("{type: http, dialog: [expect: x]}", [".dialog: a check of type http has no dialog, only tcp, tls"]),
     ("{type: tcp, path: /, verify: no, sni: x, status: 200}",
      [".path: a check of type tcp has no path, only http, https",
-      ".verify: a check of type tcp has no verify, only tls, https",
-      ".sni: a check of type tcp has no sni, only tls, https",
+      ".verify: a check of type tcp has no verify, only tls, https, smtp, imap, pop3, ftp, redis, mysql, pgsql, ldap, "
+      "dns",
+      ".sni: a check of type tcp has no sni, only tls, https, smtp, imap, pop3, ftp, redis, mysql, pgsql, ldap, dns",
       ".status: a check of type tcp has no status, only http, https"]),
     ("{type: http, closed: yes}", [".closed: a check of type http has no closed, only tcp, udp"]),
     ("{type: ping, close: fin}", [".close: a check of type ping has no close, only tcp, tls, http, https"]),
@@ -516,12 +519,30 @@ CHECK_ERRORS: list[tuple[str, list[str]]] = [
     ("{type: exec, command: [x, '{source}']}", [".command: {source} stands for the key source, which is missing"]),
     ("{type: ping, source: '::'}",
      [".source: :: is the unspecified address: a rule needs the address of one machine"]),
+    ("{type: imap, tls: yes, starttls: yes}",
+     [".starttls: contradicts tls: yes: TLS begins at once, or when the server has agreed"]),
+    ("{type: imap, verify: yes}", [".verify: means nothing without tls: yes or starttls: yes"]),
+    ("{type: mysql, sni: a}", [".sni: means nothing without starttls: yes"]),
+    ("{type: mysql, tls: yes}",
+     [".tls: a check of type mysql has no tls, only smtp, imap, pop3, ftp, redis, ldap, dns"]),
+    ("dns", [".name: is missing: what is asked for"]),
+    ("{type: dns, name: a..b, record: X, over: udp, tls: yes}",
+     [".name: a..b is not a name of the DNS",
+      ".record: X is not one of A, NS, CNAME, SOA, PTR, MX, TXT, AAAA, SRV, DS, DNSKEY, SVCB, HTTPS, CAA",
+      ".over: udp has no TLS, and no header of the PROXY protocol: tcp, then"]),
+    ("{type: mysql, password: x}", [".password: is nobody's: user is missing"]),
+    ("{type: ldap, user: cn=x}",
+     [".user: needs a password: a bind without one is anonymous, whatever the name (RFC 4513, 5.1.2)"]),
+    ("{type: pgsql, writable: yes}", [".writable: can be asked only by who logs in: user is missing"]),
+    ("{type: pgsql, user: \"a\\nb\"}",
+     [".user: is no name for a login: up to 255 bytes, all of them printable"]),
+    ("{type: smtp, name: a b}", [".name: 'a b' is not the name of a server"]),
     ("{type: tls, key: /k}", [".key: is the key of no certificate: cert is missing"]),
     ("{type: tls, sni: a..b}", [".sni: a..b is not the name of a server"]),
     ("{type: tls, sni: " + 64 * "a" + "}",
      [".sni: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa... is not the name of a server"]),
     ("{type: tcp, dialog: [send: " + 16385 * "a" + "]}", [".dialog[1].send: is longer than 16384 bytes"]),
-    ("[tcp, htpp]", ["[2]: htpp is not one of tcp, tls, http, https, udp, exec, ping"]),
+    ("[tcp, htpp]", [f"[2]: htpp is not one of {KNOWN}"]),
 ]
 
 #: what YAML itself refuses: a file, the line, and the end of the message (the middle is the parser's)
