@@ -26,6 +26,7 @@ from l4ipd.discovery.members import Discovery
 from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
 from l4ipd.ipfilter.nat_table import Dialect
+from l4ipd.ipfilter.nat_usage import NatUsage
 from l4ipd.ipfilter.pace import Budget
 from l4ipd.ipfilter.session_count import SessionCount
 from l4ipd.model import Config, changes
@@ -63,6 +64,7 @@ class Daemon:
         self.sessions = SessionCount(loop, lambda: self.steering.nat,
                                      lambda: [monitor.endpoint for monitor in self.fleet.monitors.values()])
         self.readiness = Readiness(loop, self.fleet, self.steering, self.events)
+        self.nat_usage = NatUsage(loop, lambda: self.config.ipfilter, self.events.say)
         self._first = config
 
     def start(self, saved: Saved | None = None) -> None:
@@ -74,6 +76,7 @@ class Daemon:
         self.fleet.restore(saved)
         self.readiness.restore(saved)
         self.steering.start(saved)
+        self.nat_usage.start()
 
     def apply(self, config: Config) -> str:
         """Take over a configuration, the first or another. Unchanged endpoints keep everything; says what changed."""
@@ -114,6 +117,7 @@ class Daemon:
         self.discovery.stop()
         remove = self.config.ipfilter.on_stop == "remove"
         self.fleet.stop()
+        self.nat_usage.stop()
         self.readiness.stop()
         self.sensing.stop(remove)
         self.steering.stop(remove)

@@ -12,6 +12,7 @@ class Event(NamedTuple):
 
     kind: str                                       # up down draining disabled enabled all-down repaired reloaded
                                                     # reload-failed sensing-lost sensing-back blind sighted
+                                                    # table-full table-free
                                                     # ready unready
     name: str
     text: str

@@ -3,7 +3,7 @@
 It is called with the words of the configuration and three more, EVENT NAME TEXT:
 
 - EVENT: ``up down draining disabled enabled all-down repaired reloaded reload-failed sensing-lost sensing-back
-  blind sighted ready unready``;
+  blind sighted ready unready table-full table-free``;
 - NAME: the endpoint (``www/http/web1``), the service (``www/http``) for all-down, the cluster (``www``) for
   ready and unready, or nothing;
 - TEXT: the line of the log.

@@ -164,6 +164,9 @@ def summary(daemon: Daemon) -> str:
 
 
 def summaries(daemon: Daemon) -> list[str]:
-    """What stands below the table: the line on the whole, how sensing resets goes, and which clusters are not ready."""
+    """What stands below the table: the line on the whole, how full the kernel's table of sessions is, how sensing
+    resets goes, and which clusters are not ready.
+    """
     sensing = daemon.sensing.summary()
-    return [summary(daemon), *([printable(sensing)] if sensing else []), *_readiness(daemon)]
+    lines = [daemon.nat_usage.summary, printable(sensing)]
+    return [summary(daemon), *filter(None, lines), *_readiness(daemon)]

@@ -40,6 +40,8 @@ def troubles(daemon: Daemon) -> list[str]:
     if since is not None:
         found.insert(0, f"the gateway is blind, for {ago(daemon.loop.now - since)}: no member has a route; states, "
                         "rules and sessions stay as they are")
+    if daemon.nat_usage.trouble:
+        found.append(daemon.nat_usage.trouble)
     sensing = daemon.sensing
     if sensing.settings is not None and sensing.listener.problem:
         found.append(f"sensing of resets is lost: {sensing.listener.problem}")

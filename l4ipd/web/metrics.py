@@ -110,6 +110,7 @@ def tables(daemon: Daemon) -> Iterator[Metric]:
     def each(value: Callable[[Reconciler], int]) -> dict[tuple[str, ...], float]:
         return {name: sum(map(value, tables)) for name, tables in known.items()}
 
+    yield from nat_table(daemon)
     tool = ("tool",)
     yield gauge("l4ip_rules_wanted", "Rules that ought to be in the kernel.", tool,
                 each(lambda table: len(table.want)))
@@ -125,6 +126,19 @@ def tables(daemon: Daemon) -> Iterator[Metric]:
                   each(lambda table: table.runs))
     yield counter("l4ip_tool_failures", "Runs of a tool that failed.", tool,
                   each(lambda table: table.failed_runs))
+
+
+def nat_table(daemon: Daemon) -> Iterator[Metric]:
+    """The kernel's table of sessions, of all rules, whoever's they are. What is not known is left out."""
+    usage = daemon.nat_usage
+    if usage.active is not None:
+        yield gauge("l4ip_nat_table_sessions", "Sessions in the kernel's NAT table, whoever's they are.", (),
+                    {(): usage.active})
+    if usage.limit is not None:
+        yield gauge("l4ip_nat_table_limit", "How many there may be.", (), {(): usage.limit})
+    if usage.drops is not None:
+        yield counter("l4ip_nat_table_drops", "Packets of new connections that the kernel has dropped.", (),
+                      {(): usage.drops})
 
 
 def probe_seconds(timings: dict[str, Timing]) -> Metric:

@@ -136,6 +136,10 @@ def _figures(daemon: Daemon, seen: Survey) -> str:
                ("Rules in the kernel", "not known" if rules.stale else f"{len(rules.have)}<small>{agree}</small>"),
                ("Probes", f"{grouped(sum(schedule.codes.values()))} <small>{grouped(schedule.late)} late</small>"),
                ("Running for", ago(time.time() - daemon.started))]
+    usage = daemon.nat_usage
+    if usage.active is not None:
+        room = "" if usage.limit is None else f" <small>of {grouped(usage.limit)}</small>"
+        figures.insert(3, ("Sessions", f"{grouped(usage.active)}{room}"))
     if daemon.sensing.settings is not None:
         count = daemon.sensing.reaction
         figures.insert(3, ("Resets used", f"{count.used} <small>of {count.seen} seen</small>"))

@@ -216,6 +216,8 @@ def status_json(daemon: Daemon, counts: status.Kernel) -> Iterator[bytes]:
             "troubles": warnings.troubles(daemon), "started": daemon.started,
             "rules_wanted": len(daemon.steering.rules.want),
             "rules_loaded": len(daemon.steering.rules.have),
+            "nat_table": {"sessions": daemon.nat_usage.active, "limit": daemon.nat_usage.limit,
+                          "drops": daemon.nat_usage.drops},
             "internal_errors": {"total": daemon.loop.errors.total, "last_hour": daemon.loop.errors.recent()}}
     head["clusters"] = [status.cluster(daemon, name) for name in daemon.readiness.standings]
     yield json.dumps(head)[:-1].encode() + b', "endpoints": ['
