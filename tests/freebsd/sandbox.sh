@@ -46,13 +46,13 @@ lab_up()
 	done
 	PATH=$work/bin:$PATH
 	TOOLS="resync: 500ms, ipnat: $work/bin/ipnat, ipf: $work/bin/ipf, ipfstat: $work/bin/ipfstat, ipmon: $work/bin/ipmon"
-	spawn gw "$PYTHON" -m l4ipd.sandbox -s "$work/ipfilter.sock" serve > "$work/sandbox" 2>&1
+	spawn gw "$PYTHON" -m l4ipd.sandbox -s "$work/ipfilter.sock" --ipfilter 5.1.2 serve > "$work/sandbox" 2>&1
 	within 30 grep -q ready "$work/sandbox"
 }
 
 ipmon_start()
 {
-	spawn gw ipmon -v -P "$work/ipmon.pid" "$work/ipf.log"
+	spawn gw ipmon -D -v -P "$work/ipmon.pid" "$work/ipf.log"
 }
 
 # what rc.d/ipnat does
