@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from support import ROOT
+from support.downloads import VIP, Download, ShopGateway, Waiter, member_of
+from support.gateway import wait
+from support.sandbox_tools import Sandbox
 
 SHOWN = ["README", "man/l4ipd.8", "man/l4ipctl.8", "man/l4ip.conf.5", "tests/bench/README"]
 #: what overwrites, removes or flushes, unless it is said otherwise
@@ -153,3 +156,51 @@ def test_no_command_has_a_comment_behind_it(name: str) -> None:
     """To csh, root's shell for long, these are more words of the command when they are typed."""
     programs = "|".join([*STAND_INS, "touch", "cp", "pip", "grep"])
     assert [line for line in shown(name) if re.match(rf"({programs})\b.*\s#", line)] == []
+
+
+# -- taking a machine out
+
+def plain(line: str) -> str:
+    """A line of a screen without what differs from day to day: addresses, times, numbers, and the width of columns."""
+    line = re.sub(r"\d+-\d+-\d+ \d+:\d+:\d+", "TIME", line)
+    line = re.sub(r"\d+\.\d+\.\d+\.\d+:\d+", "ADDRESS", line)
+    line = re.sub(r"(?<= )\d+[smhd](?= )", "AGE", line)
+    return re.sub(r"(?<![\w/])\d+(?!\w)", "N", " ".join(line.split()))
+
+
+def conversations(heading: str) -> list[tuple[list[str], list[str]]]:
+    """Each command of a block, without l4ipctl, and what the screen shows."""
+    found: list[tuple[list[str], list[str]]] = []
+    for line in block(heading):
+        if line.startswith("$ l4ipctl "):
+            found.append((line.split()[2:], []))
+        elif line.startswith("  "):                 # as on a terminal, where it does not fit
+            found[-1][1][-1] += f" {line.strip()}"
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+def test_taking_a_machine_out_is_as_the_screen_shows(kernel: Sandbox, tmp_path: Path) -> None:
+    kernel.ipnat("-FC")
+    node = ShopGateway(kernel, tmp_path)
+    try:
+        (disable, shown_first), (show, shown_then), (enable, shown_last) = conversations(
+            "Taking a machine out for maintenance")
+        node.begin()
+        downloads = [Download(VIP, node.port) for _ in range(4)]
+        waiter = Waiter(node, *disable)
+        waiter.says("sessions left: 2")
+        node.finish()
+        for download in downloads:
+            download.rest()
+        node.forget_the_closed()
+        assert waiter.end() == (0, "")
+        assert waiter.out.read_text().splitlines() == shown_first
+        member_of(VIP, node.port)
+        wait("a connection", lambda: node.rows("show", "web2")[0]["connections"])
+        assert list(map(plain, node.ctl(*show)[1].splitlines())) == list(map(plain, shown_then))
+        assert node.ctl(*enable)[1].splitlines() == shown_last
+    finally:
+        node.finish()
+        node.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -61,7 +62,16 @@ def parser() -> argparse.ArgumentParser:
         if name == "disable":
             command.add_argument("--now", action="store_true", help="cut their sessions off: now or never, for "
                                  "IPFilter ends sessions only together with their rules")
+            command.add_argument("--wait", metavar="TIME", nargs="?", const=True, type=time_text, help="return when no "
+                                 "session of theirs is left, or after TIME; say how many are left meanwhile")
     return words
+
+
+def time_text(text: str) -> str:
+    """What --wait may be given, and no pattern by mistake."""
+    if not re.fullmatch(r"\d{1,9}(\.\d+)?(ms|s|m|h)?", text):
+        raise argparse.ArgumentTypeError(f"{text} is no time, such as 30s or 5m; patterns come first")
+    return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,9 +107,9 @@ def run(options: argparse.Namespace, path: str) -> int:
         request["pattern"] = patterns[0] if len(patterns) == 1 else patterns
     if getattr(options, "clusters", []):
         request["clusters"] = options.clusters
-    for word in ("now", "count"):
-        if getattr(options, word, False):
-            request[word] = True
+    for word in ("now", "count", "wait"):
+        if getattr(options, word, None):
+            request[word] = getattr(options, word)
     printer = Printer(options.command, options.json)
     for answer in ask(path, request):
         if "end" in answer:

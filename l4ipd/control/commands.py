@@ -13,6 +13,7 @@ from l4ipd.control import session_lines
 from l4ipd.control.check_now import Checking
 from l4ipd.control.clusters import Clusters
 from l4ipd.control.disable import LOOK_EVERY, SETTLE, Disabling, unsaved_words
+from l4ipd.control.emptying import patience
 from l4ipd.control.server import Answer, Client, Refusal, Request, end
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
@@ -124,7 +125,8 @@ class Commands:
 
     def disable(self, client: Client, request: Request) -> None:
         """Take endpoints out; answers when their rules are gone, or says that they are not."""
-        Disabling(self.daemon, self.file, client, self._chosen(request), request.get("now") is True)
+        wait = patience(request)
+        Disabling(self.daemon, self.file, client, self._chosen(request), request.get("now") is True, wait)
 
     def enable(self, client: Client, request: Request) -> None:
         """Put endpoints back: they are checked, then added."""

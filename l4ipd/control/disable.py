@@ -1,7 +1,8 @@
 """`l4ipctl disable`: take endpoints out, and answer when their rules are gone, or say that they are not.
 
 IPFilter can end sessions only together with their rule (FACTS.md 3-4). Whoever lets them finish has no way back, and is
-told so; whoever wants them cut off is told how many are left all the same, and what helps.
+told so; whoever wants them cut off is told how many are left all the same, and what helps. Who waits for them to
+finish is told how many are left meanwhile (:mod:`l4ipd.control.emptying`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 
+from l4ipd.control.emptying import Emptying
 from l4ipd.control.server import Answer, Client, end
 from l4ipd.daemon import Daemon
 from l4ipd.ipfilter.session_count import Count
@@ -22,15 +24,19 @@ SETTLE = 3.0                                        # seconds that it waits for 
 LOOK_EVERY = 0.02                                   # seconds between two looks whether they are
 NOW_OR_NEVER = ("their sessions may finish; --now is for now or never: IPFilter ends sessions only together with their "
                 "rules, and these are gone")
+STICKY = ("sticky: clients that have a session there are still sent there, so that one who comes back before it has "
+          "ended keeps them from being empty")
 CANNOT_CUT = "sessions are left to finish: this ipnat cannot end them (no -p)"
 log = logging.getLogger("l4ipd.control")
 
 
 class Disabling:
-    """One such command, until its answer is under way."""
+    """One such command, until its answer is under way. ``wait``: for so many seconds, until no session is left."""
 
-    def __init__(self, daemon: Daemon, file: StateFile, client: Client, chosen: Sequence[Monitor], now: bool) -> None:
+    def __init__(self, daemon: Daemon, file: StateFile, client: Client, chosen: Sequence[Monitor], now: bool,
+                 wait: float | None) -> None:
         self.daemon, self.file, self.client, self.chosen, self.now = daemon, file, client, chosen, now
+        self.wait = wait
         loaded = self._with_rules()
         self._before = {monitor.endpoint.name for monitor in chosen if monitor.disabled}
         self._late = {name for name in self._before if now and name not in loaded}
@@ -64,9 +70,7 @@ class Disabling:
 
     def _look(self) -> None:
         """Go on as soon as no rule of theirs is in the kernel any more and the state is written, or the time is up."""
-        daemon = self.daemon
-        gone = not daemon.steering.rules.stale and self._with_rules().isdisjoint(
-            monitor.endpoint.name for monitor in self.chosen)
+        daemon, gone = self.daemon, self._gone()
         if self.client.over:
             return
         if daemon.loop.now <= self._until and not (         # what runs at present might be adding one
@@ -75,7 +79,12 @@ class Disabling:
         elif gone and self.now and self._can_cut:
             daemon.sessions.want(self.client.later(self._counted), since=daemon.loop.now)
         else:
-            self.client.answer(self._lines(gone))
+            self._answer(gone)
+
+    def _gone(self) -> bool:
+        """Whether no rule of theirs is in the kernel, as far as we know."""
+        return not self.daemon.steering.rules.stale and self._with_rules().isdisjoint(
+            monitor.endpoint.name for monitor in self.chosen)
 
     def _counted(self, count: Count) -> None:
         """The rules are gone, and with them their sessions: those that are left are of rules that had gone before."""
@@ -89,21 +98,58 @@ class Disabling:
             elif endpoint.name in self._late:
                 self._warnings.append(f"{endpoint.name}: its rules were gone already; no session of them is left")
         if not self.client.over:
-            self.client.answer(self._lines(True))
+            self._answer(True)
+
+    def _answer(self, gone: bool) -> None:
+        if self.wait is None:
+            self.client.answer(self._lines(gone))
+        else:
+            self.client.answer(self._first_lines(gone), then=lambda: self._wait())
 
     def _lines(self, gone: bool) -> Iterator[Answer]:
+        yield from self._endpoints()
+        warnings, fine = self._problems(gone)
+        summary = [NOW_OR_NEVER] if gone and self._drained and self._can_cut else []
+        yield end(0 if fine else 1, warnings=warnings, summary=[*summary, *self._sticky()])
+
+    # -- waiting
+
+    def _first_lines(self, gone: bool) -> Iterator[Answer]:
+        """What is known before anybody waits, and is not the end."""
+        yield from self._endpoints()
+        for line in [*self._problems(gone)[0], *self._sticky()]:
+            yield {"warning": line, "text": f"warning: {line}"}
+
+    def _wait(self) -> None:
+        assert self.wait is not None
+        Emptying(self.daemon, self.client, [monitor.endpoint.name for monitor in self.chosen], self.wait, self._gone,
+                 self._waited)
+
+    def _waited(self, exit: int, summary: list[str], error: list[str]) -> None:
+        unsaved = unsaved_words(self.file, self._asked)
+        if exit and self._drained and self._can_cut:
+            summary = [*summary, NOW_OR_NEVER]
+        self.client.end(exit or int(bool(unsaved)), summary=summary, error=error, warnings=unsaved)
+
+    # -- words
+
+    def _endpoints(self) -> Iterator[Answer]:
         for monitor in self.chosen:
             name = monitor.endpoint.name
             already = name in self._before
             yield {"endpoint": name, "address": monitor.endpoint.where, "state": status.state(monitor),
                    "changed": not already, "text": f"{name} {'was disabled already' if already else 'disabled'}"}
-        warnings = self._warnings
+
+    def _problems(self, gone: bool) -> tuple[list[str], bool]:
+        """What the operator ought to know, and whether all went well nevertheless."""
+        warnings, unsaved = list(self._warnings), unsaved_words(self.file, self._asked)
         if not gone:
             why = self.daemon.steering.rules.problem or self.daemon.steering.rules.complaint or "see l4ipctl rules"
             warnings.append(f"their rules may still be in the kernel: {printable(why)}")
-        unsaved = unsaved_words(self.file, self._asked)
-        yield end(1 if not gone or unsaved else 0, warnings=[*warnings, *unsaved],
-                  summary=[NOW_OR_NEVER] if gone and self._drained and self._can_cut else [])
+        return [*warnings, *unsaved], gone and not unsaved
+
+    def _sticky(self) -> list[str]:
+        return [STICKY] if self._drained and any(monitor.endpoint.sticky for monitor in self.chosen) else []
 
 
 def left(endpoint: Endpoint, number: int) -> str:

@@ -64,6 +64,7 @@ class Client:
         self.lasting = False                        # an answer without end: hanging up ends it
         self._input = bytearray()
         self._source: Iterator[Answer] | None = None
+        self._then: Callable[[], object] | None = None
         self._writing = False                       # there is something for it to take
         self._connection = Connection(self.loop, connection, self, PIECE, PIECE)
         self._connection.limit(REQUEST_TIME)
@@ -83,10 +84,12 @@ class Client:
             self.end(1, error=["this reader is too slow: events were lost, so that this is the end"])
         self._await()
 
-    def answer(self, answers: Iterator[Answer]) -> None:
-        """Send all of ``answers``, no faster than they are read. The last one has to be an :func:`end`."""
+    def answer(self, answers: Iterator[Answer], then: Callable[[], object] | None = None) -> None:
+        """Send all of ``answers``, no faster than they are read. The last one has to be an :func:`end`; or there is
+        none, and ``then()`` is called, which goes on.
+        """
         if not self.over:
-            self._source = answers
+            self._source, self._then = answers, then
             self._produce()
             self._await()
 
@@ -158,7 +161,7 @@ class Client:
             self.acknowledge()
 
     def closed(self) -> None:
-        self._source = None
+        self._source = self._then = None
         self.control.clients.pop(self, None)
         left, self.left = self.left, _nothing
         left()
@@ -206,8 +209,10 @@ class Client:
                 line = _line(answer)
             self._connection.output += line
             if answer is None or "end" in answer:
-                self._source = None
-                self.ending = True
+                then, self._source, self._then = self._then, None, None
+                self.ending = answer is not None or then is None
+                if then is not None and answer is None:
+                    self.later(then)()
 
 
 Handlers = Mapping[str, Callable[[Client, Request], object]]

@@ -169,6 +169,10 @@ def endpoints(daemon: Daemon, connections: Kernel) -> Iterator[bytes]:
                       "wants no new connections.", monitors, lambda each: each.seen == "draining")
     yield from family(gauge, "l4ip_endpoint_disabled", "Whether the operator has taken the endpoint out.", monitors,
                       lambda each: each.disabled)
+    since = daemon.fleet.disabled
+    yield from family(gauge, "l4ip_endpoint_disabled_timestamp_seconds", "When the operator took the endpoint out.",
+                      [each for each in monitors if each.endpoint.name in since],
+                      lambda each: round(since[each.endpoint.name], 3))
     yield from family(gauge, "l4ip_endpoint_rules_wanted", "Rules that the endpoint ought to have.", monitors,
                       lambda each: wanted[each.endpoint.name])
     yield from family(gauge, "l4ip_endpoint_rules_loaded", "Rules that the endpoint has in the kernel.", monitors,

@@ -11,8 +11,11 @@ import socketserver
 import threading
 
 from support.gateway import PATIENCE, Web, wait
+from support.operated_gateway import A, B, OperatedGateway
 
 HALF = 200_000                                      # bytes
+WHOLE = 2 * HALF
+VIP = "127.0.0.1"
 
 
 class Shop(Web):
@@ -109,3 +112,59 @@ def download_of(name: str, address: str, port: int) -> Download:
     for other in found[:-1]:
         other._socket.close()
     return found[-1]
+
+
+class ShopGateway(OperatedGateway):
+    """Two shops behind a gateway, with a health page each."""
+
+    def setup(self, members: str = f"web1: {A}, web2: {B}", top: str = "", more: str = "", check: str = "",
+              service: str = "") -> None:
+        self.configure(f"www: {{address: {VIP}, services: {{http: {{port: {self.port}, member_port: {self.inside}, "
+                       f"check: {{type: http{check}}}{service}}}}}, members: {{{members}}}{more}}}", top=top,
+                       defaults="{interval: 600ms, timeout: 600ms, rise: 2, fall: 2}")
+
+    def web(self, address: str, port: int, name: str = "") -> Shop:
+        shop = Shop(address, port, name)
+        self.webs.append(shop)
+        return shop
+
+    def begin(self) -> None:
+        self.start()
+        self.wait_targets(A, B)
+
+    def download(self, name: str = A) -> Download:
+        return download_of(name, VIP, self.port)
+
+    def nobody_lands(self, name: str = A) -> None:
+        """New clients, more than there are members, do not meet it."""
+        assert name not in {member_of(VIP, self.port) for _ in range(4)}
+
+    def finish(self) -> None:
+        for web in self.webs:
+            assert isinstance(web, Shop)
+            web.finish()
+
+    def comes_to_its_end(self, *downloads: Download) -> None:
+        self.finish()
+        assert [download.rest() for download in downloads] == [WHOLE] * len(downloads)
+
+    def forget_the_closed(self) -> None:
+        """Half a minute passes in the kernel, which lists closed sessions so long. None must be open any more."""
+        assert self.kernel.ipnat("-F").status == 0
+
+
+class Waiter:
+    """l4ipctl, that waits; what it says goes to a file."""
+
+    def __init__(self, node: ShopGateway, *words: str) -> None:
+        self.out = node.directory / "out"
+        with self.out.open("w") as out:
+            self.process = node.popen(*words, stdout=out)
+
+    def says(self, line: str) -> None:
+        wait(f"{line}, but only {self.out.read_text()}", lambda: line in self.out.read_text().splitlines())
+
+    def end(self) -> tuple[int, str]:
+        """Its exit status, and standard error."""
+        _, err = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, err

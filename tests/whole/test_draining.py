@@ -1,8 +1,9 @@
-"""Leaving gently, with real clients: whose downloads come to their ends, and whom new clients do not meet."""
+"""ShopGateway gently, with real clients: whose downloads come to their ends, and whom new clients do not meet."""
 
 from __future__ import annotations
 
 import json
+import re
 import signal
 import urllib.request
 from collections.abc import Iterator
@@ -10,60 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from support.downloads import HALF, Download, Shop, download_of, member_of
+from l4ipd.control.disable import NOW_OR_NEVER
+from support.downloads import VIP, WHOLE, Download, ShopGateway, Waiter
 from support.gateway import PATIENCE, free_port, wait
-from support.operated_gateway import A, B, OperatedGateway
+from support.operated_gateway import A, B
 from support.sandbox_tools import Sandbox
-
-WHOLE = 2 * HALF
-VIP = "127.0.0.1"
-
-
-class Leaving(OperatedGateway):
-    """Two shops behind a gateway."""
-
-    def setup(self, members: str = f"web1: {A}, web2: {B}", top: str = "", more: str = "", check: str = "",
-              service: str = "") -> None:
-        self.configure(f"www: {{address: {VIP}, services: {{http: {{port: {self.port}, member_port: {self.inside}, "
-                       f"check: {{type: http{check}}}{service}}}}}, members: {{{members}}}{more}}}", top=top,
-                       defaults="{interval: 600ms, timeout: 600ms, rise: 2, fall: 2}")
-
-    def web(self, address: str, port: int, name: str = "") -> Shop:
-        shop = Shop(address, port, name)
-        self.webs.append(shop)
-        return shop
-
-    def begin(self) -> None:
-        self.start()
-        self.wait_targets(A, B)
-
-    def download(self, name: str = A) -> Download:
-        return download_of(name, VIP, self.port)
-
-    def nobody_lands(self, name: str = A) -> None:
-        """New clients, more than there are members, do not meet it."""
-        assert name not in {member_of(VIP, self.port) for _ in range(4)}
-
-    def finish(self) -> None:
-        for web in self.webs:
-            assert isinstance(web, Shop)
-            web.finish()
-
-    def comes_to_its_end(self, download: Download) -> None:
-        self.finish()
-        assert download.rest() == WHOLE
 
 
 @pytest.fixture
-def node(kernel: Sandbox, tmp_path: Path) -> Iterator[Leaving]:
+def node(kernel: Sandbox, tmp_path: Path) -> Iterator[ShopGateway]:
     kernel.ipnat("-FC")
-    it = Leaving(kernel, tmp_path)
+    it = ShopGateway(kernel, tmp_path)
     yield it
     it.finish()
     it.close()
 
 
-def test_a_health_page_that_says_503_cuts_nothing(node: Leaving) -> None:
+def test_a_health_page_that_says_503_cuts_nothing(node: ShopGateway) -> None:
     node.begin()
     download = node.download()
     node.one.status = 503
@@ -74,7 +38,7 @@ def test_a_health_page_that_says_503_cuts_nothing(node: Leaving) -> None:
 
 
 @pytest.mark.parametrize("service", [", purge: yes", ", sticky: yes"])
-def test_where_it_is_to_cut(node: Leaving, service: str) -> None:
+def test_where_it_is_to_cut(node: ShopGateway, service: str) -> None:
     """Clients of a sticky service would go on being sent to a member that says 503."""
     node.setup(service=service)
     node.start()
@@ -86,7 +50,7 @@ def test_where_it_is_to_cut(node: Leaving, service: str) -> None:
     assert download.rest() < WHOLE
 
 
-def test_where_nobody_answers_it_is_cut(node: Leaving) -> None:
+def test_where_nobody_answers_it_is_cut(node: ShopGateway) -> None:
     node.begin()
     download = node.download()
     node.one.stop()                                 # what it serves goes on; nobody new is let in
@@ -96,7 +60,7 @@ def test_where_nobody_answers_it_is_cut(node: Leaving) -> None:
     assert download.rest() < WHOLE
 
 
-def test_weight_0_is_shown_and_never_given_anything(node: Leaving) -> None:
+def test_weight_0_is_shown_and_never_given_anything(node: ShopGateway) -> None:
     node.setup(members=f"web1: {{address: {A}, weight: 0}}, web2: {B}")
     node.start()
     node.wait_targets(B)
@@ -113,7 +77,7 @@ def test_weight_0_is_shown_and_never_given_anything(node: Leaving) -> None:
     node.wait_targets(A)
 
 
-def test_a_reload_to_weight_0_drains(node: Leaving) -> None:
+def test_a_reload_to_weight_0_drains(node: ShopGateway) -> None:
     node.setup(members=f"web1: {{address: {A}, weight: 2}}, web2: {B}")
     node.start()
     node.wait_targets(A, A, B)
@@ -126,7 +90,7 @@ def test_a_reload_to_weight_0_drains(node: Leaving) -> None:
     assert not node.lines("web1 .* -> (down|unknown)")
 
 
-def test_weight_0_after_a_restart_drains(node: Leaving) -> None:
+def test_weight_0_after_a_restart_drains(node: ShopGateway) -> None:
     """The rules that the last run has left are nobody's any more."""
     node.begin()
     download = node.download()
@@ -138,7 +102,7 @@ def test_weight_0_after_a_restart_drains(node: Leaving) -> None:
     node.comes_to_its_end(download)
 
 
-def test_with_nobody_else_weight_0_keeps_no_rule(node: Leaving) -> None:
+def test_with_nobody_else_weight_0_keeps_no_rule(node: ShopGateway) -> None:
     """Whatever when_all_down says: it was told to get nothing."""
     node.setup(more=", when_all_down: keep")
     node.begin()
@@ -149,7 +113,7 @@ def test_with_nobody_else_weight_0_keeps_no_rule(node: Leaving) -> None:
     node.wait_targets()
 
 
-def test_a_reload_that_drops_a_member_drains(node: Leaving) -> None:
+def test_a_reload_that_drops_a_member_drains(node: ShopGateway) -> None:
     node.begin()
     download = node.download()
     node.setup(members=f"web2: {B}")
@@ -159,7 +123,7 @@ def test_a_reload_that_drops_a_member_drains(node: Leaving) -> None:
     node.comes_to_its_end(download)
 
 
-def test_disable_drains(node: Leaving) -> None:
+def test_disable_drains(node: ShopGateway) -> None:
     node.begin()
     download = node.download()
     node.ctl("disable", "web1")
@@ -170,7 +134,7 @@ def test_disable_drains(node: Leaving) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_restart_cuts_nothing(node: Leaving, how: signal.Signals) -> None:
+def test_a_restart_cuts_nothing(node: ShopGateway, how: signal.Signals) -> None:
     node.begin()
     downloads = [node.download(A), node.download(B)]
     node.stop(how)
@@ -183,7 +147,7 @@ def test_a_restart_cuts_nothing(node: Leaving, how: signal.Signals) -> None:
 
 # -- a member that says that it wants to be left
 
-def test_it_says_so_and_nobody_is_hurt(node: Leaving) -> None:
+def test_it_says_so_and_nobody_is_hurt(node: ShopGateway) -> None:
     node.setup(check=", drain: 503, interval: 300ms, timeout: 300ms, fall: 3")
     node.begin()
     download = node.download()
@@ -207,7 +171,7 @@ def test_it_says_so_and_nobody_is_hurt(node: Leaving) -> None:
     assert not node.lines("web1 .* (up -> down|unknown -> down)")
 
 
-def test_it_drains_even_with_purge(node: Leaving) -> None:
+def test_it_drains_even_with_purge(node: ShopGateway) -> None:
     """That is what it asks for."""
     node.setup(check=", drain: '500-503'", service=", purge: yes")
     node.begin()
@@ -218,7 +182,7 @@ def test_it_drains_even_with_purge(node: Leaving) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_it_drains_over_a_restart_and_a_reload(node: Leaving, how: signal.Signals) -> None:
+def test_it_drains_over_a_restart_and_a_reload(node: ShopGateway, how: signal.Signals) -> None:
     node.setup(check=", drain: 503", top="notify: [/bin/sh, -c, 'echo \"$L4IP_EVENT $L4IP_STATE\" >> told', x]")
     node.begin()
     download = node.download()
@@ -241,7 +205,7 @@ def test_it_drains_over_a_restart_and_a_reload(node: Leaving, how: signal.Signal
     assert told.read_text().count("draining") == 2, "it was draining before, and is no news"
 
 
-def test_one_that_died_in_the_middle_of_it_is_drained(node: Leaving) -> None:
+def test_one_that_died_in_the_middle_of_it_is_drained(node: ShopGateway) -> None:
     """The daemon is killed before the rules have gone: the next one finds them, and the member still says so."""
     node.setup(check=", drain: 503")
     node.begin()
@@ -255,7 +219,7 @@ def test_one_that_died_in_the_middle_of_it_is_drained(node: Leaving) -> None:
     node.comes_to_its_end(download)
 
 
-def test_all_drain(node: Leaving) -> None:
+def test_all_drain(node: ShopGateway) -> None:
     node.setup(check=", drain: 503", more=", when_all_down: keep")
     node.begin()
     node.two.status = 503
@@ -265,7 +229,7 @@ def test_all_drain(node: Leaving) -> None:
     assert node.targets() == [A], "somebody has to serve who comes"
 
 
-def test_what_page_and_metrics_say(node: Leaving) -> None:
+def test_what_page_and_metrics_say(node: ShopGateway) -> None:
     port = free_port()
     node.setup(check=", drain: 503", top=f"http: 127.0.0.1:{port}")
     node.begin()
@@ -284,3 +248,102 @@ def test_what_page_and_metrics_say(node: Leaving) -> None:
     assert ">draining<" in page and "1 endpoint up, 1 disabled or draining" in page
     row = json.loads(get("/status.json"))["endpoints"][0]
     assert (row["state"], row["up"]) == ("draining", False)
+
+
+# -- waiting until it is empty
+
+def test_disable_waits_until_nobody_is_left(node: ShopGateway) -> None:
+    node.begin()
+    downloads = [node.download(), node.download()]
+    waiter = Waiter(node, "disable", "web1", "--wait")
+    waiter.says("sessions left: 2")
+    assert node.states()["web1"] == "disabled (up)", "nobody else has to wait"
+    assert node.rows("show", "web1")[0]["sessions"] == 2 and node.targets() == [B]
+    node.nobody_lands()
+    assert waiter.process.poll() is None
+    node.comes_to_its_end(*downloads)
+    node.forget_the_closed()
+    assert waiter.end() == (0, "")
+    assert waiter.out.read_text().splitlines() == ["www/http/web1 disabled", "sessions left: 2", "sessions left: 0",
+                                                   "no session is left"]
+    assert node.ctl("disable", "web1", "--wait", "0") == (
+        0, "www/http/web1 was disabled already\nsessions left: 0\nno session is left\n", "")
+
+
+def test_the_time_is_up(node: ShopGateway) -> None:
+    node.begin()
+    download, other = node.download(A), node.download(B)
+    status, out, err = node.ctl("disable", "*", "--wait", "100ms")
+    total, *each = [int(number) for number in re.findall(r"sessions that are left: (\d+)$", err, re.MULTILINE)]
+    assert status == 1 and total == sum(each) >= 2 and err.startswith("l4ipctl: after 100ms, ")
+    assert set(re.findall("www/http/web[12]: sessions that are left: [1-9]", err)) and len(each) == 2
+    assert out.splitlines() == ["www/http/web1 disabled", "www/http/web2 disabled",
+                                "warning: www/http: no member is left", f"sessions left: {total}", NOW_OR_NEVER]
+    rows = node.rows("disable", "web1", "--wait", "0")
+    number = rows[1]["sessions"]
+    assert rows[0]["endpoint"] == "www/http/web1" and number and rows[1]["text"] == f"sessions left: {number}"
+    node.comes_to_its_end(download, other)
+    node.forget_the_closed()
+    assert node.ctl("disable", "*", "--wait", "1m")[0] == 0
+
+
+def test_who_waits_for_one_that_is_put_back(node: ShopGateway) -> None:
+    node.begin()
+    download = node.download()
+    waiter = Waiter(node, "disable", "web1", "--wait")
+    waiter.says("sessions left: 1")
+    node.ctl("enable", "web1")
+    assert waiter.end() == (1, "l4ipctl: www/http/web1: is not disabled any more: its sessions are not waited for\n")
+    node.comes_to_its_end(download)
+
+
+def test_a_daemon_that_dies_meanwhile(node: ShopGateway) -> None:
+    """It is still disabled, and waited for again."""
+    node.begin()
+    download = node.download()
+    waiter = Waiter(node, "disable", "web1", "--wait", "1h")
+    waiter.says("sessions left: 1")
+    node.stop(signal.SIGKILL)
+    assert waiter.end()[0] == 3
+    node.start()
+    wait("checked", lambda: node.states() == {"web1": "disabled (up)", "web2": "up"})
+    again = Waiter(node, "disable", "web1", "--wait", "1h")
+    again.says("sessions left: 1")
+    node.setup(members=f"web1: {A}, web2: {B}, web3: 127.0.0.13")
+    assert node.ctl("reload")[0] == 0
+    node.nobody_lands()
+    node.comes_to_its_end(download)
+    node.forget_the_closed()
+    assert again.end()[0] == 0
+
+
+def test_cut_and_wait(node: ShopGateway) -> None:
+    node.begin()
+    download = node.download()
+    assert node.ctl("disable", "web1", "--now", "--wait")[0] == 0
+    node.finish()
+    assert download.rest() < WHOLE
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_what_was_to_be_cut_is_cut_by_the_next_run(node: ShopGateway, kill: bool) -> None:
+    """The daemon dies after it has written it down, and before ipnat has run."""
+    node.begin()
+    download = node.download()
+    tools = node.config.read_text()
+    node.config.write_text(re.sub(r"(?m)^  ipnat: .*$", "  ipnat: /nonexistent/ipnat", tools))
+    node.ctl("reload")
+    assert node.ctl("disable", "web1", "--now")[0] == 1 and node.targets() == [A, B]
+    node.stop(signal.SIGKILL if kill else signal.SIGTERM)
+    node.config.write_text(tools)
+    node.start()
+    node.wait_targets(B)
+    node.finish()
+    assert download.rest() < WHOLE
+
+
+def test_words_that_are_no_time(node: ShopGateway) -> None:
+    node.begin()
+    status, _, err = node.ctl("disable", "--wait", "web1")
+    assert status == 2 and "web1 is no time, such as 30s or 5m; patterns come first" in err
+    assert node.states()["web1"] == "up"
