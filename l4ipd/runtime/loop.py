@@ -267,6 +267,8 @@ class Loop:
                 continue
             self.events = events
             try:
+                if events < 0:
+                    raise OSError(-events, "a descriptor cannot be watched")
                 handler()
             except Exception:
                 self._failed(handler)

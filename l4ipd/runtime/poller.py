@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import selectors
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from typing import Any, Protocol
 
 READ, WRITE = 1, 4              # Linux calls them EPOLLIN and EPOLLOUT
 ENDED = READ | WRITE | 0x2000   # EPOLLRDHUP: the other side has ended, too
+ONCE = 1 << 16                  # ours: report it only once
+MOST = 1024                     # events that are taken at a time
 BSD: Any = select               # type checkers elsewhere do not know its kqueue
 
 
@@ -16,9 +19,9 @@ class Poller(Protocol):
     """What the loop needs of the kernel.
 
     ``poll`` returns the descriptors that are ready, each with what is known of it: READ, WRITE and whatever else the
-    system has to say, or 0; with a timeout of None it waits for ever. A descriptor that is registered for ``CONNECT``
-    is reported when it becomes writable; a poller that says what is known reports from then on when something arrives,
-    too.
+    system has to say, or 0; or -errno if it cannot be watched. With a timeout of None it waits for ever. A descriptor
+    that is registered for ``CONNECT`` is reported when it becomes writable; a poller that says what is known reports
+    from then on when something arrives, too.
     """
 
     CONNECT: int
@@ -50,39 +53,70 @@ class Epoll:
 
 
 class Kqueue:
-    """FreeBSD, NetBSD, macOS. Reading and writing are two filters; ``_events`` remembers which are on."""
+    """FreeBSD, NetBSD, macOS.
 
-    CONNECT = WRITE
+    Reading and writing are two filters. Changes of them are gathered, and handed over with the wait, in one system
+    call: ``_wanted`` has the filters that are to be on, ``_known`` those that the kernel has. A descriptor that is
+    closed takes its filters with it (kqueue(2)), and what was to be changed: its number may be another one's by then.
+    A change that fails comes back as an event.
+    """
 
-    def __init__(self) -> None:
-        self._kqueue = BSD.kqueue()
-        self._events: dict[int, int] = {}
+    CONNECT = WRITE | ONCE                          # EV_ONESHOT: it need not be taken off again
+
+    def __init__(self, bsd: Any = BSD) -> None:
+        self._bsd = bsd
+        self._kqueue = self._bsd.kqueue()
+        self._wanted: dict[int, int] = {}
+        self._known: dict[int, int] = {}
+        self._changed: dict[int, None] = {}
         self.close = self._kqueue.close
 
     def register(self, fd: int, events: int) -> None:
-        self._change(fd, 0, events)
+        self._wanted[fd] = events
+        self._changed[fd] = None
 
-    def modify(self, fd: int, events: int) -> None:
-        self._change(fd, self._events.get(fd, 0), events)
+    modify = register
 
     def unregister(self, fd: int) -> None:
-        self._change(fd, self._events.get(fd, 0), 0)
-        self._events.pop(fd, None)
+        self.register(fd, 0)
 
     def closing(self, fd: int) -> None:
-        """Closing a descriptor removes its filters (kqueue(2))."""
-        self._events.pop(fd, None)
+        self._wanted.pop(fd, None)
+        self._known.pop(fd, None)
+        self._changed.pop(fd, None)
 
     def poll(self, timeout: float | None) -> list[tuple[int, int]]:
-        return list(dict.fromkeys((event.ident, 0) for event in self._kqueue.control(None, 1024, timeout)))
+        found: dict[int, int] = {}
+        for event in self._kqueue.control(self._changes(), MOST, timeout):
+            fd = event.ident
+            if event.flags & self._bsd.KQ_EV_ERROR:
+                if event.data != errno.ENOENT:      # what was to be taken off is gone: as it should be
+                    found[fd] = -event.data
+            else:
+                found.setdefault(fd, 0)
+                if self._known.get(fd, 0) & ONCE:
+                    self._wanted[fd] = self._known[fd] = 0
+        return list(found.items())
 
-    def _change(self, fd: int, old: int, new: int) -> None:
-        changes = [BSD.kevent(fd, kind, BSD.KQ_EV_ADD if new & bit else BSD.KQ_EV_DELETE)
-                   for bit, kind in ((READ, BSD.KQ_FILTER_READ), (WRITE, BSD.KQ_FILTER_WRITE))
-                   if (old ^ new) & bit]
-        if changes:
-            self._kqueue.control(changes, 0)
-        self._events[fd] = new
+    def _changes(self) -> list[Any]:
+        changes: list[Any] = []
+        for fd in self._changed:
+            wanted = self._wanted[fd]
+            known, self._known[fd] = self._known.get(fd, 0), wanted
+            for bit, kind in ((READ, self._bsd.KQ_FILTER_READ), (WRITE, self._bsd.KQ_FILTER_WRITE)):
+                changes += (self._bsd.kevent(fd, kind, flags) for flags in self._flags(known, wanted, bit))
+            if not wanted:
+                del self._wanted[fd], self._known[fd]
+        self._changed.clear()
+        return changes
+
+    def _flags(self, known: int, wanted: int, bit: int) -> list[int]:
+        """What makes of the filter that the kernel has the one that is wanted. Its flags cannot be changed."""
+        had, has = known & (bit | ONCE) if known & bit else 0, wanted & (bit | ONCE) if wanted & bit else 0
+        if had == has:
+            return []
+        add = self._bsd.KQ_EV_ADD | (self._bsd.KQ_EV_ONESHOT if has & ONCE else 0)
+        return ([self._bsd.KQ_EV_DELETE] if had else []) + ([add] if has else [])
 
 
 class Portable:

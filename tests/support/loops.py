@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from l4ipd.runtime import poller as module
 from l4ipd.runtime.poller import WRITE, Poller, Portable
+from support import kqueue_model
 
 
 class Clock:
@@ -41,6 +42,13 @@ class Sleeper:
         return [(fd, 0) for fd in ready]
 
 
+class ModelledKqueue(module.Kqueue):
+    """That of the BSDs, on a model of theirs."""
+
+    def __init__(self) -> None:
+        super().__init__(kqueue_model)
+
+
 POLLERS: list[Callable[[], Poller]] = [Portable]
 POLLERS += [module.Epoll] if hasattr(select, "epoll") else []
-POLLERS += [module.Kqueue] if hasattr(select, "kqueue") else []
+POLLERS += [module.Kqueue if hasattr(select, "kqueue") else ModelledKqueue]
