@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from support import loopback
 from support.sandbox_tools import Sandbox, sandbox
 from support.sensing_bench import Bench, Device, runs
 
@@ -20,6 +21,16 @@ settings.load_profile("l4ip")
 for number in (signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "loopback(*addresses): of 127/8, which not every system has by itself")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("loopback"):
+        loopback.need(*marker.args)
 
 
 @pytest.fixture(scope="module")

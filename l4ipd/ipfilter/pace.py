@@ -17,7 +17,7 @@ from l4ipd.runtime.loop import Loop, Timer
 
 SHARE = 0.004                                       # of a core, for all tables that have one budget; with what is
                                                     # around a listing, and is not measured, it comes to 0.5 %
-FEW, SOON, MORE = 1000, 2.5, 0.025                  # up to so many lines it may be more, if that is in so many seconds
+FEW, SOON, MORE = 1000, 2.5, 0.05                   # up to so many lines it may be more, if that is in so many seconds
 LAST = 3                                            # listings of which the cheapest counts: one may meet a cold cache
 FORGOTTEN = 4.0                                     # intervals after which a table is not looked at any more
 

@@ -164,12 +164,33 @@ step_restarts()
 	burst_begin "$HTTP"
 	daemon_end TERM
 	prove "the rules stay when it stops" whole
+	prove "stopped at once, before it has read the table: they stay" stopped_at_once
 	mark
 	daemon_start
 	prove "and are adopted by the next" adopted
 	burst_end
 	prove "stopped and started: no client was lost" [ "$lost" -eq 0 ]
 	note "$all clients came"
+}
+
+# Its ipnat takes its time for a listing. It is told to stop when the first is under way.
+stopped_at_once()
+{
+	# shellcheck disable=SC2016	# for the script that is written
+	printf '#!/bin/sh\ncase $1 in -l) : > "%s"; sleep 2 ;; esac\nexec %s "$@"\n' "$work/listing" \
+	    "$(at gw sh -c 'command -v ipnat')" > "$work/late" && chmod +x "$work/late" || return
+	rm -f "$work/listing"
+	tools=${TOOLS:-} TOOLS="$(echo "${TOOLS:-}" | sed 's/ipnat: [^,]*, //')"
+	TOOLS="ipnat: $work/late${TOOLS:+, $TOOLS}"
+	configure ipmon debug
+	TOOLS=$tools
+	spawn gw "$L4IPD" -d -c "$work/l4ip.conf" 2>> "$work/log"
+	daemon=$spawned
+	within 30 [ -e "$work/listing" ] || return
+	mark
+	daemon_end TERM
+	configure ipmon debug
+	said 'l4ipd stopped' && ! said 'ipnat: (add|drain|purge)' && whole
 }
 
 # When all have been probed, every rule is there, and not one was added or removed.

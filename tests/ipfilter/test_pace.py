@@ -35,7 +35,7 @@ def flush(bench: ReconcilerBench) -> None:
     (0.0, 10, LEAST), (0.004, 10, LEAST),           # resync is the least
     (0.010, 1000, 2.5), (0.012, 1001, 3.0), (0.4, 50000, 100.0),        # what a listing costs, over the share
     (0.010, 10, 2.5), (0.06, 10, 2.5),              # a slow machine, few rules: soon all the same
-    (0.35, 1000, 14.0), (0.35, 1001, 87.5),         # unless it takes too much
+    (0.35, 1000, 7.0), (0.35, 1001, 87.5),         # unless it takes too much
 ])
 def test_intervals(cost: float, lines: int, interval: float) -> None:
     assert Budget().interval(1, cost, lines, LEAST, 0.0) == pytest.approx(interval)
