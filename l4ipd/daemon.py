@@ -134,4 +134,4 @@ class Daemon:
         self.readiness.touch(group)
 
     def _spoken(self, dialect: Dialect) -> None:
-        self.sensing.modern = dialect.modern
+        self.sensing.speak(dialect)

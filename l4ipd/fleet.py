@@ -79,7 +79,7 @@ class Fleet:
             new += known is None
             if known is not None and known.endpoint != endpoint:
                 changed += 1
-                self.monitors[endpoint.name].endpoint = endpoint
+                self.monitors[endpoint.name].redefine(endpoint)
         for gone in old.values():
             self._forget(gone)
         self._regroup()
@@ -122,7 +122,7 @@ class Fleet:
         self.disabled = {name: now if when is None else when for name, when in saved.disabled.items()
                          if name in self.monitors}
         for name in self.disabled:
-            self.monitors[name].disabled = True
+            self.monitors[name].disable()
         self.cut = {name for name in saved.cut if name in self.disabled}        # it may not have come to that
         past = {name: Past(saved.seen(name), self.loop.now - saved.age(name, now))
                 for name in saved.states if name in self.monitors}

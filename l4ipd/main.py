@@ -263,7 +263,8 @@ def run(options: argparse.Namespace, config: Config, descriptors: Descriptors, s
         stack.callback(end_all)
         budget = descriptors.budget
         daemon = Daemon(loop, config, budget.probes, Prober(loop, budget.commands, budget.spare))
-        daemon.fleet.schedule.verbose = options.verbose
+        if options.verbose:
+            daemon.fleet.schedule.log_all()
         doubts = [*warnings(config), *(exposures(config, options.config) if guide is None else ()), *expiring(config)]
         adapt = sandbox.adapt if sandbox is not None else _as_it_is
         reloader = Reloader(daemon, options.config, adapt, descriptors, doubts)

@@ -133,7 +133,7 @@ class Reloader:
     def _commit(self, config: Config, exposed: list[str]) -> list[str]:
         probe.use_prepared()
         if self.descriptors is not None:
-            self.daemon.fleet.schedule.limit = self.descriptors.probes(config)
+            self.daemon.fleet.schedule.allow(self.descriptors.probes(config))
         before = self.daemon.config
         later = [key for key in ("pidfile", "log") if getattr(before, key) != getattr(config, key)]
         lines = [self.daemon.reload(config), *(f"{key}: the change takes effect at the next start" for key in later)]

@@ -60,7 +60,7 @@ class Steering:
     def start(self, saved: Saved) -> None:
         """Read the table and adopt what is ours, and find out what the tools understand."""
         self._saved = saved.rules
-        self.rules.look_only = True                 # until we know the dialect
+        self.rules.hold_changes(True)               # until we know the dialect
         self._ask()
         self.loop.later(self.settings.timeout, self._no_table)
 
@@ -107,10 +107,11 @@ class Steering:
     def stop(self, remove: bool) -> None:
         """States do not change any more; what has changed is planned still. With ``remove`` our rules go."""
         self.removing = remove
-        self.rules.hasty = not remove               # whether that has come true, the next start will see
         if remove:
             self._changed.clear()
-            self.rules.want = {}
+            self.rules.wish({})
+        else:
+            self.rules.be_quick()                   # whether it has come true, the next start will see
         self.rules.hurry()
 
     @property
@@ -143,7 +144,7 @@ class Steering:
             log.info("IPFilter %s; ipnat %s", dialect.version, "ends the sessions of failed members (-p)"
                      if dialect.purge else "cannot end sessions (no -p): those of failed members end in their own time")
         self._spoken(dialect)
-        self.rules.look_only = False
+        self.rules.hold_changes(False)
         self.nat.speak(dialect)
         self._use_table()
 
@@ -166,7 +167,7 @@ class Steering:
         self._changed.clear()
         want = {line: None for group in groups for line in self._wanted.get(group, ())}
         if list(want) != list(self.rules.want):
-            self.rules.want = want
+            self.rules.wish(want)
             self.rules.hurry()
         self.rules.touch()
 

@@ -163,3 +163,35 @@ def test_what_several_tests_need_is_in_support() -> None:
             for module in modules:
                 where = str(path.relative_to(TESTS.parent))
                 assert not re.search(r"(^|\.)test_", module) or (where, module) in again, f"{where} imports {module}"
+
+
+def test_no_room_assigns_what_belongs_to_another() -> None:
+    """Rooms talk by calls, and by callbacks given at construction.
+
+    Whose an attribute is, is told by its name: one that no class of the room has, and one of another room does.
+    """
+    owners: dict[str, set[str]] = {}                # by attribute: the rooms with a class that has it
+    for name in FILES:
+        for owned in attributes(name):
+            owners.setdefault(owned, set()).add(room_of(name))
+    for name in FILES:
+        for node in ast.walk(ast.parse(FILES[name].read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in owners and (
+                    ast.unparse(node.value) not in ("sys", "context", "options")):         # Python's own
+                assert room_of(name) in owners[node.attr], f"{name} assigns {ast.unparse(node)}, line {node.lineno}"
+
+
+def attributes(name: str) -> set[str]:
+    """What the classes of a file have: set on self, declared, or named as slots."""
+    found: set[str] = set()
+    for whole in ast.walk(ast.parse(FILES[name].read_text())):
+        if not isinstance(whole, ast.ClassDef):
+            continue
+        for node in ast.walk(whole):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and isinstance(
+                    node.value, ast.Name) and node.value.id == "self":
+                found.add(node.attr)
+        for node in whole.body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                found.add(node.target.id)
+    return found

@@ -11,11 +11,15 @@ Place = tuple[str, int, str | None]                 # address, port, and the nam
 
 
 class Certificates:
-    """``changed()``, to be set once by who wants to know, is called when a place shows another one than before."""
+    """What was seen of late. Who wants to know of every place that shows another one than before: :meth:`tell`."""
 
     def __init__(self) -> None:
-        self.changed: Callable[[], object] = lambda: None
+        self._changed: Callable[[], object] = lambda: None
         self._seen: dict[Place, tuple[int, float | None]] = {}      # hash of the certificate, and its end
+
+    def tell(self, changed: Callable[[], object]) -> None:
+        """Call it from now on, and nobody else."""
+        self._changed = changed
 
     def seen(self, place: Place, der: bytes) -> None:
         """A member has shown its certificate."""
@@ -25,7 +29,7 @@ class Certificates:
         if len(self._seen) >= MANY:
             self._seen.clear()
         self._seen[place] = mark, not_after(der)
-        self.changed()
+        self._changed()
 
     def end(self, place: Place) -> float | None:
         """Until when the certificate of a place is good, in seconds since the epoch; None: not known."""

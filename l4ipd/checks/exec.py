@@ -102,8 +102,7 @@ class Command:
         if self._child is None:
             self._commands.forget(self)
         else:
-            self._child.timed_out = True            # so that its children are killed with it
-            self._child.kill()
+            self._child.give_up()
 
     def _ended(self, end: Exit) -> None:
         self._child = None

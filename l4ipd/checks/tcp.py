@@ -76,7 +76,7 @@ class Stream:
         elif failure:
             self._refused(failure, routes.at_once(failure, "connect", recipe.address))
         else:
-            loop.events = 0
+            loop.no_event()
             self._connected()
 
     def expire(self) -> None:

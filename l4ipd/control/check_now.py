@@ -34,7 +34,7 @@ class Checking:
         self._failed = False
         self._beat = Timer(self._hasten)
         self._limit = Timer(self._give_up)
-        schedule.outcomes.append(self._heard)
+        schedule.listen(self._heard)
         client.left = self._stop
         slowest = max(sum(check.timeout * (2 if check.type == "exec" else 1) for check in monitor.endpoint.checks)
                       for monitor in chosen)        # a command may have to wait for a place as long as it may run
@@ -81,4 +81,4 @@ class Checking:
     def _stop(self) -> None:
         self.schedule.loop.drop(self._limit)
         self.schedule.loop.drop(self._beat)
-        self.schedule.outcomes = [told for told in self.schedule.outcomes if told != self._heard]
+        self.schedule.leave(self._heard)

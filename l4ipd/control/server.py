@@ -79,8 +79,8 @@ class Client:
         """Add one line. A reader who has let too much pile up gets a last one instead."""
         if self.ending or self.over:
             return
-        self._connection.output += _line(answer)
-        if len(self._connection.output) > BUFFER_LIMIT:
+        self._connection.send(_line(answer))
+        if self._connection.waiting > BUFFER_LIMIT:
             self.end(1, error=["this reader is too slow: events were lost, so that this is the end"])
         self._await()
 
@@ -95,7 +95,7 @@ class Client:
 
     def acknowledge(self) -> None:
         """Say that the request has arrived, with an empty line."""
-        self._connection.output += b"\n"
+        self._connection.send(b"\n")
         self._await()
 
     def later(self, call: Callable[..., object]) -> Callable[..., None]:
@@ -109,7 +109,7 @@ class Client:
     def end(self, exit: int = 0, **more: object) -> None:
         """The last line."""
         if not self.ending and not self.over:
-            self._connection.output += _line(end(exit, **more))
+            self._connection.send(_line(end(exit, **more)))
             self.ending = True
             self._await()
 
@@ -138,14 +138,14 @@ class Client:
             self._input += data
             if b"\n" in data or len(self._input) > REQUEST_LIMIT:
                 self._parse()
-        if self._connection.output:
+        if self._connection.waiting:
             self._connection.flush()                # at once: a client that goes on sending is hung up on
 
     def sent(self) -> None:
         """It takes something: its time begins anew."""
         self._connection.unlimited()
         self._produce()
-        if self.ending and not self._connection.output:
+        if self.ending and not self._connection.waiting:
             self._connection.close()
         else:
             self._await()
@@ -154,7 +154,7 @@ class Client:
         """It is too slow, or has been silent for long."""
         if not self.asked and not self.ending:
             self.end(2, error=[f"no request within {REQUEST_TIME:.0f} s"])
-        elif self._connection.output:
+        elif self._connection.waiting:
             log.info("control: a client took nothing for %.0f s: hung up on", READER_TIME)
             self._connection.close()
         else:
@@ -171,7 +171,7 @@ class Client:
         if self.over:
             return
         self._connection.watch()
-        writing = bool(self._connection.output)
+        writing = bool(self._connection.waiting)
         if (self.asked or self.ending) and (writing != self._writing or not self._connection.is_limited):
             self._connection.limit(READER_TIME if writing else SIGN_OF_LIFE)
         self._writing = writing
@@ -181,7 +181,7 @@ class Client:
         if self.lasting or not self.asked:
             self._connection.close()
         else:
-            self._connection.reading = False
+            self._connection.listen(False)
             self._await()
 
     def _parse(self) -> None:
@@ -199,7 +199,7 @@ class Client:
 
     def _produce(self) -> None:
         """Lines of the answer, until a piece of it waits to be sent."""
-        while self._source is not None and len(self._connection.output) < PIECE:
+        while self._source is not None and self._connection.waiting < PIECE:
             try:
                 answer = next(self._source, None)
                 line = b"" if answer is None else _line(answer)
@@ -207,7 +207,7 @@ class Client:
                 self.loop.errors.note("the rest of an answer to l4ipctl")
                 answer = end(1, error=[FAILED])
                 line = _line(answer)
-            self._connection.output += line
+            self._connection.send(line)
             if answer is None or "end" in answer:
                 then, self._source, self._then = self._then, None, None
                 self.ending = answer is not None or then is None

@@ -28,6 +28,10 @@ class FilterTable:
         self.hits: dict[str, int] = {}              # of the last complete listing, by canonical line
         self._counted: dict[str, int] = {}          # of the one that is being read
 
+    def forget_tags_but(self, tag: int | None) -> None:
+        """Log rules that bear another have been seen, and are known."""
+        self.tags = frozenset({tag} if tag is not None else ())
+
     @property
     def table(self) -> Table:
         """For the reconciler. It has a method of ours: kept here, both would keep each other for ever."""

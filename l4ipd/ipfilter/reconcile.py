@@ -89,6 +89,28 @@ class Reconciler:
         """Something that bears on the wish has changed."""
         self._dirty = True
 
+    def wish(self, want: dict[str, None]) -> None:
+        """The lines that there are to be, in the order in which to load them."""
+        self.want = want
+        self.touch()
+
+    def hold_changes(self, hold: bool) -> None:
+        """Read the table and change nothing, or go on."""
+        self.look_only = hold
+
+    def suspend(self) -> None:
+        """Start nothing more, until :meth:`resume`."""
+        self.pause = True
+
+    def resume(self) -> None:
+        self.pause = False
+        self.touch()
+
+    def be_quick(self) -> None:
+        """It is nearly over: read the table only when something is known to be amiss."""
+        self.hasty = True
+        self.touch()
+
     def hurry(self) -> None:
         """The wish is another now: after a failure it is tried again at once, however long the wait had become."""
         self.touch()

@@ -26,7 +26,7 @@ class Expiry:
         self._loop, self._certificates, self._monitors, self._wall = loop, certificates, monitors, wall
         self._told: dict[str, tuple[float, float]] = {}     # by endpoint: the end that was told of, and when it was
         self._timer = Timer(self._look)
-        certificates.changed = self._changed
+        certificates.tell(self._changed)
 
     def end(self, endpoint: Endpoint) -> float | None:
         """When the first of the certificates ends that an endpoint has shown, in seconds since the epoch."""

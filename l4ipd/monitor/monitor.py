@@ -126,6 +126,10 @@ class Monitor:
             if old.up:
                 self.adopt()
 
+    def redefine(self, endpoint: Endpoint) -> None:
+        """It is another in what does not concern its checks."""
+        self.endpoint = self.checker.endpoint = endpoint
+
     def disable(self) -> None:
         """The operator takes it out, whatever its probes say."""
         self.disabled, self.unconfirmed = True, False

@@ -84,6 +84,22 @@ class Schedule(Generic[M]):
         """Probes that are due and have no place."""
         return len(self._queue)
 
+    def allow(self, limit: int) -> None:
+        """So many probes may be in flight from now on."""
+        self.limit = limit
+
+    def listen(self, told: Callable[[M, Verdict], object]) -> None:
+        """Call it with the outcome of every round."""
+        self.outcomes = [*self.outcomes, told]
+
+    def leave(self, told: Callable[[M, Verdict], object]) -> None:
+        """Call it no more."""
+        self.outcomes = [each for each in self.outcomes if each != told]
+
+    def log_all(self) -> None:
+        """Log the outcome of every round."""
+        self.verbose = True
+
     def bunch(self, rate: float) -> None:
         """Let some probes begin together when there are ``rate`` a second: to wake up costs more than a probe."""
         self.step = min(LONGEST_STEP, max(1, int(BUNCH / max(rate, 1.0) * RATE)) / RATE)

@@ -69,9 +69,8 @@ class ResetRules:
                 self._older.setdefault(kind, set()).add(before)         # what bears it has not been seen yet
         for kind, lines in want.items():
             rules = self._reconciler(kind)
-            rules.want = lines
-            rules.pause = False
-            rules.touch()
+            rules.wish(lines)
+            rules.resume()
 
     def _reconciler(self, kind: Kind) -> Reconciler:
         log = kind[0] == "log"
@@ -107,20 +106,22 @@ class ResetRules:
         reader, rules = self._readers[kind], self.tables[kind]
         reader.listed()
         self._older.pop(kind, None)                 # what bore one of those is known by now
-        reader.tags = frozenset({self._tag} if self._tag is not None else ())
+        reader.forget_tags_but(self._tag)
         if kind[0] == "count":
             self.counted(kind[1], reader.hits)
             if all(rules.belief.ever for (action, _), rules in self.tables.items() if action == "count"):
                 self._counts = frozenset()          # what was there is known by now
         if not rules.want and not rules.have:
-            rules.pause = True                      # nothing of ours is there, and nothing is to be
+            rules.suspend()                         # nothing of ours is there, and nothing is to be
 
     def stop(self, remove: bool) -> None:
         """The rules stay, unless they are to be removed."""
         for rules in self.tables.values():
-            rules.want = {} if remove else rules.want
-            rules.pause = not remove
-            rules.touch()
+            if remove:
+                rules.wish({})
+                rules.resume()
+            else:
+                rules.suspend()
 
     # -- how it goes
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from l4ipd.checks.verdict import Verdict
+from l4ipd.ipfilter.nat_table import Dialect
 from l4ipd.ipfilter.pace import Budget
 from l4ipd.model import Ipfilter, Resets
 from l4ipd.resets.deafness import Deafness
@@ -34,7 +35,7 @@ class Sensing:
 
     def __init__(self, loop: Loop, tell: Callable[[str, str, int], object], budget: Budget | None = None) -> None:
         self.settings: Resets | None = None
-        self.modern = True                          # this IPFilter is no 4.1, whose ipmon is up to a second late
+        self._modern = True                         # this IPFilter is no 4.1, whose ipmon is up to a second late
         self.targets = Targets(loop)
         self.deafness = Deafness(loop, Ipfilter(), lambda: self.listener.look_around())
         self.reaction = Reaction(loop, self.targets, self.deafness.heard)
@@ -54,6 +55,10 @@ class Sensing:
             self.reaction.action = settings.action
             self.listener.use(settings.source, settings.tag, tools.ipmon, pidfile)
 
+    def speak(self, dialect: Dialect) -> None:
+        """What this IPFilter understands is known."""
+        self._modern = dialect.modern
+
     def stop(self, remove: bool) -> None:
         """Listen no more. The rules stay, unless they are to be removed."""
         self.listener.stop()
@@ -66,7 +71,7 @@ class Sensing:
         targets = self.targets.at(endpoint.protocol, endpoint.address, endpoint.member_port)
         if self.settings is None or not targets or not verdict.text.endswith("connection refused"):
             return
-        self.targets.owe(targets[0], ECHO if self.modern and self.settings.source == "ipmon" else LATE_ECHO)
+        self.targets.owe(targets[0], ECHO if self._modern and self.settings.source == "ipmon" else LATE_ECHO)
         if each.eligible and self.settings.source != "counters":
             place = endpoint.protocol, endpoint.address, endpoint.member_port
             self.deafness.doubt(place, endpoint.name, each.passes)

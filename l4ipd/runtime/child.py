@@ -127,6 +127,11 @@ class Child:
         self._dying = True
         self.loop.move(self, self.loop.clock() + GRACE)
 
+    def give_up(self) -> None:
+        """Its time is up, whoever says so: what it has started ends with it."""
+        self.timed_out = True
+        self.kill()
+
     def raised(self) -> None:
         """Whoever takes what it says has raised, or we have: nothing that it does is to be believed any more."""
         self._fail(f"{self._program}: given up: {INTERNAL}")
@@ -233,8 +238,7 @@ class Child:
         if self._dying:
             self._kill_now()
         else:
-            self.timed_out = True
-            self.kill()
+            self.give_up()
 
     def _kill_now(self) -> None:
         self._signal(signal.SIGKILL)

@@ -101,6 +101,10 @@ class Loop:
 
     # -- descriptors
 
+    def no_event(self) -> None:
+        """What follows is no answer of the poller's: :attr:`events` leaves everything open."""
+        self.events = 0
+
     def watch(self, fd: int, events: int, callback: Callback) -> None:
         """Call ``callback`` whenever ``fd`` is ready for ``events`` (READ, WRITE or both) or broken."""
         if fd in self._handlers:

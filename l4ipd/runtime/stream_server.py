@@ -123,13 +123,13 @@ NOBODY = _Nobody()
 class Connection:
     """One client. In one go, at most so many bytes are read (``reads``) and sent (``sends``)."""
 
-    __slots__ = ("loop", "socket", "output", "reading", "over", "slot", "_fd", "_handler", "_reads", "_sends")
+    __slots__ = ("loop", "socket", "over", "slot", "_output", "_reading", "_fd", "_handler", "_reads", "_sends")
 
     def __init__(self, loop: Loop, connection: socket.socket, handler: Handler, reads: int, sends: int) -> None:
         self.loop, self.socket, self._handler = loop, connection, handler
         self._reads, self._sends = reads, sends
-        self.output = bytearray()                   # what waits to be sent
-        self.reading = True                         # whether anybody wants to hear what comes
+        self._output = bytearray()                  # what waits to be sent
+        self._reading = True                        # whether anybody wants to hear what comes
         self.over = False
         self.slot: list[Timed] | None = None        # it is its own timer
         self._fd = connection.fileno()
@@ -148,11 +148,25 @@ class Connection:
     def is_limited(self) -> bool:
         return self.slot is not None
 
+    @property
+    def waiting(self) -> int:
+        """How many bytes wait to be sent."""
+        return len(self._output)
+
+    def send(self, data: bytes) -> None:
+        """Let it wait to be sent; :meth:`watch` or :meth:`flush` come next."""
+        self._output += data
+
+    def listen(self, reading: bool) -> None:
+        """Whether anybody wants to hear what comes."""
+        self._reading = reading
+        self.watch()
+
     def watch(self) -> None:
-        """To be called when there is something to send, or :attr:`reading` is another."""
+        """To be called when there is something to send."""
         if self.over:
             return
-        events = (READ if self.reading else 0) | (WRITE if self.output else 0)
+        events = (READ if self._reading else 0) | (WRITE if self._output else 0)
         if events:
             self.loop.watch(self._fd, events, self._ready)
         else:
@@ -161,13 +175,13 @@ class Connection:
     def flush(self) -> None:
         """Send a piece of what waits, as far as it is taken."""
         try:
-            sent = self.socket.send(self.output[:self._sends])
+            sent = self.socket.send(self._output[:self._sends])
         except BlockingIOError:
             self.watch()
         except OSError:
             self.close()
         else:
-            del self.output[:sent]
+            del self._output[:sent]
             self._handler.sent()
 
     def end_sending(self) -> bool:
@@ -186,7 +200,7 @@ class Connection:
         self.loop.clear(self)
         self.loop.closing(self._fd)
         self.socket.close()
-        self.output.clear()
+        self._output.clear()
         handler, self._handler = self._handler, NOBODY      # they would keep each other
         handler.closed()
 
@@ -194,7 +208,7 @@ class Connection:
         """Hang up; what waits, and then ``data``, is sent as far as that can be done without waiting."""
         if not self.over:
             with contextlib.suppress(OSError):
-                self.socket.send(self.output + data)
+                self.socket.send(self._output + data)
             self.close()
 
     # -- from the loop
@@ -206,10 +220,10 @@ class Connection:
         self._handler.raised()
 
     def _ready(self) -> None:
-        waited = bool(self.output)
-        if self.reading:
+        waited = bool(self._output)
+        if self._reading:
             self._read()
-        if waited and self.output:                  # what has come to wait since goes when its handler says so
+        if waited and self._output:                  # what has come to wait since goes when its handler says so
             self.flush()
 
     def _read(self) -> None:

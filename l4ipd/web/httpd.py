@@ -225,8 +225,7 @@ class Client:
 
     def _stop_listening(self) -> None:
         self.stage = ANSWERING
-        self._connection.reading = False
-        self._connection.watch()
+        self._connection.listen(False)
         self._connection.limit(ANSWER_TIME)
 
     def _begin(self, answer: Answer) -> None:
@@ -263,12 +262,12 @@ class Client:
         self._connection.flush()
 
     def _say(self, event: h11.Response | h11.Data | h11.EndOfMessage) -> None:
-        self._connection.output += self._http.send(event) or b""
+        self._connection.send(self._http.send(event) or b"")
 
     def sent(self) -> None:
         """Some of it; then the next piece, or that this is all."""
         self._connection.watch()
-        if self._connection.output:
+        if self._connection.waiting:
             return
         if self._body is not None:
             self.server.wanting(self)
@@ -280,5 +279,4 @@ class Client:
         if self._connection.end_sending():
             self.stage = DRAINING
             self._connection.limit(DRAIN_TIME)
-            self._connection.reading = True
-            self._connection.watch()
+            self._connection.listen(True)

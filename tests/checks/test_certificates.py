@@ -208,7 +208,7 @@ def test_lengths_that_are_none(data: bytes) -> None:
 
 def test_a_certificate_that_is_the_same_is_no_news() -> None:
     found, news = Certificates(), []
-    found.changed = lambda: news.append(1)
+    found.tell(lambda: news.append(1))
     for der in (b"a", b"a", b"b", b"b", b"a"):
         found.seen(("10.0.0.1", 443, None), der)
     assert len(news) == 3 and found.end(("10.0.0.1", 443, None)) is found.end(("10.0.0.2", 443, None)) is None

@@ -31,13 +31,12 @@ class Echo:
         assert len(data) <= 10
         self.heard += data
         if not data:
-            self.connection.reading = False
-            self.connection.output += self.heard
-            self.connection.watch()
+            self.connection.send(bytes(self.heard))
+            self.connection.listen(False)
 
     def sent(self) -> None:
         self.told.append("sent")
-        if not self.connection.output:
+        if not self.connection.waiting:
             self.connection.close()
 
     def expired(self) -> None:
@@ -150,7 +149,7 @@ def test_a_reader_who_takes_nothing_costs_what_waits_and_no_more(site: Site) -> 
     client, echo = site.met()
     with client:
         echo.connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        echo.connection.output += b"z" * 4_000_000
+        echo.connection.send(b"z" * 4_000_000)
         echo.connection.watch()
         pieces: list[int] = []
 
@@ -159,7 +158,7 @@ def test_a_reader_who_takes_nothing_costs_what_waits_and_no_more(site: Site) -> 
             return len(pieces) > 30 and pieces[-1] == pieces[-30] > 3
 
         site.until(nothing_is_taken)
-        assert echo.connection.output, "it waits"
+        assert echo.connection.waiting, "it waits"
         assert len(site.read(client)) == 4_000_000
 
 
@@ -193,10 +192,10 @@ def test_a_client_that_breaks_off_is_let_go(site: Site) -> None:
     client, echo = site.met()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.close()
-    echo.connection.reading = False
-    echo.connection.output += b"to nobody"
+    echo.connection.send(b"to nobody")
+    echo.connection.listen(False)
     site.until(lambda: echo.connection.flush() or echo.connection.over)     # type: ignore[func-returns-value]
-    assert not echo.connection.output and not echo.connection.end_sending()
+    assert not echo.connection.waiting and not echo.connection.end_sending()
 
 
 def test_a_handler_that_raises_is_told(site: Site, caplog: pytest.LogCaptureFixture) -> None:

@@ -187,7 +187,7 @@ def test_a_reader_who_does_not_read_costs_little_and_holds_nobody_up(site: HttpS
             for _ in range(20):
                 assert site.ask(REQUESTS[0][0]).endswith(b"quick")
             assert len(site.server.clients) <= httpd.CLIENTS
-        assert all(len(client._connection.output) <= 2 * httpd.PIECE for client in list(site.server.clients))
+        assert all(len(client._connection._output) <= 2 * httpd.PIECE for client in list(site.server.clients))
 
 
 def test_when_all_places_are_taken_the_one_who_ponders_longest_goes(site: HttpServer) -> None:
