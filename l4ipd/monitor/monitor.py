@@ -128,7 +128,7 @@ class Monitor:
 
     def redefine(self, endpoint: Endpoint) -> None:
         """It is another in what does not concern its checks."""
-        self.endpoint = self.checker.endpoint = endpoint
+        self.endpoint = endpoint
 
     def disable(self) -> None:
         """The operator takes it out, whatever its probes say."""
