@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from l4ipd.ipfilter import log_rules, rdr
 from l4ipd.runtime.child import Child, Exit
@@ -124,6 +125,8 @@ class Process:
         run.close()
         if self.fault == "cut" and any(word in LISTING for word in self.words):
             del out[self.tools.source.randrange(len(out) + 1):]
+        if self.output is None:
+            end = replace(end, stdout=bytes(out))
         pieces = max(1, self.tools.source.choice((1, 50, 4096, 1 << 20)))
         for start in range(0, len(out), pieces):
             if self.output is not None and self.output(bytes(out[start:start + pieces])):

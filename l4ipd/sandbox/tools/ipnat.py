@@ -165,7 +165,7 @@ def _list(kernel: Kernel | None, options: dict[str, str], version: Version, spaw
     while "m" in options and version.freebsd:
         yield WAIT, ""                          # the real one spins for ever
     if "m" not in options:
-        for session in kernel.nat.newest_first():
+        for session in kernel.iterators.walk("sessions", spawner, list(kernel.nat.newest_first())):
             yield STDOUT, _session_line(kernel.nat, session, options, version)
     if "v" in options:
         yield STDOUT, "\nList of active host mappings:\n"
