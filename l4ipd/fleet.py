@@ -59,7 +59,8 @@ class Fleet:
         self.sight = Sight(loop, self._addresses, events.say)
         self.schedule = Schedule(loop, limit, start, changed=self._state_changed, decided=self._first_outcome,
                                  spoiled=lambda monitor, verdict, began: self.sight.spoils(
-                                     monitor.endpoint.address, verdict, began), alone=self._is_alone, refused=refused)
+                                     monitor.endpoint.address, verdict, began), alone=self._is_alone, refused=refused,
+                                 weighed=lambda monitor: self._changed(monitor.endpoint.group))
         self.transitions = Transitions(events.tell, members=self.members, tally=self.tally, kept=kept)
         self._changed, self._decided = changed, decided
         self._tallies: dict[str, plan.Tally] = {}   # by service, as far as this turn had to count

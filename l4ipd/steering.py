@@ -7,7 +7,7 @@ reconciler as one wanted set. Nobody adds or removes a rule because a member cam
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from l4ipd.events import Event, Events
@@ -176,9 +176,9 @@ class Steering:
         up = {monitor.endpoint.name for monitor in members if monitor.eligible}
         last = {monitor.endpoint.name for monitor in members
                 if not monitor.withheld and monitor.endpoint.name in self._serving.get(group, ())}
-        serving = plan.serving([monitor.endpoint for monitor in members], up, last, self._keep[group])
+        serving = plan.serving([monitor.offered for monitor in members], up, last, self._keep[group])
         self._serving[group] = tuple(member.name for member in serving)
-        return plan.arrange(serving, [self.lines(self.fleet.monitors[member.name]) for member in serving])
+        return plan.arrange(serving, [self._offered(self.fleet.monitors[member.name]) for member in serving])
 
     def lines(self, monitor: Monitor) -> tuple[str, ...]:
         """Every rule that ``monitor`` has while it serves."""
@@ -187,6 +187,11 @@ class Steering:
         if known is None or known[0] is not monitor.endpoint:
             known = self._lines[name] = monitor.endpoint, tuple(plan.every_rule(monitor.endpoint, self.settings))
         return known[1]
+
+    def _offered(self, monitor: Monitor) -> Sequence[str]:
+        """Those of them that it has with the weight that its agent leaves it."""
+        lines, weight, least = self.lines(monitor), monitor.endpoint.weight, monitor.offered.weight
+        return lines if least == weight else [line for at, line in enumerate(lines) if at % weight < least]
 
     def is_loaded(self, monitor: Monitor) -> bool:
         """Whether ``monitor`` may get connections and has a rule in the kernel on each address, as far as we know."""

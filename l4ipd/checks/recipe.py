@@ -19,6 +19,7 @@ from l4ipd.checks.conversation import Options, Protocol, Script
 from l4ipd.checks.expect import Expect, Match, Page, Status
 from l4ipd.checks.pattern import Pattern, pattern
 from l4ipd.checks.protocols import ldap, lines, mysql, pgsql, redis
+from l4ipd.checks.protocols.agent import AgentAnswer
 from l4ipd.checks.protocols.dns import Answer, dns, question
 from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Check, Endpoint, Step, Words, host_port
@@ -147,6 +148,8 @@ def _steps(check: Check) -> tuple[Exchange, ...]:
         return _udp(check.send, check.expect)
     if check.type in PROTOCOLS:
         return _protocol(check)
+    if check.type == "agent":
+        return (Exchange(check.send or b"", AgentAnswer()),)
     return _dialog(check.dialog)
 
 

@@ -19,9 +19,9 @@ from l4ipd.config.yaml_tree import Mapping, Scalar, Sequence, step
 from l4ipd.model import Check, Step, among
 
 NAMED = ("smtp", "imap", "pop3", "ftp", "ssh", "redis", "mysql", "pgsql", "ldap", "dns")     # protocols
-TYPES = ("tcp", "tls", "http", "https", "udp", "exec", "ping", *NAMED)
+TYPES = ("tcp", "tls", "http", "https", "udp", "exec", "ping", *NAMED, "agent")
 TRANSPORT = {"tcp": "tcp", "tls": "tcp", "http": "tcp", "https": "tcp", "udp": "udp",
-             **{name: "tcp" for name in NAMED if name != "dns"}}
+             **{name: "tcp" for name in (*NAMED, "agent") if name != "dns"}}
 PACE = ("interval", "timeout", "rise", "fall", "fast_interval", "down_interval")
 DEFAULTS = (*PACE, "purge", "source")
 COMMON = ("type", *PACE, "port", "source")
@@ -45,6 +45,7 @@ OWN = {
     "mysql": ("user", "password", "writable", "starttls", *TLS, "send_proxy"),
     "pgsql": ("user", "password", "name", "writable", "starttls", *TLS, "send_proxy"),
     "ldap": ("user", "password", "starttls", *OVER_TLS),
+    "agent": ("send",),
     "dns": ("name", "record", "over", *OVER_TLS),
 }
 KEYS = tuple(dict.fromkeys((*COMMON, *(key for keys in OWN.values() for key in keys))))
@@ -262,6 +263,8 @@ def _named_contradictions(section: Section, check: Check) -> None:
             entry[key].refuse(f"means nothing without {ways}")
     if check.over == "udp" and (check.tls or check.send_proxy):
         entry["over"].refuse("udp has no TLS, and no header of the PROXY protocol: tcp, then")
+    if check.type == "agent" and "port" not in entry:
+        section.missing("port", "where the agent listens")
     if check.type == "dns" and "name" not in entry:
         section.missing("name", "what is asked for")
     if "password" in entry and check.type in ("mysql", "pgsql", "ldap") and "user" not in entry:

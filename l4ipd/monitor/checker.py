@@ -22,6 +22,7 @@ from l4ipd.checks.recipe import Recipe, which
 from l4ipd.checks.verdict import PASSED, Leave, Verdict, local
 from l4ipd.model import Endpoint
 from l4ipd.monitor import pace
+from l4ipd.monitor.agent import Agent
 from l4ipd.monitor.schedule import Schedule
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Timed
@@ -51,6 +52,9 @@ class Listener(Protocol):
     def heard(self, verdict: Verdict, began: float, took: float) -> float:
         """All checks are through, which ``began`` then and ``took`` so many seconds. Returns the pace from now on."""
 
+    def weigh(self, share: int) -> None:
+        """Its agent wants so many percent of its weight."""
+
     def soonest(self, due: float) -> float:
         """When it wants the next probe, which would be ``due``."""
 
@@ -62,13 +66,17 @@ class Checker:
     There may be ten thousand, each looked at every second: small objects stay in the processor's caches.
     """
 
-    __slots__ = ("schedule", "listeners", "queued", "stopped", "slot", "_first", "_others", "_timing",
-                 "place", "_probe", "_reserved", "_begun", "_prolonged", "_due", "_pace", "_hastened")
+    __slots__ = ("schedule", "listeners", "queued", "stopped", "slot", "_first", "_others", "_agents", "_several",
+                 "_timing", "place", "_probe", "_reserved", "_begun", "_prolonged", "_due", "_pace", "_hastened")
 
     def __init__(self, schedule: Schedule[Any], recipes: Sequence[Recipe], listener: Listener) -> None:
         self.schedule = schedule
         self.listeners: tuple[Listener, ...] = (listener,)
         self._first, self._others = recipes[0], tuple(recipes[1:])
+        checks = listener.endpoint.checks
+        self._agents = {place: Agent(f"{listener.endpoint.name} {listener.endpoint.where}")
+                        for place, check in enumerate(checks) if check.type == "agent"}
+        self._several = len(checks) > 1 or bool(self._agents)       # what one comes to is not yet the outcome
         self._timing = schedule.timing("+".join(check.type for check in listener.endpoint.checks))
         self.queued = self.stopped = False
         self.slot: list[Timed] | None = None        # idle: start; in flight: give up
@@ -222,7 +230,7 @@ class Checker:
 
     def _done(self, verdict: Verdict) -> None:
         self._probe = None
-        outcome = self._so_far(verdict) if self._others else verdict
+        outcome = self._so_far(verdict) if self._several else verdict
         if outcome is None:
             return
         schedule = self.schedule
@@ -243,9 +251,14 @@ class Checker:
 
     def _so_far(self, verdict: Verdict) -> Verdict | None:
         """One of several checks is through: the outcome of the round, or None if it goes on."""
+        if self.place in self._agents:
+            verdict, share = self._agents[self.place].heard(verdict)
+            for listener in self.listeners if share is not None else ():
+                listener.weigh(share or 0)
         passed, leaves = verdict.code in PASSED, isinstance(verdict, Leave)
         if not passed and verdict.code != "LOCAL":
-            verdict = verdict._replace(text=f"{which(self.endpoint, self.place)}: {verdict.text}")
+            if self._others:
+                verdict = verdict._replace(text=f"{which(self.endpoint, self.place)}: {verdict.text}")
             if not leaves:
                 self._reserved = None
                 return verdict

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from l4ipd.checks.recipe import Recipe
 from l4ipd.checks.verdict import Leave, Verdict
@@ -26,7 +27,8 @@ class Monitor:
     """An endpoint under watch."""
 
     __slots__ = ("schedule", "endpoint", "checker", "health", "verdict", "since", "took", "outcomes", "changes",
-                 "tried", "disabled", "unconfirmed", "draining", "trouble", "refusals", "hurried", "_top")
+                 "tried", "disabled", "unconfirmed", "draining", "trouble", "refusals", "hurried", "share", "_top",
+                 "_offered")
 
     def __init__(self, schedule: Schedule[Monitor], endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.schedule, self.endpoint = schedule, endpoint
@@ -45,6 +47,8 @@ class Monitor:
         self.draining = False                       # it lives, and has said that it wants to be left
         self.trouble = ""                           # why the last probe could not be run
         self.refusals: Refusals | None = None       # since a client of it was refused
+        self.share = 100                            # percent of its weight that its agent asks for
+        self._offered: tuple[Endpoint, Endpoint] | None = None      # see offered
         self.hurried = False                        # taken down by such a refusal: probed at the fast pace
 
     # -- what others ask
@@ -74,6 +78,17 @@ class Monitor:
     def withheld(self) -> bool:
         """Whether it gets nothing, whatever its probes say: the operator has disabled it, or given it no weight."""
         return self.disabled or not self.endpoint.weight
+
+    @property
+    def offered(self) -> Endpoint:
+        """The endpoint as clients are to be sent to it: with the weight that its agent leaves it, one unit at least."""
+        endpoint = self.endpoint
+        if self.share == 100:
+            return endpoint
+        if self._offered is None or self._offered[0] is not endpoint:
+            weight = -(-endpoint.weight * self.share // 100)        # rounded up
+            self._offered = endpoint, replace(endpoint, weight=weight)
+        return self._offered[1]
 
     @property
     def passes(self) -> int:
@@ -123,6 +138,7 @@ class Monitor:
         if (old.endpoint.address, old.endpoint.member_port) == (self.endpoint.address, self.endpoint.member_port):
             self.since = old.since
             self.refusals = Refusals(self, old.refusals.doubt) if old.refusals is not None else None
+            self.share = old.share
             if old.up:
                 self.adopt()
 
@@ -167,6 +183,14 @@ class Monitor:
         self.checker.probe_at(self.schedule.loop.now)
 
     # -- outcomes
+
+    def weigh(self, share: int) -> None:
+        """Its agent asks for so many percent of its weight."""
+        if share != self.share:
+            log.info("%s %s: its agent wants %d %% of its weight, and had %d %%", self.endpoint.name,
+                     self.endpoint.where, share, self.share)
+            self.share, self._offered = share, None
+            self.schedule.weighed(self)
 
     def heard(self, verdict: Verdict, began: float, took: float) -> float:
         """What an outcome means, and who has to hear of it. Returns the pace from now on."""

@@ -56,7 +56,8 @@ class Schedule(Generic[M]):
     LOCAL.
     ``spoiled(monitor, verdict, began)`` says whether an outcome that is not LOCAL, of what ``began`` then, counts for
     nothing; ``alone(monitor)`` whether nobody would serve clients without it; ``refused(monitor, verdict)`` is called
-    when a probe could not connect. ``limit`` is the number of probes that
+    when a probe could not connect; ``weighed(monitor)`` when its share of its weight is another. ``limit`` is
+    the number of probes that
     may be in flight; the others wait their turn.
     """
 
@@ -64,9 +65,11 @@ class Schedule(Generic[M]):
                  changed: Callable[[M, str], object], decided: Callable[[M], object],
                  spoiled: Callable[[M, Verdict, float], bool] = lambda monitor, verdict, began: False,
                  alone: Callable[[M], bool] = lambda monitor: False,
-                 refused: Callable[[M, Verdict], object] = lambda monitor, verdict: None) -> None:
+                 refused: Callable[[M, Verdict], object] = lambda monitor, verdict: None,
+                 weighed: Callable[[M], object] = lambda monitor: None) -> None:
         self.loop, self.limit, self.start = loop, limit, start
         self.changed, self.decided, self.spoiled, self.alone, self.refused = changed, decided, spoiled, alone, refused
+        self.weighed = weighed
         self.verbose = False
         self.step = 1 / RATE                        # seconds: phases are multiples of it
         self.flying = 0

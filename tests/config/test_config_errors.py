@@ -400,7 +400,7 @@ MEMBER_ERRORS: list[tuple[str, list[str]]] = [
     ("members: {m: {address: [10.0.0.1]}}", ["7: clusters.c.members.m.address: one value is wanted, not a list"]),
 ]
 
-KNOWN = ("tcp, tls, http, https, udp, exec, ping, smtp, imap, pop3, ftp, ssh, redis, mysql, pgsql, ldap, dns")
+KNOWN = ("tcp, tls, http, https, udp, exec, ping, smtp, imap, pop3, ftp, ssh, redis, mysql, pgsql, ldap, dns, agent")
 
 #: a check, and its errors after its line and path
 CHECK_ERRORS: list[tuple[str, list[str]]] = [
@@ -530,6 +530,7 @@ CHECK_ERRORS: list[tuple[str, list[str]]] = [
      [".name: a..b is not a name of the DNS",
       ".record: X is not one of A, NS, CNAME, SOA, PTR, MX, TXT, AAAA, SRV, DS, DNSKEY, SVCB, HTTPS, CAA",
       ".over: udp has no TLS, and no header of the PROXY protocol: tcp, then"]),
+    ("agent", [".port: is missing: where the agent listens"]),
     ("{type: mysql, password: x}", [".password: is nobody's: user is missing"]),
     ("{type: ldap, user: cn=x}",
      [".user: needs a password: a bind without one is anonymous, whatever the name (RFC 4513, 5.1.2)"]),
