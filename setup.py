@@ -27,6 +27,7 @@ setup(
         ("etc", ["etc/l4ip.conf.sample"]),
         ("etc/rc.d", ["rc.d/l4ip"]),
         ("share/examples/l4ip", ["etc/notify-mail.sample", "etc/notify-carp.sample"]),
+        ("share/examples/l4ip/gateways", [f"etc/gateways/{path.name}" for path in (here / "etc/gateways").iterdir()]),
         ("share/man/man5", ["man/l4ip.conf.5"]),
         ("share/man/man8", ["man/l4ipd.8", "man/l4ipctl.8"]),
     ],

@@ -241,7 +241,7 @@ class Readiness:
         """Whether an endpoint of it has had no outcome at all yet."""
         if standing.unproved is None:
             standing.unproved = [monitor.endpoint.name for group in self._groups(standing.cluster)
-                                 for monitor in self.fleet.members(group)]
+                                 for monitor in self._members(group)]
         while standing.unproved and standing.unproved[-1] not in self.fleet.undecided:
             standing.unproved.pop()
         return bool(standing.unproved)
@@ -257,15 +257,17 @@ class Readiness:
         return ", ".join([*(words(group, wanted) for group in short[:NAMED]), *more])
 
     def _enough(self, group: str, wanted: int, counts: Callable[[Monitor], bool]) -> bool:
-        found = (monitor for monitor in self.fleet.members(group) if not monitor.endpoint.fallback and counts(monitor))
+        found = (monitor for monitor in self._members(group) if not monitor.endpoint.fallback and counts(monitor))
         return len(list(islice(found, wanted))) == wanted
 
     def _are_up(self, group: str, wanted: int) -> str:
+        if not self._members(group):
+            return f"{_service(group)} has no members"
         tally = self.fleet.tally(group)
         return f"{_service(group)} {tally.up} of {tally.regulars} up{f', {wanted} wanted' if wanted > 1 else ''}"
 
     def _are_loaded(self, group: str, wanted: int) -> str:
-        loaded = sum(map(self.steering.is_loaded, self.fleet.members(group)))
+        loaded = sum(map(self.steering.is_loaded, self._members(group)))
         why = self._refused(group.partition("/")[0], gone=False)
         return f"{_service(group)} has the rules of {loaded} members in the kernel{f': {why}' if why else ''}"
 
@@ -277,9 +279,13 @@ class Readiness:
                      and line in owner and owner[line].endpoint.cluster == cluster), "")
 
     def _numbers(self, cluster: Cluster) -> str:
-        groups = list(self._groups(cluster))
+        groups = [group for group in self._groups(cluster) if self._members(group)]
         more = [f"and {len(groups) - NAMED} services more"] if len(groups) > NAMED else []
         return ", ".join([*(f"{_service(group)} {self.fleet.tally(group)}" for group in groups[:NAMED]), *more])
+
+    def _members(self, group: str) -> Sequence[Monitor]:
+        """Those of a service; none where a source names nobody."""
+        return self.fleet.groups.get(group, ())
 
     def _groups(self, cluster: Cluster) -> Iterator[str]:
         return (f"{cluster.name}/{service.name}" for service in cluster.services)

@@ -32,6 +32,8 @@ FILES = [
     ("bin/l4ipctl", "bin/l4ipctl", True),
     ("share/examples/l4ip/notify-mail.sample", "etc/notify-mail.sample", True),
     ("share/examples/l4ip/notify-carp.sample", "etc/notify-carp.sample", True),
+    *[(f"share/examples/l4ip/gateways/{path.name}", f"etc/gateways/{path.name}", False)
+      for path in sorted((ROOT / "etc/gateways").iterdir())],
     ("share/man/man5/l4ip.conf.5", "man/l4ip.conf.5", False),
     ("share/man/man8/l4ipd.8", "man/l4ipd.8", False),
     ("share/man/man8/l4ipctl.8", "man/l4ipctl.8", False),

@@ -59,7 +59,7 @@ def test_a_plain_answer_is_that_of_the_whole_client(node: OperatedGateway) -> No
     node.ctl("leave")
     assert l4ipctl("-s", node.socket, "ready") == node.ctl("ready") == (
         1, "www unready: out of service by the operator, see l4ipctl join\n", "")
-    assert l4ipctl("-s", node.socket, "show") == node.ctl("show")
+    assert l4ipctl("-s", node.socket, "rules") == node.ctl("rules")
     node.setup(members=f"web1: {A}, web2: {B}")
     with subprocess.Popen([sys.executable, "-m", "l4ipd.control.l4ipctl", "-s", node.socket, "ready"],
                           stdout=subprocess.PIPE, cwd=ROOT) as process:

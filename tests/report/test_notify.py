@@ -238,11 +238,8 @@ def example(name: str, facts: dict[str, str], *words: str, **more: str) -> None:
 def test_the_carp_example(office: Office) -> None:
     sysctl = office.script(f'echo "$@" >> {office.directory}/sysctl')
     events = []
-    for kind, name, up in (("down", "www/http/web1", 1), ("down", "www/http/web2", 0), ("all-down", "www/http", 0),
-                           ("reloaded", "", 0), ("up", "www/http/web1", 1), ("up", "www/http/web2", 2)):
-        for place, monitor in enumerate(office.daemon.fleet.monitors.values()):
-            monitor.health = 5 if place < up else 0
-        office.loop.turn()                          # what is counted is counted once a turn
+    for kind, name in (("down", "www/http/web1"), ("unready", "www"), ("all-down", "www/http"), ("unready", "www"),
+                       ("up", "www/http/web1"), ("ready", "www"), ("ready", "www")):
         events.append(notify.describe(office.daemon, Event(kind, name, "text")))
     for facts in events:
         example("notify-carp.sample", facts, facts["L4IP_EVENT"], facts["L4IP_NAME"], "text", SYSCTL=sysctl,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shutil
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from l4ipd.sandbox import tool_words
+from support import ROOT
 from support.gateway import free_port, wait
 from support.operated_gateway import A, B, C, OperatedGateway
 from support.sandbox_tools import Sandbox
@@ -286,3 +289,59 @@ def test_a_reload_that_adds_members_does_not_take_the_cluster_out(gateway: Annou
     assert gateway.ready("www")[0] == 0
     wait("checked", lambda: all(row["code"] for row in gateway.rows("show")))
     assert "unready www" not in gateway.events()
+
+
+def test_carp_follows(gateway: Announced) -> None:
+    """The sample notify program, with a sysctl that adds up, over restarts of the daemon and of the machine."""
+    total, markers = gateway.directory / "demotion", gateway.directory / "markers"
+    sysctl = gateway.directory / "sysctl"
+    sysctl.write_text(f'#!/bin/sh\necho $(($(cat {total}) + ${{1#net.inet.carp.demotion=}})) > {total}.new\n'
+                      f'mv {total}.new {total}\n')
+    sysctl.chmod(0o755)
+    total.write_text("0\n")
+    gateway.notify.write_text(
+        f"#!/bin/sh\nexport SYSCTL={sysctl} MARKERS={markers} L4IPCTL={gateway.directory}/l4ipctl\n"
+        f'sh {ROOT}/etc/notify-carp.sample "$@"\necho "$1 $2" >> {gateway.told}\n')
+    (gateway.directory / "l4ipctl").write_text(f"#!/bin/sh\nexport PYTHONPATH={ROOT}\nexec {sys.executable} -m "
+                                               f'l4ipd.control.l4ipctl -s {gateway.socket} "$@"\n')
+    (gateway.directory / "l4ipctl").chmod(0o755)
+
+    def demoted(number: int, *events: str) -> None:
+        wait(f"{events}, {gateway.events()}\n{gateway.text()}", lambda: set(events) <= {*gateway.events()})
+        wait(f"demoted {number}, {total.read_text()}", lambda: int(total.read_text()) == number)
+        gateway.told.write_text("")
+
+    gateway.start()
+    demoted(0, "ready www", "ready mail")
+    gateway.one.stop()
+    demoted(240, "unready mail")
+    gateway.ctl("leave", "www")
+    demoted(480, "unready www")
+    for end in (signal.SIGTERM, signal.SIGKILL):
+        gateway.stop(end)
+        gateway.start()
+        demoted(480, "unready www", "unready mail")
+    gateway.stop()
+    total.write_text("0\n")                         # the machine was started anew
+    shutil.rmtree(markers)
+    gateway.start()
+    demoted(480, "unready www", "unready mail")
+    gateway.ctl("join")
+    demoted(240, "ready www")
+    gateway.config.write_text(re.sub("(?m)^  mail: .*$", "", gateway.config.read_text()))
+    assert gateway.ctl("reload")[0] == 0
+    wait("what is gone demotes no more", lambda: int(total.read_text()) == 0)
+
+
+def test_a_cluster_whose_source_names_nobody(gateway: Announced) -> None:
+    members = gateway.directory / "members"
+    members.write_text("{}\n")
+    gateway.setup()
+    here, source = f"members: {{web1: {A}, web2: {B}}}", f"members_from: [{{file: {members}}}]"
+    gateway.config.write_text(gateway.config.read_text().replace(here, source))
+    gateway.start()
+    gateway.wait_ready("mail")
+    assert gateway.ready("www") == (1, "www unready: http has no members\n", "")
+    members.write_text(f"web1: {A}\n")
+    gateway.wait_ready("www")
+    assert not gateway.lines("internal error")

@@ -299,17 +299,45 @@ def notify(program: str, directory: Path, event: str, up: int, **more: str) -> t
 
 
 def test_the_carp_example_demotes_once_and_takes_it_back_once(tmp_path: Path) -> None:
-    story = [("down", 1, ""), ("down", 0, "240"), ("all-down", 0, ""), ("up", 1, "-240"), ("up", 2, ""),
-             ("disabled", 0, "240"), ("enabled", 1, "-240")]
-    for event, up, written in story:
+    story = [("down", "www", ""), ("unready", "www", "240"), ("unready", "www", ""), ("all-down", "www", ""),
+             ("unready", "mail", "240"), ("ready", "www", "-240"), ("ready", "www", ""), ("repaired", "", ""),
+             ("ready", "mail", "-240"), ("unready", "www", "240")]
+    for event, cluster, written in story:
         expected = f"sysctl net.inet.carp.demotion={written}\n" if written else ""
-        assert notify("notify-carp.sample", tmp_path, event, up) == (0, expected), (event, up)
+        assert notify("notify-carp.sample", tmp_path, event, 0, L4IP_CLUSTER=cluster) == (0, expected), (event, cluster)
 
 
-def test_the_carp_example_counts_services_apart_and_ignores_other_events(tmp_path: Path) -> None:
-    notify("notify-carp.sample", tmp_path, "down", 0)
-    assert notify("notify-carp.sample", tmp_path, "down", 0, L4IP_SERVICE="https")[1]
-    assert notify("notify-carp.sample", tmp_path, "reloaded", 0, L4IP_SERVICE="", L4IP_UP="") == (0, "")
+def test_a_sysctl_that_fails_is_tried_again_with_the_next_event(tmp_path: Path) -> None:
+    assert notify("notify-carp.sample", tmp_path, "unready", 0, SYSCTL="/bin/false")[0] == 1
+    assert "=240" in notify("notify-carp.sample", tmp_path, "unready", 0)[1]
+    assert notify("notify-carp.sample", tmp_path, "ready", 2, SYSCTL="/bin/false")[0] == 1
+    assert "=-240" in notify("notify-carp.sample", tmp_path, "ready", 2, DEMOTE="100")[1], "what was added goes"
+
+
+def test_the_carp_example_gives_back_what_no_cluster_has_any_more(tmp_path: Path) -> None:
+    ctl = tmp_path / "l4ipctl"
+    ctl.write_text('#!/bin/sh\ncase "$*" in "ready www") exit 1 ;; "ready gone") exit 2 ;; esac\nexit 3\n')
+    ctl.chmod(0o755)
+    for cluster in ("www", "gone"):
+        notify("notify-carp.sample", tmp_path, "unready", 0, L4IP_CLUSTER=cluster)
+    for expected in ("sysctl net.inet.carp.demotion=-240\n", ""):
+        assert notify("notify-carp.sample", tmp_path, "reloaded", 0, L4IP_CLUSTER="", L4IPCTL=str(ctl)) == (0, expected)
+    assert [path.name for path in (tmp_path / "markers").iterdir()] == ["www"]
+
+
+def test_a_stop_undoes_the_demotion_if_that_is_wanted(service: Service, tmp_path: Path) -> None:
+    for more in ("", f'l4ip_poststop="sh {ROOT}/etc/notify-carp.sample stop"\n'):
+        with service.settings.open("a") as out:
+            out.write(f"export SYSCTL={tmp_path}/sysctl MARKERS={tmp_path}/markers\n{more}")
+        notify("notify-carp.sample", tmp_path, "unready", 0)
+        service.start()
+        assert service("stop")[0] == 0
+        assert (tmp_path / "told").read_text().splitlines()[-1:] == (
+            ["sysctl net.inet.carp.demotion=-240"] if more else ["sysctl net.inet.carp.demotion=240"])
+        if more:
+            assert not list((tmp_path / "markers").iterdir())
+        else:
+            notify("notify-carp.sample", tmp_path, "ready", 2)
 
 
 @pytest.mark.parametrize("event, up, mailed", [
