@@ -141,8 +141,9 @@ class Transitions:
         """The operator has put it back: what its next probe finds is told, and that nobody is up after all as well."""
         self._waiting.pop(monitor, None)            # so that what was before is none
         group = monitor.endpoint.group
-        self.empty.discard(group)
-        self.empty_before.discard(group)
+        if not monitor.withheld:                    # else it changes nothing that it is up
+            self.empty.discard(group)
+            self.empty_before.discard(group)
         self.touch(group)
 
     def keep_only(self, groups: Collection[str]) -> None:

@@ -19,6 +19,7 @@ Settings = dict[str, Any]
 Rule = tuple[str, str, int, str, int, str, bool, str]   # interface, VIP, port, member, its port, protocol, sticky, tag
 LISTED = re.compile(r"rdr (\S+) (\S+)/\d+ port (\d+) -> (\S+?)(?:/\d+)? port (\d+) (tcp|udp) round-robin"
                     r"( sticky)?(?: tag (\S+))?$")
+PURGES = (None, None, "dead", True, False)
 ADDRESSES = [f"10.0.0.{number}" for number in range(1, 10)]
 
 
@@ -26,7 +27,7 @@ def draw(chance: random.Random) -> Settings:
     """A configuration to begin with."""
     clusters = {f"c{number}": cluster(chance, number) for number in range(chance.choice((1, 2, 2, 3)))}
     settings: Settings = {"interface": "em0", "tag": chance.choice(("l4ip", "l4ip", "l4ip", None)), "resync": 3.0,
-                          "on_stop": "keep", "purge": True, "resets": None, "clusters": clusters}
+                          "on_stop": "keep", "purge": chance.choice(PURGES), "resets": None, "clusters": clusters}
     if chance.random() < 0.6:
         settings["resets"] = {"interface": "em1", "source": chance.choice(("ipmon", "ipmon", "counters")),
                               "action": chance.choice(("refused", "refused", "any", "check"))}
@@ -37,7 +38,7 @@ def cluster(chance: random.Random, number: int) -> Settings:
     services = {f"s{place}": service(chance, 80 + place) for place in range(chance.choice((1, 1, 2)))}
     addresses = chance.sample(ADDRESSES, chance.choice((1, 2, 3, 4)))
     return {"address": f"203.0.113.{10 + number}", "keep": chance.random() < 0.3, "services": services,
-            "members": {f"m{place}": {"address": address, "weight": chance.choice((1, 1, 1, 2, 3)),
+            "members": {f"m{place}": {"address": address, "weight": chance.choice((0, 1, 1, 1, 2, 3)),
                                       "fallback": chance.random() < 0.2} for place, address in enumerate(addresses)}}
 
 
@@ -64,7 +65,7 @@ def _tidy(settings: Settings) -> Settings:
     for each in settings["clusters"].values():
         members = list(each["members"].values())
         for member in members:
-            member["weight"] = member["weight"] if settings["tag"] is not None else 1
+            member["weight"] = min(member["weight"], 3 if settings["tag"] is not None else 1)
         members[0]["fallback"] = members[0]["fallback"] and not all(member["fallback"] for member in members)
     return settings
 
@@ -113,7 +114,7 @@ def _move(settings: Settings, chance: random.Random) -> None:
 
 def _weight(settings: Settings, chance: random.Random) -> None:
     members = _cluster(settings, chance)["members"]
-    members[_some(members, chance)]["weight"] = chance.choice((1, 2, 3))
+    members[_some(members, chance)]["weight"] = chance.choice((0, 1, 2, 3))
 
 
 def _fallback(settings: Settings, chance: random.Random) -> None:
@@ -186,7 +187,7 @@ def _tag(settings: Settings, chance: random.Random) -> None:
 
 
 def _purge(settings: Settings, chance: random.Random) -> None:
-    settings["purge"] = not settings["purge"]
+    settings["purge"] = chance.choice(PURGES)
 
 
 def _on_stop(settings: Settings, chance: random.Random) -> None:
@@ -210,7 +211,8 @@ def text(settings: Settings, directory: Path) -> str:
     whole: Settings = {
         "pidfile": f"{directory}/pid", "control": f"{directory}/sock", "state": f"{directory}/state.json",
         "ipfilter": {"interface": settings["interface"], "tag": settings["tag"] or False, "resync": settings["resync"],
-                     "on_stop": settings["on_stop"], "purge": settings["purge"], **tools},
+                     "on_stop": settings["on_stop"], **tools,
+                     **({} if settings["purge"] is None else {"purge": settings["purge"]})},
         "clusters": {name: {
             "address": each["address"], "when_all_down": "keep" if each["keep"] else "remove",
             "services": {service: {
@@ -240,7 +242,7 @@ def rules(settings: Settings, name: str) -> set[Rule]:
     cluster, service, member = name.split("/")
     each = settings["clusters"][cluster]
     it, where, tag = each["services"][service], each["members"][member], settings["tag"]
-    tags = [""] if tag is None else [tag if nth == 1 else f"{tag}.{nth}" for nth in range(1, where["weight"] + 1)]
+    tags = ["" if tag is None else tag if nth == 1 else f"{tag}.{nth}" for nth in range(1, where["weight"] + 1)]
     return {(settings["interface"], each["address"], it["port"], where["address"], it["member_port"], "tcp",
              it["sticky"], word) for word in tags}
 
@@ -249,8 +251,30 @@ def serving(settings: Settings, group: str, up: Collection[str]) -> list[str]:
     """Who gets connections while these are up."""
     cluster = group.partition("/")[0]
     members = settings["clusters"][cluster]["members"]
-    there = [f"{group}/{member}" for member in members if f"{group}/{member}" in up]
+    there = [f"{group}/{member}" for member, where in members.items() if f"{group}/{member}" in up and where["weight"]]
     return [name for name in there if not members[name.rpartition("/")[2]]["fallback"]] or there
+
+
+def weighs(settings: Settings, name: str) -> bool:
+    cluster, _, member = name.split("/")
+    return bool(settings["clusters"][cluster]["members"][member]["weight"])
+
+
+def state(settings: Settings, name: str, behaviour: str) -> str:
+    """What an endpoint is found to be, in the end, whose member behaves so."""
+    cluster, service, _ = name.split("/")
+    if behaviour == "leaves" and settings["clusters"][cluster]["services"][service]["check"]["type"] != "exec":
+        return "draining"
+    return "up" if behaviour == "good" else "down"
+
+
+def may_cut(settings: Settings, name: str, behaviour: str) -> bool:
+    """Whether the sessions of one that is down may be ended."""
+    cluster, service, _ = name.split("/")
+    it, purge = settings["clusters"][cluster]["services"][service], settings["purge"]
+    if purge is None:
+        purge = True if it["sticky"] else "dead"
+    return behaviour in ("refuses", "silent") if purge == "dead" else bool(purge) and behaviour != "leaves"
 
 
 def keeps(settings: Settings, group: str) -> bool:

@@ -29,7 +29,7 @@ import pytest
 
 from l4ipd import main
 from l4ipd.checks import probe
-from l4ipd.checks.verdict import Verdict
+from l4ipd.checks.verdict import Leave, Verdict
 from l4ipd.config.files import load
 from l4ipd.daemon import Daemon
 from l4ipd.descriptors import Descriptors
@@ -50,7 +50,7 @@ EPOCH = 1_800_000_000.0                             # time of day when the simul
 BUSY = 2000                                         # turns of the loop in a second that are too many
 OUTSIDE = -2                                        # the descriptor by which the world is heard
 FOREIGN = ["map em0 10.0.0.0/24 -> 0/32", "rdr em0 203.0.113.200/32 port 22 -> 10.0.0.9 port 22 tcp"]
-GOOD, REFUSES, SILENT, SICK = "good", "refuses", "silent", "sick"
+GOOD, REFUSES, SILENT, SICK, LEAVES = "good", "refuses", "silent", "sick", "leaves"
 
 
 class Ended(BaseException):
@@ -136,6 +136,9 @@ class World:
 
     def stopped(self) -> None:
         """It has ended by itself."""
+
+    def asked(self, tool: str, words: list[str], text: str) -> None:
+        """A tool asks the kernel for something."""
 
     def signal(self, signum: int) -> None:
         assert self._loop is not None
@@ -262,7 +265,8 @@ class Probe:
     def _answer(self) -> None:
         if self.behaviour != SILENT:
             self._say({GOOD: Verdict("L4OK", "connected"), REFUSES: Verdict("L4CON", "connection refused"),
-                       SICK: Verdict("L7STS", "503 Service Unavailable")}[self.behaviour])
+                       SICK: Verdict("L7STS", "500 Internal Server Error"),
+                       LEAVES: Leave("L7STS", "503 Service Unavailable")}[self.behaviour])
 
     def expire(self) -> float | None:
         self._say(Verdict("L4TOUT", "no connection within the timeout"))
@@ -340,6 +344,7 @@ class Child:
         if not self.running:
             return
         text = self.stdin.decode("latin-1")
+        self.world.asked(name, words, text)
         if fault == "half" and text:
             lines = text.splitlines(keepends=True)
             text = "".join(lines[:len(lines) // 2])

@@ -16,7 +16,7 @@ from l4ipd.events import Event
 from l4ipd.model import Endpoint
 from support import naive
 from support.chance import repeat
-from support.simulation import GOOD, REFUSES, SICK, SILENT, World, simulated
+from support.simulation import GOOD, LEAVES, REFUSES, SICK, SILENT, World, simulated
 
 SECONDS = 20.0
 COUNT = re.compile(r"; (\d+) of (\d+) up$")
@@ -26,7 +26,8 @@ class Told:
     """Who hears every event and nothing else: what it believes, and whether it was told the same twice."""
 
     def __init__(self) -> None:
-        self.states: dict[str, str] = {}            # endpoint -> up, down; absent: it cannot know
+        self.states: dict[str, str] = {}            # endpoint -> up, down, draining; absent: it cannot know
+        self.idle: set[str] = set()                 # endpoints of weight 0
         self.disabled: set[str] = set()
         self.out: set[str] = set()                  # services of which it knows that nobody is up
         self.maybe: set[str] = set()                # services that were so before a restart that may have forgotten it
@@ -35,7 +36,7 @@ class Told:
     def hear(self, event: Event, now: float) -> None:
         name = event.name
         self.transitions[name] = now
-        if event.kind in ("up", "down"):
+        if event.kind in ("up", "down", "draining"):
             assert self.states.get(name) != event.kind, f"told twice: {event.text}"
             self.states[name] = event.kind
         elif event.kind == "disabled":
@@ -53,17 +54,23 @@ class Told:
 
     def eligible(self, group: str) -> list[str]:
         return [name for name, state in self.states.items() if state == "up" and name.rpartition("/")[0] == group
-                and name not in self.disabled]
+                and name not in self.disabled | self.idle]
 
     def reloaded(self, daemon: Daemon, unchanged: set[str]) -> None:
         """Of what has changed it knows nothing; the rest is as it was."""
         self.states = {name: state for name, state in self.states.items() if name in unchanged}
         self.disabled &= set(daemon.fleet.monitors)
+        idle, self.idle = self.idle, {name for name, monitor in daemon.fleet.monitors.items()
+                                      if not monitor.endpoint.weight}
+        woken = {name.rpartition("/")[0] for name in idle - self.idle} & self.out   # by one that may be up all the time
+        self.out -= woken
+        self.maybe |= woken
         self.out = {group for group in self.out if group in daemon.fleet.groups and not self.eligible(group)}
 
     def restarted(self, settings: naive.Settings, kernel: set[naive.Rule], sure: bool, now: float) -> None:
         """A new daemon knows what is in the kernel, and of those that were down what was saved, a second later."""
         self.disabled &= set(naive.names(settings))
+        self.idle = {name for name in naive.names(settings) if not naive.weighs(settings, name)}
         before, self.states = self.states, {}
         for name in naive.names(settings):
             there = bool(naive.rules(settings, name) & kernel)
@@ -116,6 +123,9 @@ class Run(World):
         self.settings = self.first = naive.draw(self.random)
         self.path.write_text(naive.text(self.settings, directory))
         self.events: list[tuple[float, Event]] = []
+        self.cut: set[str] = set()                  # endpoints that were disabled at once
+        self.past: dict[tuple[str, int], list[tuple[float, str]]] = {}  # how members have behaved, and until when
+        self.edited = 0.0                           # when the configuration was
         self.story: list[str] = []
 
     def go(self) -> None:
@@ -160,7 +170,8 @@ class Run(World):
 
     def turn_member(self) -> None:
         place = self.random.choice(sorted(set(naive.names(self.settings).values())))
-        self.members[place] = self.random.choice((GOOD, GOOD, REFUSES, SILENT, SICK))
+        self.past.setdefault(place, []).append((self.now, self.members.get(place, GOOD)))
+        self.members[place] = self.random.choice((GOOD, GOOD, REFUSES, SILENT, SICK, LEAVES))
         self.say(f"    {place} {self.members[place]}")
 
     def edit(self) -> None:
@@ -169,6 +180,7 @@ class Run(World):
 
     def reload(self) -> None:
         self.path.write_text(naive.text(self.settings, self.directory))
+        self.edited = self.now
         self.signal(signal.SIGHUP)
 
     def disable(self) -> None:
@@ -176,7 +188,9 @@ class Run(World):
         name = self.random.choice(sorted(self.daemon.fleet.monitors))
         if name not in self.told.disabled:
             self.say(f"    {name}")
-            self.daemon.fleet.disable([self.daemon.fleet.monitors[name]], self.random.random() < 0.5)
+            now = self.random.random() < 0.5
+            (self.cut.add if now else self.cut.discard)(name)
+            self.daemon.fleet.disable([self.daemon.fleet.monitors[name]], now)
 
     def enable(self) -> None:
         assert self.daemon is not None
@@ -202,6 +216,23 @@ class Run(World):
     def term(self) -> None:
         self.signal(signal.SIGTERM)
 
+    def asked(self, tool: str, words: list[str], text: str) -> None:
+        """Whose sessions may be ended now, after what its member was of late, and by settings of before."""
+        if tool != "ipnat" or "-p" not in words or "-n" in words or self.now < self.edited + 8.0:
+            return
+        settings = self.settings
+        owners = {rule: name for name in naive.names(settings) for rule in naive.rules(settings, name)}
+        for line in text.splitlines():
+            rule = naive.read(line)
+            name = owners.get(rule) if rule is not None else None
+            assert name is not None, f"sessions of nobody are ended: {line}"
+            place = naive.names(settings)[name]
+            recent = [behaviour for until, behaviour in self.past.get(place, ()) if until > self.now - 15.0]
+            behaviours = {*recent, self.members.get(place, GOOD)}
+            if name not in self.cut and not any(naive.may_cut(settings, name, each) for each in behaviours):
+                self.failure = AssertionError(f"sessions of a member that is {behaviours} are ended: {line}")
+                self.over()
+
     # -- what is told
 
     def started(self) -> None:
@@ -226,7 +257,7 @@ class Run(World):
             return
         there = {naive.read(line) for line in self.rules()}
         for name, monitor in daemon.fleet.monitors.items():
-            if monitor.seen == "down" and not naive.keeps(self.settings, monitor.endpoint.group):
+            if monitor.seen in ("down", "draining") and not naive.keeps(self.settings, monitor.endpoint.group):
                 assert not naive.rules(self.settings, name) & there, f"{name} is down, and nobody is left to say so"
 
     def now_there(self) -> dict[str, Endpoint]:
@@ -252,10 +283,11 @@ class Run(World):
     def count(self, event: Event) -> None:
         """What it says of how many are up."""
         found = COUNT.search(event.text)
-        if found and event.kind in ("up", "down", "disabled", "enabled"):
+        if found and event.kind in ("up", "down", "draining", "disabled", "enabled"):
             assert self.daemon is not None
             group = self.daemon.fleet.groups[event.name.rpartition("/")[0]]
-            regular = [monitor.eligible for monitor in group if not monitor.endpoint.fallback]
+            regular = [monitor.eligible for monitor in group
+                       if monitor.endpoint.weight and not monitor.endpoint.fallback]
             spare = sum(monitor.eligible for monitor in group if monitor.endpoint.fallback) if not any(regular) else 0
             assert (int(found[1]), int(found[2])) == (sum(regular) + spare, len(regular) + spare), event
 
@@ -279,10 +311,11 @@ class Run(World):
         self.no_errors()
         assert set(daemon.fleet.monitors) == set(naive.names(settings))
         assert set(daemon.fleet.disabled) == self.told.disabled
-        up = {name for name, place in naive.names(settings).items() if self.members.get(place, GOOD) == GOOD}
-        assert {name for name, monitor in daemon.fleet.monitors.items() if monitor.up} == up
-        self.compare_rules(up - self.told.disabled)
-        self.compare_told(up)
+        states = {name: naive.state(settings, name, self.members.get(place, GOOD))
+                  for name, place in naive.names(settings).items()}
+        assert {name: monitor.seen for name, monitor in daemon.fleet.monitors.items()} == states
+        self.compare_rules({name for name, state in states.items() if state == "up"} - self.told.disabled)
+        self.compare_told(states)
         quiet = len(self.events)
         self.after(30.0, lambda: self.settled(quiet))
 
@@ -303,15 +336,15 @@ class Run(World):
             found -= rules
         assert not found, f"nobody's: {found}"
 
-    def compare_told(self, up: set[str]) -> None:
+    def compare_told(self, states: dict[str, str]) -> None:
         """Whoever listened knows it all."""
         assert self.daemon is not None
         told = self.told
-        wrong = {name: state for name, state in told.states.items() if (state == "up") != (name in up)}
+        wrong = {name: state for name, state in told.states.items() if state != states.get(name)}
         assert not wrong and told.states.keys() <= naive.names(self.settings).keys(), wrong
         for group, members in self.daemon.fleet.groups.items():
             known = all(monitor.endpoint.name in told.states for monitor in members)
-            if known and not told.eligible(group) and not all(monitor.disabled for monitor in members):
+            if known and not told.eligible(group) and not all(monitor.withheld for monitor in members):
                 assert group in told.out | told.maybe, f"never told that {group} is down"
 
     def settled(self, quiet: int) -> None:
