@@ -28,6 +28,8 @@ setup(
         ("etc/rc.d", ["rc.d/l4ip"]),
         ("share/examples/l4ip", ["etc/notify-mail.sample", "etc/notify-carp.sample"]),
         ("share/examples/l4ip/gateways", [f"etc/gateways/{path.name}" for path in (here / "etc/gateways").iterdir()]),
+        ("share/examples/l4ip/monitoring", ["etc/monitoring/prometheus.yml", "etc/monitoring/l4ip-alerts.yml",
+                                            "etc/monitoring/l4ip-grafana.json"]),
         ("share/man/man5", ["man/l4ip.conf.5"]),
         ("share/man/man8", ["man/l4ipd.8", "man/l4ipctl.8"]),
     ],

@@ -14,7 +14,9 @@ is left to h11.
 from __future__ import annotations
 
 import logging
+import re
 import socket
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +33,7 @@ CLIENTS = 16                                        # connections at once
 REQUEST_TIME, ANSWER_TIME, DRAIN_TIME = 5.0, 30.0, 1.0      # seconds
 PIECE = 32768                                       # bytes that are produced and buffered ahead of the reader
 SLICE = 0.005                                       # seconds that producing them may take
+LEVEL = 2                                           # of gzip: 4 is a third slower, and saves a tenth
 PLAIN = "text/plain; charset=utf-8"
 log = logging.getLogger("l4ipd.http")
 
@@ -144,7 +147,7 @@ class Client:
     def __init__(self, server: Server, connection: socket.socket) -> None:
         self.server, self.loop = server, server.loop
         self.stage = READING
-        self._head_only = False
+        self._head_only = self._gzip = False
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_LIMIT)
         self._body: Iterator[bytes] | None = None   # what is still to be produced
         self._connection = Connection(self.loop, connection, self, HEAD_LIMIT, PIECE)
@@ -190,6 +193,7 @@ class Client:
         if event.method not in (b"GET", b"HEAD"):
             return Answer(405, b"only GET and HEAD are known here: nothing can be changed\n",
                           headers={"Allow": "GET, HEAD"})
+        self._gzip = accepts_gzip(b",".join(value for name, value in event.headers if name == b"accept-encoding"))
         host = next((value.decode("latin-1") for name, value in event.headers if name == b"host"), "")
         try:
             parts = urlsplit(event.target.decode("latin-1"))
@@ -233,9 +237,14 @@ class Client:
         headers = {"Content-Type": answer.kind, "Connection": "close", **self.server.headers, **answer.headers}
         if isinstance(answer.body, bytes):
             headers["Content-Length"] = str(len(answer.body))
+        body: Iterable[bytes] = (answer.body,) if isinstance(answer.body, bytes) else answer.body
+        if not isinstance(answer.body, bytes):
+            headers["Vary"] = "Accept-Encoding"
+            if self._gzip:
+                headers["Content-Encoding"] = "gzip"
+                body = compressed(body)
         self._say(h11.Response(status_code=answer.status, headers=list(headers.items()),
                                reason=HTTPStatus(answer.status).phrase.encode()))
-        body: Iterable[bytes] = (answer.body,) if isinstance(answer.body, bytes) else answer.body
         self._body = iter(() if self._head_only else body)
         self.server.wanting(self)
 
@@ -257,6 +266,9 @@ class Client:
             return
         if size:
             self._say(h11.Data(data=b"".join(pieces)))
+        elif self._body is not None:                # all of it is in the compressor yet
+            self.server.wanting(self)
+            return
         if self._body is None:
             self._say(h11.EndOfMessage())
         self._connection.flush()
@@ -280,3 +292,20 @@ class Client:
             self.stage = DRAINING
             self._connection.limit(DRAIN_TIME)
             self._connection.listen(True)
+
+
+def accepts_gzip(header: bytes) -> bool:
+    """Whether gzip is among the codings of an Accept-Encoding (RFC 9110, 12.5.3), and not with a weight of 0."""
+    for each in header.lower().split(b","):
+        coding, *parameters = (part.strip() for part in each.split(b";"))
+        if coding in (b"gzip", b"x-gzip", b"*"):
+            return not any(re.fullmatch(rb"q\s*=\s*0(\.0*)?", part) for part in parameters)
+    return False
+
+
+def compressed(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same in gzip; a piece may be empty."""
+    squeeze = zlib.compressobj(LEVEL, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+    for piece in pieces:
+        yield squeeze.compress(piece)
+    yield squeeze.flush()

@@ -84,10 +84,21 @@ def whole(daemon: Daemon, history: History, lateness: Lateness) -> Iterator[Metr
                   {(kind,): count for kind, count in history.counts.items() if kind not in STATES})
     yield counter("l4ip_internal_errors", "Exceptions that nobody expected; the log has the first of each kind.", (),
                   {(): daemon.loop.errors.total})
+    yield from services(daemon)
     yield from resets(daemon)
     yield from tables(daemon)
     yield histogram("l4ip_loop_lateness_seconds", "How late the first timer of a turn of the loop was.", (),
                     LATENESS_BOUNDS, {(): lateness.counts})
+
+
+def services(daemon: Daemon) -> Iterator[Metric]:
+    """Each service as a whole, so that no query has to count."""
+    groups = {tuple(name.split("/")): members for name, members in daemon.fleet.groups.items()}
+    labels = ("cluster", "service")
+    yield gauge("l4ip_service_members", "Members of the service, fallbacks too.", labels,
+                {name: len(members) for name, members in groups.items()})
+    yield gauge("l4ip_service_up", "Members of the service that get connections, or would, were they no fallbacks.",
+                labels, {name: sum(monitor.eligible for monitor in members) for name, members in groups.items()})
 
 
 def resets(daemon: Daemon) -> Iterator[Metric]:

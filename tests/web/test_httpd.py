@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 from collections.abc import Callable, Iterator
 
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from l4ipd.web import httpd
-from l4ipd.web.httpd import Answer, Later, Request
+from l4ipd.web.httpd import Answer, Later, Request, accepts_gzip
 from l4ipd.web.site import trusted
 from support.gateway import wait
 from support.http_server import HttpServer, read_all, status
@@ -117,6 +118,40 @@ def test_a_body_that_is_produced_arrives_whole_and_its_end_is_marked(site: HttpS
     assert old.partition(b"\r\n\r\n")[2] == b"".join(pieces)
     new = site.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert b"transfer-encoding: chunked" in new.lower() and new.endswith(b"\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("header, expected", [
+    (b"", False), (b"gzip", True), (b"GZIP", True), (b"x-gzip", True), (b"deflate, gzip;q=1.0, *;q=0.5", True),
+    (b"gzip;q=0", False), (b"gzip; q = 0.000", False), (b"*", True), (b"br, identity", False), (b"gzipped", False),
+    (b"gzip;q=0.001", True), (b";,;", False)])
+def test_who_takes_gzip(header: bytes, expected: bool) -> None:
+    assert accepts_gzip(header) == expected
+
+
+@pytest.mark.parametrize("piece", [b"x", b"some words\n" * 5000, b""])
+def test_gzip(site: HttpServer, piece: bytes) -> None:
+    """What is produced comes compressed to whoever asks for it, and as it is to others; all of it."""
+    site.handler = lambda request: Answer(200, (piece for _ in range(300)))
+    head, _, body = site.ask(b"GET / HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n").partition(b"\r\n\r\n")
+    assert b"\r\nContent-Encoding: gzip" in head and b"\r\nVary: Accept-Encoding" in head
+    assert gzip.decompress(dechunked(body)) == piece * 300
+    head, _, body = site.ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").partition(b"\r\n\r\n")
+    assert b"Content-Encoding" not in head and b"\r\nVary: Accept-Encoding" in head
+    assert dechunked(body) == piece * 300
+
+
+def dechunked(body: bytes) -> bytes:
+    """What a chunked body holds (RFC 9112, 7.1)."""
+    found = b""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        found += body[:int(size, 16)]
+        body = body[int(size, 16) + 2:]
+    return found
+
+
+def test_short_answers_are_not_compressed(site: HttpServer) -> None:
+    assert b"Content-Encoding" not in site.ask(b"GET / HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n")
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.05])
