@@ -11,8 +11,9 @@ from l4ipd.sandbox import tool_words
 from l4ipd.sandbox.iterators import Iterators
 from l4ipd.sandbox.kernel import Kernel
 from l4ipd.sandbox.tools.ipfstat import ipfstat
+from l4ipd.sandbox.tools.ipnat import ipnat
 from l4ipd.sandbox.version import VERSIONS
-from support.sandbox_tools import FakeClock, Lab, Sandbox, eventually, sandbox
+from support.sandbox_tools import FakeClock, Lab, Sandbox, drive, eventually, sandbox
 
 LOG = "log in on int0 proto tcp from 10.0.{}.{} port = 80 to any flags R/R set-tag(log=4711)\n"
 RDR = "rdr ext0 203.0.113.1/32 port {} -> 10.0.0.2 port 80 tcp round-robin tag l4ip\n"
@@ -36,6 +37,21 @@ def test_the_next_listing_begins_where_one_was_broken_off(place: int) -> None:
     assert list(it.walk("in", "7", rules)) == rules, "another list"
     assert list(it.walk("nat", "7", rules)) == rules[place:]
     assert list(it.walk("nat", "7", rules)) == rules, "that one came to its end"
+
+
+def test_sessions_begin_in_the_middle_as_well() -> None:
+    """Where a listing was cut behind its rules: the next has all of these, and not all of those."""
+    it = lab()
+    it.ipnat("-f", "-", stdin=RDR.format(80) + RDR.format(81))
+    for _ in range(10):
+        it.send()
+    run = ipnat(it.kernel, ("-l",), "/", spawner="7")
+    lines = [next(run)[1] for _ in range(7)]
+    run.close()
+    assert lines[-1].startswith("RDR")
+    headless = drive(ipnat(it.kernel, ("-l",), "/", spawner="7"))
+    assert len(headless.rules) == 2 and headless.stdout.count("RDR ") == 8
+    assert drive(ipnat(it.kernel, ("-l",), "/", spawner="7")).stdout.count("RDR ") == 10
 
 
 def test_it_is_forgotten() -> None:
