@@ -16,6 +16,7 @@ from l4ipd import __version__
 from l4ipd.checks.probe import Prober
 from l4ipd.config import capacity
 from l4ipd.config.estimate import Estimate, estimate
+from l4ipd.config.explain import explained
 from l4ipd.config.exposure import exposures
 from l4ipd.config.files import Refused, load, missing_tools
 from l4ipd.config.own_certificates import expiring
@@ -56,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     add("-c", metavar="FILE", dest="config", default=DEFAULT_CONFIG, help="configuration (%(default)s)")
     add("-d", dest="foreground", action="store_true", help="stay in the foreground, log to standard error")
     add("-n", dest="check", action="store_true", help="check the configuration, print the rules, and exit")
-    add("-v", dest="verbose", action="store_true", help="also log every probe")
+    add("-v", dest="verbose", action="store_true", help="also log every probe; with -n: explain each check")
     add("-p", metavar="FILE", dest="pidfile", help="pid file (overrides the configuration)")
     add("-V", "--version", action="version", version=f"l4ipd {__version__}", help="print the version and exit")
     add("--sandbox", action="store_true", help="use the built-in IPFilter sandbox")
@@ -86,9 +87,9 @@ def main(argv: Sequence[str] | None = None, tour: Callable[[bool], int] | None =
             with ExitStack() as stack:
                 sandbox = SandboxProcess()
                 stack.callback(sandbox.stop)
-                return check(sandbox.adapt(config), options.config, at_home=False)
+                return check(sandbox.adapt(config), options.config, options.verbose, at_home=False)
         if options.check:
-            return check(config, options.config)
+            return check(config, options.config, options.verbose)
         with ExitStack() as stack:
             return serve(options, config, stack)
     except Refused as refusal:
@@ -114,8 +115,8 @@ def open_standard_streams() -> None:
 
 # -- the configuration
 
-def check(config: Config, path: str, at_home: bool = True) -> int:
-    """-n: print the rules that would be loaded if every endpoint were up.
+def check(config: Config, path: str, verbose: bool = False, at_home: bool = True) -> int:
+    """-n: print the rules that would be loaded if every endpoint were up, and with ``verbose`` each check in words.
 
     ``at_home``: this machine is the gateway.
     """
@@ -126,7 +127,7 @@ def check(config: Config, path: str, at_home: bool = True) -> int:
     lines = plan.all_up(config)
     print("".join(f"{line}\n" for line in lines), end="", flush=True)
     load = estimate(config)
-    for words in asked.told:
+    for words in (*asked.told, *(explained(config) if verbose else ())):
         print(words, file=sys.stderr)
     for warning in (*asked.doubts, *warnings(config), *exposures(config, path), *expiring(config),
                     *missing_tools(config), *shortages(config, load), *(shortcomings(config) if at_home else ())):

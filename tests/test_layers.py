@@ -32,7 +32,7 @@ PURE = ("model", "monitor.health", "monitor.doubt", "ipfilter.rdr", "ipfilter.lo
         "checks.conversation", "checks.ber", "checks.certificate", "checks.certificates", "checks.discretion",
         "checks.protocols.lines", "checks.protocols.redis", "checks.protocols.mysql", "checks.protocols.pgsql",
         "checks.protocols.agent", "checks.protocols.ldap", "checks.protocols.dns", "config.secret_section",
-        "config.values", "config.section", "config.check_section", "config.yaml_tree", "config.parse",
+        "config.explain", "config.values", "config.section", "config.check_section", "config.yaml_tree", "config.parse",
         "config.warnings", "config.similar", "config.estimate", "config.capacity", "report.text", "report.matching",
         "web.page_style", "runtime.lines", "runtime.numbers")
 WORLDLY = {"os", "socket", "select", "selectors", "time", "signal", "subprocess", "random", "logging", "threading",

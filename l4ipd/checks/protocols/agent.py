@@ -21,13 +21,12 @@ GOOD, BAD = ("up", "ready"), ("maint", "down", "fail", "stopped")
 class Weighed(Verdict):
     """The member is well, and wants ``share`` percent of its weight."""
 
-    share = 100
+    share: int
 
-    @classmethod
-    def of(cls, text: str, share: int) -> Weighed:
-        found = cls("L7OK", text)
-        found.share = share
-        return found
+    def __new__(cls, text: str, share: int) -> Weighed:
+        self = super().__new__(cls, "L7OK", text)
+        self.share = share
+        return self
 
 
 def judged(line: bytes) -> Verdict | None:
@@ -44,7 +43,7 @@ def judged(line: bytes) -> Verdict | None:
         return Verdict("L7STS", text)
     if "drain" in words or shares[-1:] == [0]:
         return Leave("L7STS", text)
-    return Weighed.of(text, min(shares[-1], 100) if shares else 100)
+    return Weighed(text, min(shares[-1], 100) if shares else 100)
 
 
 @dataclass(frozen=True, slots=True)
