@@ -16,13 +16,18 @@ from typing import Any
 from l4ipd import __version__
 from l4ipd.control import asking, ready
 from l4ipd.control.asking import DEFAULT_SOCKET, Unreachable
-from l4ipd.report.text import printable, table, wrap
+from l4ipd.control.screen import Shown, fit, worst_first
+from l4ipd.report.text import COLUMNS, WIDE, printable, table, wrap
 from l4ipd.runtime.numbers import whole
 
 WIDEST = 9999                                       # columns
 OK, SOME_NOT, USAGE, UNREACHABLE = 0, 1, 2, 3
 COLOURS = {"up": "32", "yes": "32", "ok": "32", "down": "31", "missing": "31", "leaving": "33", "unknown": "33",
            "draining": "33", "foreign": "31", "disabled": "33", "enabling": "33"}
+#: what has happened: good, bad, or to be looked at
+EVENTS = dict.fromkeys(("up", "enabled", "repaired", "reloaded", "sensing-back", "ready", "sighted"), "32") | (
+    dict.fromkeys(("down", "all-down", "reload-failed", "sensing-lost", "unready", "blind"), "31")) | (
+    dict.fromkeys(("draining", "held", "disabled", "enabling"), "33"))
 MARKS = {"ok": " ", "missing": "+", "leaving": "-", "foreign": "!"}
 Answer = dict[str, Any]
 
@@ -57,6 +62,10 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("clusters", metavar="CLUSTER", nargs="*", help="which of them, by default all")
         elif pattern != "":
             command.add_argument("pattern", metavar="PATTERN", nargs=pattern, help="which endpoints")
+        if name == "show":
+            command.add_argument("--down", action="store_true", help="only what is not up")
+            command.add_argument("--wide", action="store_true", help="also where clients connect to, how long the last "
+                                 "probe took, and the connections so far")
         if name == "sessions":
             command.add_argument("--count", action="store_true", help="how many each endpoint has, no more")
         if name == "disable":
@@ -110,7 +119,7 @@ def run(options: argparse.Namespace, path: str) -> int:
     for word in ("now", "count", "wait"):
         if getattr(options, word, None):
             request[word] = getattr(options, word)
-    printer = Printer(options.command, options.json)
+    printer = Printer(options)
     for answer in ask(path, request):
         if "end" in answer:
             printer.end(answer)
@@ -144,47 +153,66 @@ def _object(line: bytes) -> Answer:
 class Printer:
     """Prints the lines of one answer, as JSON or for people."""
 
-    def __init__(self, command: str, as_json: bool) -> None:
-        self.command, self.as_json = command, as_json
-        self.colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.command, self.as_json = options.command, options.json
+        self.down, self.wide = getattr(options, "down", False), getattr(options, "wide", False)
+        self.terminal = sys.stdout.isatty()
+        self.colour = self.terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         self._rows: list[Answer] = []
 
     def line(self, answer: Answer) -> None:
+        if self.down and answer.get("up"):
+            return
         if self.as_json:
             put(json.dumps(answer))
         elif self.command == "show":
             self._rows.append(answer)               # the columns have to fit the longest
         else:
-            put(printable(self._text(answer)))
+            put(self._text(answer) if self.command == "monitor" else printable(self._text(answer)))
 
     def end(self, answer: Answer) -> None:
         columns = width()
-        if self.command == "show" and self._rows:
-            for line in table(self._rows, columns, self._paint if self.colour else None):
-                put(line)
+        summary = [line for text in answer.get("summary") or () for line in wrap(printable(str(text)), columns)]
+        if self.command == "show":
+            self._show(columns, len(summary))
         if not self.as_json:
-            for text in answer.get("summary") or ():
-                for line in wrap(printable(str(text)), columns):
-                    put(line)
+            for line in summary:
+                put(line)
         sys.stdout.flush()
         for kind, prefix in (("warnings", "warning: "), ("error", "")):
             for line in answer.get(kind) or ():
                 print(f"l4ipctl: {prefix}{printable(str(line))}", file=sys.stderr)
+
+    def _show(self, columns: int, below: int) -> None:
+        """The table: on a terminal the worst first, and no more than there is room for."""
+        shown = Shown(self._rows, [])
+        if self.terminal:
+            shown = fit(worst_first(self._rows), height(2 + below))
+        if shown.rows:
+            paint, headings = self._paint if self.colour else None, WIDE if self.wide else COLUMNS
+            for line in table(shown.rows, columns, paint, headings):
+                put(line)
+        for text in shown.lines:
+            for line in wrap(printable(text), columns):
+                put(line)
 
     def _text(self, answer: Answer) -> str:
         if self.command == "check":
             return (f"{answer['endpoint']} {answer['address']} {answer['verdict']} ({answer['milliseconds']:.0f} ms); "
                     f"{answer['state']}")
         if self.command == "monitor":
-            return f"{answer['time'][:19].replace('T', ' ')} {answer['event']} {answer['text']}"
+            kind = self._coloured(EVENTS.get(answer["event"]), printable(answer["event"]))
+            return f"{answer['time'][:19].replace('T', ' ')} {kind} {printable(answer['text'])}"
         if self.command == "rules":
             why = f"    # {answer['state']}: {answer['why']}" if answer["why"] else ""
             return f"{MARKS.get(answer['state'], '?')} {answer['rule']}{why}"
         return str(answer.get("text", ""))
 
     def _paint(self, key: str, value: str, cell: str) -> str:
-        colour = COLOURS.get(value.partition(" ")[0]) if key in ("state", "rule") else None
-        return f"\x1b[{colour}m{cell}\x1b[0m" if colour else cell
+        return self._coloured(COLOURS.get(value.partition(" ")[0]) if key in ("state", "rule") else None, cell)
+
+    def _coloured(self, colour: str | None, text: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if colour and self.colour else text
 
 
 def put(line: str) -> None:
@@ -202,6 +230,17 @@ def width() -> int:
         return os.get_terminal_size(sys.stdout.fileno()).columns
     except (OSError, ValueError):
         return 0
+
+
+def height(taken: int) -> int:
+    """The lines of the terminal that are left for rows; 0 if it has no end."""
+    lines = whole(os.environ.get("LINES", ""), WIDEST)
+    if lines is None:
+        try:
+            lines = os.get_terminal_size(sys.stdout.fileno()).lines
+        except (OSError, ValueError):
+            lines = 0
+    return max(1, lines - taken) if lines else 0
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from l4ipd.model import Endpoint, host_port
 from l4ipd.readiness import GATEWAY
 from l4ipd.report import warnings
 from l4ipd.report.text import ago as ago
@@ -40,6 +41,7 @@ class Row:
     connections: int | None = None                  # None: not known
     sessions: int | None = None                     # None: not known
     origin: str = ""                                # the source that the member comes from; empty: the configuration
+    vips: tuple[str, ...] = ()                      # where clients connect to, address and port each
 
     def data(self) -> dict[str, object]:
         """For JSON. The keys are part of the interface: l4ipctl(8)."""
@@ -47,7 +49,7 @@ class Row:
                 "disabled": self.disabled, "rule": self.loaded, "sessions": self.sessions,
                 "connections": self.connections,
                 "seconds": round(self.since, 1), "code": self.code, "verdict": self.verdict,
-                "milliseconds": round(self.took * 1000, 1), "origin": self.origin}
+                "milliseconds": round(self.took * 1000, 1), "origin": self.origin, "vips": list(self.vips)}
 
 
 def rows(daemon: Daemon, names: Iterable[str] | None = None, kernel: Kernel | None = None) -> list[Row]:
@@ -63,7 +65,12 @@ def row(daemon: Daemon, monitor: Monitor, kernel: Kernel | None = None) -> Row:
     return Row(endpoint.name, endpoint.where, state(monitor), loaded(daemon, monitor, kernel),
                since(daemon, monitor), printable(verdict(monitor)), monitor.took, monitor.fit,
                monitor.disabled, code, connections(daemon, monitor, kernel),
-               daemon.sessions.recent().of(endpoint.name), endpoint.origin)
+               daemon.sessions.recent().of(endpoint.name), endpoint.origin, vips(endpoint))
+
+
+def vips(endpoint: Endpoint) -> tuple[str, ...]:
+    """Where clients connect to."""
+    return tuple(host_port(vip, endpoint.port) for vip in endpoint.vips)
 
 
 def since(daemon: Daemon, monitor: Monitor) -> float:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-#: the columns of ``l4ipctl show``: heading, key of the row
-COLUMNS = (("ENDPOINT", "endpoint"), ("ADDRESS", "address"), ("STATE", "state"), ("RULE", "rule"),
-           ("SESS", "sessions"), ("CONNS", "connections"), ("SINCE", "seconds"), ("LAST VERDICT", "verdict"))
+Columns = Sequence[tuple[str, str]]                 # heading, key of the row
+#: of ``l4ipctl show``, and of --wide
+COLUMNS: Columns = (("ENDPOINT", "endpoint"), ("ADDRESS", "address"), ("STATE", "state"), ("RULE", "rule"),
+                    ("SESS", "sessions"), ("SINCE", "seconds"), ("LAST VERDICT", "verdict"))
+WIDE: Columns = (("ENDPOINT", "endpoint"), ("VIP", "vips"), ("ADDRESS", "address"), ("STATE", "state"),
+                 ("RULE", "rule"), ("SESS", "sessions"), ("CONNS", "connections"), ("SINCE", "seconds"),
+                 ("LATENCY", "milliseconds"), ("LAST VERDICT", "verdict"))
 #: what goes first when the terminal is too narrow, and how many characters of the verdict are worth it
-DISPENSABLE = (("address", 30), ("connections", 30), ("sessions", 30), ("seconds", 12))
+DISPENSABLE = (("vips", 30), ("address", 30), ("connections", 30), ("milliseconds", 30), ("sessions", 30),
+               ("seconds", 12))
 CODE = len("PROCTOUT…")                             # as much of a verdict as there has to be room for
 Row = Mapping[str, object]
 Paint = Callable[[str, str, str], str]              # key, value, the cell as it is to be printed -> the cell, coloured
@@ -34,18 +39,22 @@ def cell(key: str, value: object) -> str:
         return "-"
     if key == "seconds" and isinstance(value, (int, float)):
         return ago(value)
+    if key == "milliseconds":
+        return f"{value} ms"
+    if isinstance(value, (list, tuple)):
+        return printable(" ".join(map(str, value)))
     return printable(str(value))
 
 
-def table(rows: Sequence[Row], width: int = 0, paint: Paint | None = None) -> list[str]:
+def table(rows: Sequence[Row], width: int = 0, paint: Paint | None = None, columns: Columns = COLUMNS) -> list[str]:
     """The rows under their headings, in columns; nothing is wider than ``width``, if that is given.
 
     Name and state are there at any width: where they do not fit into a line, the state has the next one.
     """
-    cells = [{key: heading for heading, key in COLUMNS},
-             *({key: cell(key, _with_origin(row) if key == "verdict" else row.get(key)) for _, key in COLUMNS}
+    cells = [{key: heading for heading, key in columns},
+             *({key: cell(key, _with_origin(row) if key == "verdict" else row.get(key)) for _, key in columns}
                for row in rows)]
-    sizes = {key: max(len(line[key]) for line in cells) for _, key in COLUMNS}
+    sizes = {key: max(len(line[key]) for line in cells) for _, key in columns}
     if width:
         _fit(sizes, width)
     lines = []
@@ -66,7 +75,7 @@ def _with_origin(row: Row) -> object:
 def _fit(sizes: dict[str, int], width: int) -> None:
     """Drop columns, until at last there are names and states; the verdict is cut to what remains."""
     for key, worth in DISPENSABLE:
-        if _left(sizes, width) < min(sizes["verdict"], worth):
+        if key in sizes and _left(sizes, width) < min(sizes["verdict"], worth):
             del sizes[key]
     if _left(sizes, width) < CODE:
         del sizes["verdict"]
