@@ -76,6 +76,8 @@ def need(config: Config) -> int:
     count += 1 + CLIENTS_LEAST * (1 + CHILD)        # the control socket: each client may ask for a listing
     count += CHILD                                  # ipnat, for the rules
     count += CHILD                                  # what the tools understand is asked meanwhile
+    count += CHILD                                  # how full the kernel's table of sessions is
+    count += CHILD                                  # the sessions, for whoever wants to know how many there are
     if config.resets is not None:
         count += 3 + 3 * CHILD                      # ipmon or the log file, now and rotated; ipf for both families, ps
     if config.http is not None:

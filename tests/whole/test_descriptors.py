@@ -137,7 +137,7 @@ def test_silent_members_do_not_take_what_the_tools_need(gateway: Gateway) -> Non
         service = f"{{port: {free_port()}, member_port: {inside}, check: http}}"
         gateway.configure(f"www: {{address: {A}, services: {{http: {service}}}, members: {{a: {A}, {members}}}}}",
                           defaults="{interval: 1s, timeout: 900ms}")
-        gateway.start(preexec=at_most(36))
+        gateway.start(preexec=at_most(42))
         gateway.wait_targets(A)
         gateway.wait_log("probes are late: .* raise the limit of open files")
         assert ctl(gateway, "show", "www/http/a").returncode == 0
