@@ -147,7 +147,7 @@ def test_real_servers_that_demand_the_header(server: str, request: pytest.Fixtur
 
 # -- the source
 
-LOCALS = ("127.0.0.1", "127.7.7.7")
+LOCALS = ("127.0.0.1", pytest.param("127.7.7.7", marks=pytest.mark.loopback("127.7.7.7")))
 
 
 @pytest.mark.parametrize("source", LOCALS)
@@ -166,6 +166,7 @@ def test_tcp_comes_from_the_source(kind: str, source: str) -> None:
         assert set(peers) == {source}
 
 
+@pytest.mark.loopback("127.7.7.7")
 def test_udp_comes_from_the_source() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
@@ -185,6 +186,7 @@ def test_udp_comes_from_the_source() -> None:
         assert peers == ["127.7.7.7"]
 
 
+@pytest.mark.loopback("127.7.7.7")
 def test_a_ping_comes_from_the_source() -> None:
     from l4ipd.checks.probe import Prober
     from l4ipd.runtime.loop import Loop

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import threading
 
@@ -15,6 +14,7 @@ from l4ipd.checks.recipe import recipe
 from l4ipd.checks.verdict import Verdict
 from l4ipd.model import Check
 from l4ipd.runtime import loop
+from support.descriptors import opened
 from support.loops import POLLERS
 from support.members import (
     Member,
@@ -353,7 +353,7 @@ def test_blame(name: str) -> None:
 def test_cancel_and_no_descriptor_is_lost() -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf, refusing() as refused, Watch() as watch:
         port = deaf.getsockname()[1]
-        before = set(os.listdir("/dev/fd"))
+        before = opened()
         for check, where in [(TCP, port), (HTTP, port), (Check("https"), port), (TCP, refused), (Check("udp"), port)]:
             watch.verdicts.clear()
             flight = watch.prober.start(recipe(check, endpoint(check, where)), watch.verdicts.append)
@@ -368,7 +368,7 @@ def test_cancel_and_no_descriptor_is_lost() -> None:
                 watch.loop.turn()
             assert watch.verdicts == had
         watch.prober.close()
-        assert set(os.listdir("/dev/fd")) == before
+        assert opened() == before
 
 
 def test_a_thousand_at_once() -> None:

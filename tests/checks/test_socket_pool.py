@@ -7,6 +7,7 @@ import os
 import queue
 import random
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 
@@ -21,6 +22,7 @@ from l4ipd.model import Check
 from l4ipd.runtime import loop
 from l4ipd.runtime.loop import WRITE, Loop
 from l4ipd.runtime.poller import Portable
+from support.descriptors import opened
 from support.members import Member, Watch, answers, dialog, endpoint, overcrowded, refusing, send, silent
 
 pytestmark = pytest.mark.skipif(socket_pool.CONNECT is None, reason="connections cannot be dissolved here")
@@ -41,12 +43,12 @@ def watch() -> Iterator[Watch]:
 def ours() -> set[int]:
     """The tcp sockets that are no listeners, by the numbers that the kernel has for them."""
     found = set()
-    for name in os.listdir("/dev/fd"):
+    for fd in opened():
         with contextlib.suppress(OSError):
-            if os.readlink(f"/dev/fd/{name}").startswith("socket:"):
-                with socket.socket(fileno=os.dup(int(name))) as sock:
+            if stat.S_ISSOCK(os.fstat(fd).st_mode):
+                with socket.socket(fileno=os.dup(fd)) as sock:
                     if sock.type == socket.SOCK_STREAM and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                        found.add(os.fstat(int(name)).st_ino)
+                        found.add(os.fstat(fd).st_ino)
     return found
 
 

@@ -22,6 +22,7 @@ from l4ipd.report import notify
 from l4ipd.report.notify import Notifier
 from l4ipd.runtime.loop import Loop
 from support import ROOT
+from support.sensing_bench import runs
 
 CONFIG = """
 ipfilter: {interface: lo0, ipnat: /nonexistent/ipnat}
@@ -178,27 +179,21 @@ def test_a_program_that_is_missing(office: Office, caplog: pytest.LogCaptureFixt
 
 def test_a_program_that_hangs_is_killed_with_its_children(office: Office, caplog: pytest.LogCaptureFixture,
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notify, "TIME_LIMIT", 0.2)
-    program = office.script(f"sleep 600 & echo $! > {office.directory}/child; wait")
-    office.use(program)
-    office.hear("up")
-    office.until(lambda: "did not end within" in caplog.text)
-    child = int((office.directory / "child").read_text())
-    office.until(lambda: not alive(child))
+    program, file = office.script(f"sleep 600 & echo $! > {office.directory}/child; wait"), office.directory / "child"
+    for limit in (0.2, 2.0, 20.0):                  # a slow machine needs more to start it
+        monkeypatch.setattr(notify, "TIME_LIMIT", limit)
+        office.use(program)
+        office.hear("up")
+        caplog.clear()
+        office.until(lambda: "did not end within" in caplog.text)
+        if file.exists() and file.read_text():
+            break
+    child = int(file.read_text())
+    office.until(lambda: not runs(child))
     office.use(sys.executable, "-c", REPORT, str(office.told))
     office.hear("down")
     office.finish()
     assert office.reports[0][0][0] == "down", "the queue goes on"
-
-
-def alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return subprocess.run(["kill", "-0", str(pid)], capture_output=True).returncode == 0
 
 
 def test_the_queue_is_bounded(office: Office, caplog: pytest.LogCaptureFixture,

@@ -172,6 +172,7 @@ def test_ipv6(gateway: Gateway) -> None:
     gateway.wait_targets()
 
 
+@pytest.mark.loopback(A)
 def test_udp(gateway: Gateway) -> None:
     port, inside = free_port(), free_port()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:

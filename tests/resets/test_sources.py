@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -16,6 +15,7 @@ import pytest
 
 from l4ipd.model import Check, Ipfilter, Resets
 from l4ipd.resets import sources
+from support.descriptors import opened
 from support.gateway import wait
 from support.sensing_bench import PATIENCE, Bench, Device, append, line, refused, runs
 
@@ -189,11 +189,10 @@ def test_a_log_file_that_is_rotated(bench: Bench, log_file: Path) -> None:
 
 def reading(path: Path) -> list[str]:
     """The rotated files of ``path`` that this process has open."""
-    found = []
-    for entry in Path("/proc/self/fd").glob("*"):
-        with contextlib.suppress(OSError):
-            found.append(os.readlink(entry))
-    return sorted(name for name in found if name.startswith(str(path)))
+    there = {(status.st_dev, status.st_ino): str(file) for file in path.parent.glob(f"{path.name}*")
+             for status in [file.stat()]}
+    found = [(status.st_dev, status.st_ino) for fd in opened() for status in [os.fstat(fd)]]
+    return sorted(there[identity] for identity in found if identity in there)
 
 
 def test_who_writes_notices_a_rotation_late(bench: Bench, log_file: Path) -> None:

@@ -19,7 +19,7 @@ from typing import IO
 
 from l4ipd.ipfilter import rdr
 from l4ipd.sandbox import tool_words
-from support import ROOT
+from support import ROOT, loopback
 from support.sandbox_tools import Sandbox
 
 PATIENCE = 40.0                                     # seconds until a test gives up; never what is measured
@@ -45,6 +45,7 @@ class Web:
     """A member's web server, in threads of the test. ``status`` is what it answers."""
 
     def __init__(self, address: str, port: int, name: str = "") -> None:
+        loopback.need(address)
         self.address, self.port, self.name = address, port, name or address
         self.status = 200
         self.hits = 0
@@ -101,6 +102,7 @@ class Gateway:
         """Write the configuration: the text of ``clusters:``, and more keys for ``ipfilter:`` and the top level."""
         tools = "".join(f"  {name}: [{', '.join(words)}]\n" for name, words in tool_words(self.kernel.path).items()
                         if f"{name}:" not in ipfilter)
+        loopback.need_all_in(clusters)
         self.config.write_text(
             f"pidfile: {self.pidfile}\ncontrol: {self.directory}/l4ip.sock\nstate: {self.directory}/state.json\n"
             f"ipfilter:\n  interface: lo0\n  resync: 300ms\n{tools}"

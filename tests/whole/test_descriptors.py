@@ -127,6 +127,7 @@ def test_the_number_that_is_said_does_and_one_less_does_not(gateway: Gateway, fu
     assert not gateway.lines("ipmon.*trying again")
 
 
+@pytest.mark.loopback(*(f"127.0.4.{number}" for number in range(1, 41)))
 def test_silent_members_do_not_take_what_the_tools_need(gateway: Gateway) -> None:
     inside = free_port()
     with contextlib.ExitStack() as stack:

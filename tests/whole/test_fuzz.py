@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import random
 import socket
 import time
@@ -31,6 +30,7 @@ from l4ipd.runtime.state_file import StateFile
 from l4ipd.web.metrics import render
 from support import SAMPLES
 from support.chance import repeat, spoil
+from support.descriptors import opened
 
 SECONDS = 5.0
 PASS = Verdict("L4OK", "connected")
@@ -88,7 +88,7 @@ def internal_errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def descriptors() -> int:
-    return len(os.listdir("/dev/fd"))
+    return len(opened())
 
 
 # -- ipmon
