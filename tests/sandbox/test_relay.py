@@ -437,3 +437,22 @@ def test_a_range_of_ports_keeps_its_offsets(box: Sandbox) -> None:
         for vip in vips:
             with pytest.raises(ConnectionRefusedError):
                 connect(vip)
+
+
+def test_what_a_client_has_said_waits_for_room_in_the_table(box: Sandbox) -> None:
+    """Its member does not answer, its session is purged, the table is full then: another member gets all of it."""
+    vip, other = free_port(), free_port()
+    with overcrowded() as silent, member(echo) as a:
+        box.add(rule(vip, silent) + "\n" + rule(other, a))
+        with connect(vip) as client, connect(other) as holder:
+            holder.sendall(b"x")
+            assert holder.recv(1) == b"x"
+            client.sendall(b"said before")
+            eventually(lambda: box.ipnat("-l").stdout.count("RDR") == 2)
+            limit(box, 1)
+            box.add(rule(vip, a))
+            box.remove(rule(vip, silent), "-p")
+            eventually(lambda: re.search(r"^[1-9]\d*\tdrop in$", box.ipnat("-s").stdout, re.M))
+            box.ipnat("-F")
+            client.settimeout(60)
+            assert client.recv(99) == b"said before"

@@ -14,10 +14,17 @@ from l4ipd.sandbox import tool_words
 from support.downloads import Download, Shop, download_of
 from support.gateway import free_port, wait
 from support.operated_gateway import A, B, OperatedGateway
-from support.sandbox_tools import Sandbox
+from support.sandbox_tools import Sandbox, sandbox
 
 VIP = "127.0.0.1"
 WEB1, WEB2 = "www/http/web1", "www/http/web2"
+
+
+@pytest.fixture(scope="module", params=["5.1.2", "6.0.0"])
+def kernel(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """The one lists sessions with their protocol, the other without."""
+    with sandbox("--ipfilter", request.param) as process:
+        yield process
 
 
 class Node(OperatedGateway):

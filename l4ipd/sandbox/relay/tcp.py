@@ -93,6 +93,7 @@ class Connection:
         self.session: Session | None = None
         self.connected = False
         self._sent = 0                  # SYNs that found the table full
+        self._unsent = bytearray()      # what the client has said, and a member never got
 
     def connect(self) -> None:
         """Go to the member that the engine chooses."""
@@ -113,6 +114,7 @@ class Connection:
         self.connected = False
         try:
             self.member = _Side(member_socket(session.member, socket.SOCK_STREAM))
+            self.member.pending, self._unsent = self._unsent, bytearray()
             undelayed(self.member.socket)
             error = self.member.socket.connect_ex((session.member, session.port))
         except OSError as failure:
@@ -261,10 +263,8 @@ class Connection:
             self._reset()
             return
         self._close(self.member, reset=True)
-        unsent, self.member = self.member.pending, None
-        self.connect()
-        if self.member is not None:                 # what the client has said already goes to the other member
-            self.member.pending[:0] = unsent
+        self._unsent, self.member = self.member.pending, None
+        self.connect()                  # what the client has said already goes to the other member
 
     def _end(self, state: str) -> None:
         """Let the session live on for as long as it does in ``state``."""
