@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
 import signal
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -347,3 +350,41 @@ def test_words_that_are_no_time(node: ShopGateway) -> None:
     status, _, err = node.ctl("disable", "--wait", "web1")
     assert status == 2 and "web1 is no time, such as 30s or 5m; patterns come first" in err
     assert node.states()["web1"] == "up"
+
+
+# -- killed at any moment
+
+WITHOUT = {"weight": f"web1: {{address: {A}, weight: 0}}, web2: {B}", "configuration": f"web2: {B}"}
+
+
+def test_killed_at_any_moment_of_it(node: ShopGateway) -> None:
+    """kill -9 while a member leaves, in one way or another: every byte arrives, and who comes later goes elsewhere."""
+    chance = random.Random(seed := os.environ.get("L4IP_SEED", str(random.randrange(10**9))))
+    print(f"L4IP_SEED={seed}")
+    node.setup(check=", drain: 503")
+    node.begin()
+    downloads = []
+    for way in chance.sample(["disable", "page", *WITHOUT], 3):
+        downloads += [node.download(A), node.download(B)]
+        if way == "disable":
+            asked = node.popen("disable", "web1")
+        elif way == "page":
+            node.one.status = 503
+        else:
+            node.setup(members=WITHOUT[way], check=", drain: 503")
+            node.send(signal.SIGHUP)
+        time.sleep(chance.uniform(0.0, 0.7))
+        node.stop(signal.SIGKILL)
+        if way == "disable":
+            asked.communicate(timeout=PATIENCE)
+        node.start()
+        if way == "disable" and asked.returncode != 0:      # it was not told that it is
+            assert node.ctl("disable", "web1")[0] == 0
+        node.wait_targets(B)
+        node.nobody_lands()
+        node.one.status = 200
+        node.setup(check=", drain: 503")
+        node.ctl("reload")
+        node.ctl("enable", "web1")
+        node.wait_targets(A, B)
+    node.comes_to_its_end(*downloads)
