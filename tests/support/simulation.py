@@ -304,7 +304,7 @@ class Child:
         world.children.add(self)
         self.plan()
         if timeout is not None:
-            world.after(timeout, self._time_out)
+            world.after(timeout, self.give_up)
 
     def plan(self) -> None:
         """Decide what it will do, and when."""
@@ -429,7 +429,7 @@ class Child:
         if self.running:
             self.world.after(self.world.random.choice((0.0, 0.01, 1.0)), lambda: self._end(-signal.SIGTERM))
 
-    def _time_out(self) -> None:
+    def give_up(self) -> None:
         if self.running:
             self.timed_out = True
             self.kill()
