@@ -7,7 +7,7 @@ what does not belong to the question, or cannot be read, is no answer. RFC 1035,
 from __future__ import annotations
 
 import contextlib
-import secrets
+import os
 import socket
 import struct
 from collections.abc import Callable, Sequence
@@ -86,7 +86,7 @@ class Query:
             return
         self._server, self._garbage = self._left.pop(0), 0
         message = dns.message.make_query(self.name, self.kind, use_edns=0, payload=PAYLOAD)
-        message.id = secrets.randbelow(1 << 16)
+        message.id = int.from_bytes(os.urandom(2), "big")
         self._question = message.to_wire()
         self._open(socket.SOCK_DGRAM)
 

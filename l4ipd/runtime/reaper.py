@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import signal
 import struct
 import sys
@@ -62,7 +61,7 @@ class Subreaper(Nobody):
         import ctypes  # as in sockets
         if ctypes.CDLL(None, use_errno=True).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0):
             raise OSError(ctypes.get_errno(), "prctl")
-        self._token = secrets.token_hex(8)
+        self._token = os.urandom(8).hex()          # secrets would bring OpenSSL along, 5 MB
         self._wanted: dict[bytes, int] = {}         # marks -> how many more looks
 
     def mark(self, number: int) -> dict[str, str]:
