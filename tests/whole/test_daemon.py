@@ -354,28 +354,6 @@ def test_usage_and_version(gateway: Gateway) -> None:
         assert (end.returncode, end.stdout) == (0, f"l4ipd {__version__}\n")
 
 
-def test_the_demo_goes_with_no_configuration(gateway: Gateway) -> None:
-    ended = gateway.run("--demo")
-    assert ended.returncode == 2 and "--demo brings everything along" in ended.stderr
-
-
-def test_the_demo_begins_with_all_its_servers(gateway: Gateway) -> None:
-    log = gateway.directory / "demo.log"
-    with log.open("w") as file:
-        tour = subprocess.Popen([sys.executable, "-m", "l4ipd", "--demo"], stderr=file, env=gateway.environment())
-    try:
-        wait("answers", lambda: tour.poll() is not None or all(
-            words in log.read_text() for words in (" are up. From a second terminal", "was answered by: web")))
-    finally:
-        tour.send_signal(signal.SIGINT)
-        code = tour.wait(PATIENCE)
-    text = log.read_text()
-    if "the demo needs 127.0.0.1" in text:
-        pytest.skip("its ports are taken")
-    assert code == 0 and text.endswith("l4ipd stopped\n")
-    assert text.count("unknown -> up: L7OK 200") == 3 and "-> down" not in text
-
-
 def test_what_the_machine_does_not_have_is_said_with_its_line(gateway: Gateway) -> None:
     gateway.configure("""
         www:
