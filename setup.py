@@ -31,6 +31,7 @@ setup(
         ("share/examples/l4ip/monitoring", ["etc/monitoring/prometheus.yml", "etc/monitoring/l4ip-alerts.yml",
                                             "etc/monitoring/l4ip-grafana.json"]),
         ("share/man/man5", ["man/l4ip.conf.5"]),
+        ("share/man/man7", ["man/l4ip-gateways.7"]),
         ("share/man/man8", ["man/l4ipd.8", "man/l4ipctl.8"]),
     ],
 )

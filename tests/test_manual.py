@@ -27,7 +27,7 @@ from l4ipd.resets import reaction
 from support import ROOT
 from support.sample_conf import SAMPLE, switched_on
 
-MANUALS = ["l4ipd.8", "l4ipctl.8", "l4ip.conf.5"]
+MANUALS = ["l4ipd.8", "l4ipctl.8", "l4ip.conf.5", "l4ip-gateways.7"]
 
 
 def manual(name: str) -> str:
@@ -320,3 +320,11 @@ def test_examples_of_the_manual(example: str) -> None:
         example = ("ipfilter: {interface: em0}\nclusters:\n  a:\n    address: 192.0.2.1\n    members: {b: 10.0.0.1}\n"
                    f"    services:\n      c:\n        port: 25\n        protocol: {protocol}\n{indented}")
     parse.parse(example, "l4ip.conf.5")
+
+
+# -- more than one gateway
+
+def test_the_examples_for_several_gateways_are_those_that_are_installed() -> None:
+    """And so those that the tests run."""
+    shown = re.findall(r"^\.Bd -literal\n(.*?)^\.Ed", manual("l4ip-gateways.7"), re.MULTILINE | re.DOTALL)
+    assert sorted(shown) == sorted(path.read_text() for path in (ROOT / "etc/gateways").iterdir())

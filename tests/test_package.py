@@ -36,6 +36,7 @@ FILES = [
       for path in sorted((ROOT / "etc/gateways").iterdir())],
     ("share/man/man5/l4ip.conf.5", "man/l4ip.conf.5", False),
     ("share/man/man8/l4ipd.8", "man/l4ipd.8", False),
+    ("share/man/man7/l4ip-gateways.7", "man/l4ip-gateways.7", False),
     ("share/man/man8/l4ipctl.8", "man/l4ipctl.8", False),
 ]
 #: packages whose name on PyPI is not the name that is imported

@@ -18,7 +18,8 @@ from support.downloads import VIP, Download, ShopGateway, Waiter, member_of
 from support.gateway import wait
 from support.sandbox_tools import Sandbox
 
-SHOWN = ["README", "man/l4ipd.8", "man/l4ipctl.8", "man/l4ip.conf.5", "tests/bench/README"]
+SHOWN = ["README", "man/l4ipd.8", "man/l4ipctl.8", "man/l4ip.conf.5", "man/l4ip-gateways.7",
+         "tests/bench/README"]
 #: what overwrites, removes or flushes, unless it is said otherwise
 DESTROYS = re.compile(r"(?<![-=<>&])>(?![>=&])\s*[/\w$\"'](?!dev/null)"
                       r"|\b(cp|install)\b(?! -n\b)(?! (-y|\.|'\.))|\b(mv|rm|tee|truncate|dd)\b \S"

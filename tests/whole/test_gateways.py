@@ -149,7 +149,7 @@ import subprocess, sys
 from pathlib import Path
 from support import ROOT
 words, text = sys.argv[1].split(), (ROOT / "etc/gateways" / sys.argv[2]).read_text()
-subprocess.run(["sh", "-ec", "ip link add name eth0 type bridge; ip link set lo up; mkdir d"], check=True)
+subprocess.run(["sh", "-ec", "ip link add name eth0 type veth peer name eth1; ip link set lo up; mkdir d"], check=True)
 Path("prefixes.conf").write_text("define ANNOUNCED = [ 192.0.2.255/32 ];")
 for old, new in (("/usr/local/bin/l4ipctl", "/bin/true"), ("/usr/local/bin/exabgp", "/bin/true"), ("/etc/bird/anycast",
                  "/etc/bird/"), ("/etc/bird/-", "/mnt/"), ("/var/run/anycast-healthchecker", "/mnt")):
