@@ -113,7 +113,7 @@ def _method(check: Check, inet6: bool, speaks: str) -> Method:
     tls = tls_of(check)
     return Method(
         transport="udp" if check.over == "udp" else TRANSPORTS.get(
-            check.type, "special" if check.source or check.secrets else "tcp"),
+            check.type, "special" if check.source or check.secrets or check.password else "tcp"),
         inet6=inet6,
         connected=OPEN if check.closed else SHAKEN if tls else CONNECTED,
         tls=tls,
@@ -121,7 +121,7 @@ def _method(check: Check, inet6: bool, speaks: str) -> Method:
         starttls=check.starttls,
         opens=(tls is not None and not check.starttls) or check.send_proxy is not None,
         source=check.source,
-        secrets=tuple(_secret(check, each.key) for each in check.secrets),
+        secrets=tuple({*(_secret(check, each.key) for each in check.secrets), check.password or b""} - {b""}),
         closed=check.closed,
         reset=check.close == "reset" or (check.close is None and not (speaks or tls or check.send_proxy)),
         kind=KINDS.index((inet6, speaks == "it" and not (tls or check.send_proxy))),

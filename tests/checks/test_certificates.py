@@ -20,7 +20,9 @@ from l4ipd.checks.certificate import first, names_match, not_after
 from l4ipd.checks.certificates import Certificates
 from l4ipd.checks.probe import prepare, use_prepared
 from l4ipd.model import Check
-from l4ipd.monitor.expiry import DAY, words
+from l4ipd.monitor.expiry import DAY, Expiry, words
+from l4ipd.runtime.loop import Loop
+from support.balancer import balancer, cluster, web
 from support.certs import Authority
 from support.gateway import Gateway, free_port
 from support.members import Member, answers, probe, silent
@@ -221,6 +223,24 @@ def test_a_certificate_that_is_the_same_is_no_news() -> None:
     (-DAY / 2, "its certificate has expired on 1970-01-01")])
 def test_words(left: float, said: str) -> None:
     assert words(DAY + left, DAY) == said
+
+
+def test_a_line_a_day(caplog: pytest.LogCaptureFixture, authority: Authority) -> None:
+    der, now, loop, certificates = first(authority.pem("x", days=(-1, 9)).read_bytes()), [0.0], Loop(), Certificates()
+    end = not_after(der)
+    assert end is not None
+    with balancer(cluster("www", *web(1), check=Check("tls"))) as daemon:
+        monitors = list(daemon.fleet.monitors.values())
+        expiry = Expiry(loop, certificates, lambda: monitors, lambda: now[0])
+        endpoint = monitors[0].endpoint
+        certificates.seen((endpoint.address, endpoint.member_port, None), der)
+        for when, count in ((end - 15 * DAY, 0), (end - 14 * DAY, 1), (end - 13.5 * DAY, 1), (end - 13 * DAY, 2),
+                            (end + DAY, 3)):
+            now[0] = when
+            expiry._look()
+            assert caplog.text.count("its certificate ") == count, when
+    loop.close()
+    assert "its certificate has expired on " in caplog.text
 
 
 # -- the daemon

@@ -114,6 +114,14 @@ def test_a_member_that_repeats_what_it_was_sent(tmp_path: Path, secret: Path) ->
         assert probe(check, member.port) == ("L7RSP", 'step 2: got "Bearer"')        # this one is no secret
 
 
+def test_a_password_is_a_secret_wherever_it_stands() -> None:
+    def behaviour(member: Member, client: socket.socket) -> None:
+        client.sendall(b"-ERR " + member.read(client, b"hunter2\r\n")[-9:])
+
+    with Member(behaviour) as member:
+        assert probe(Check("redis", password=b"hunter2"), member.port) == ("L7STS", HIDDEN)
+
+
 # -- the daemon
 
 @pytest.fixture
