@@ -66,20 +66,22 @@ class Checker:
     There may be ten thousand, each looked at every second: small objects stay in the processor's caches.
     """
 
-    __slots__ = ("schedule", "listeners", "queued", "stopped", "slot", "_first", "_others", "_agents", "_several",
-                 "_timing", "place", "_probe", "_reserved", "_begun", "_prolonged", "_due", "_pace", "_hastened")
+    __slots__ = ("schedule", "listeners", "queued", "stopped", "slot", "asks", "_checks", "_first", "_others",
+                 "_agents", "_several", "_timing", "place", "_probe", "_reserved", "_begun", "_prolonged", "_due",
+                 "_pace", "_hastened")
 
     def __init__(self, schedule: Schedule[Any], recipes: Sequence[Recipe], listener: Listener) -> None:
         self.schedule = schedule
         self.listeners: tuple[Listener, ...] = (listener,)
+        self._checks = listener.endpoint.checks
         self._first, self._others = recipes[0], tuple(recipes[1:])
-        checks = listener.endpoint.checks
         self._agents = {place: Agent(f"{listener.endpoint.name} {listener.endpoint.where}")
-                        for place, check in enumerate(checks) if check.type == "agent"}
-        self._several = len(checks) > 1 or bool(self._agents)       # what one comes to is not yet the outcome
-        self._timing = schedule.timing("+".join(check.type for check in listener.endpoint.checks))
+                        for place, check in enumerate(self._checks) if check.type == "agent"}
+        self._several = len(self._checks) > 1 or bool(self._agents)     # what one comes to is not yet the outcome
+        self._timing = schedule.timing("+".join(check.type for check in self._checks))
         self.queued = self.stopped = False
         self.slot: list[Timed] | None = None        # idle: start; in flight: give up
+        self.asks = False                           # a listener wants to be asked when the next probe is to be
         self.place = 0                              # which of the checks is in flight, or was the last
         self._probe: Probe | None = None
         self._reserved: Verdict | None = None       # of a list of checks, what it comes to if no later one fails: the
@@ -163,12 +165,18 @@ class Checker:
             self._pace = wanted
         if due <= loop.now:
             due = self._missed(due, took)
+        if self.asks:
+            due = self._soonest(due)
+        self._due = due
+        loop.set(self, due)
+
+    def _soonest(self, due: float) -> float:
+        self.asks = False
         for listener in self.listeners:
             soonest = listener.soonest(due)
             if soonest != due:
                 due, self._pace = soonest, 0.0
-        self._due = due
-        loop.set(self, due)
+        return due
 
     def _missed(self, due: float, took: float) -> float:
         """When the next probe is to be, since the moment for it is over: now if this one took so long, as those do
@@ -198,7 +206,7 @@ class Checker:
 
     def _overdue(self, probe: Probe) -> None:
         loop, flight = self.schedule.loop, (self._begun, self.place)
-        lost = loop.lost(loop.now - self.endpoint.checks[self.place].timeout)
+        lost = loop.lost(loop.now - self._checks[self.place].timeout)
         if lost and self._prolonged != flight:
             self._prolonged = flight                # by what it lost while we slept, and not again and again
         else:
@@ -216,7 +224,7 @@ class Checker:
 
     def _launch(self, recipe: Recipe) -> None:
         loop = self.schedule.loop
-        loop.set(self, loop.now + self.endpoint.checks[self.place].timeout)
+        loop.set(self, loop.now + self._checks[self.place].timeout)
         self._probe = STARTING
         try:
             probe = self.schedule.start(recipe, self._done)

