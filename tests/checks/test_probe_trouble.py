@@ -17,7 +17,8 @@ sys.path[:0] = [{str(ROOT)!r}, {str(TESTS)!r}]
 from support.members import Watch, dialog, endpoint, refusing
 from l4ipd.checks.recipe import recipe
 from l4ipd.model import Check
-CHECKS = [Check("tcp"), Check("http"), Check("tls"), Check("udp"), Check("ping"), Check("exec", command=("/bin/true",))]
+CHECKS = [Check("tcp"), Check("http"), Check("tls"), Check("udp"), Check("ping"),
+          Check("exec", command=("/bin/sh", "-c", "exit"))]
 """
 NO_DESCRIPTORS = PRELUDE + """
 with Watch() as watch:

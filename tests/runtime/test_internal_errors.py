@@ -664,7 +664,7 @@ def test_wherever_it_happens_all_is_well_afterwards(tmp_path: Path, monkeypatch:
                                                     name: str) -> None:
     raised = fails(monkeypatch, where, name)
     whole, rules = DaemonInProcess(tmp_path), tmp_path / "rules"
-    for top in ("notify: [/bin/true]", ""):         # one of these may be refused, and says so
+    for top in ("notify: [/bin/sh, -c, exit]", ""):         # one of these may be refused, and says so
         whole.configure(top=top)
         assert whole.ctl(command="reload")["end"]
     whole.ctl(command="disable", pattern="web1")

@@ -276,7 +276,8 @@ def test_reloads(whole: DaemonInProcess) -> None:
     """Whatever a reload replaces is gone, and with it what it had."""
     configurations: list[dict[str, Any]] = [
         {"check": "tcp"}, {"check": "{type: http, path: /x}", "members": f"web1: {A}, web3: {B}"},
-        {"check": "[tcp, http]"}, {"top": "notify: [/bin/true]"}, {"control": "other.sock"}, {"site": free_port()},
+        {"check": "[tcp, http]"}, {"top": "notify: [/bin/sh, -c, exit]"}, {"control": "other.sock"},
+        {"site": free_port()},
         {"top": f"resets: {{interface: lo0, source: {whole.directory}/log}}"}, {"top": "resets: {interface: lo0}"},
         {"top": "resets: {interface: lo0, source: counters}"}, {"check": "nonsense"}, {"check": "{type: ["},
         {"resync": "90ms"}, {}]

@@ -80,7 +80,7 @@ def test_kill_9_and_start_again_leave_no_gap_and_no_duplicate(gateway: Gateway) 
     gateway.start()
     gateway.wait_targets(A, B, B)
     before = gateway.rules()
-    for _ in range(3):
+    for times in range(1, 4):
         gateway.stop(signal.SIGKILL)
         gateway.start()
         wait("the pid file names the new process",
@@ -88,8 +88,9 @@ def test_kill_9_and_start_again_leave_no_gap_and_no_duplicate(gateway: Gateway) 
         end = time.monotonic() + 0.7
         while time.monotonic() < end:
             assert gateway.rules() == before
+        gateway.wait_log("3 rules of ours are in the kernel already: adopted", times)
         gateway.send(signal.SIGUSR1)
-        gateway.wait_log("2 of 2 endpoints up")
+        gateway.wait_log("2 of 2 endpoints up", times)
     assert len(gateway.lines("3 rules of ours are in the kernel already: adopted")) == 3
     assert not gateway.lines("error|already exists|up -> down")
     assert gateway.lines("was left behind by process")

@@ -27,8 +27,8 @@ PLAIN = "ipfilter: {interface: lo}\n"
 CLUSTERS = "clusters: {w: {address: 10.0.0.1, services: {h: {port: 80%s}}, members: {m: 10.0.0.2}}}\n"
 MORE = {"nothing": PLAIN + CLUSTERS % "", "resets": PLAIN + "resets: {interface: lo}\n" + CLUSTERS % "",
         "http": PLAIN + "http: 127.0.0.1:1\n" + CLUSTERS % "",
-        "notify": PLAIN + "notify: [/bin/true]\n" + CLUSTERS % "",
-        "exec": PLAIN + CLUSTERS % ", check: {type: exec, command: [/bin/true]}",
+        "notify": PLAIN + "notify: [/bin/sh, -c, exit]\n" + CLUSTERS % "",
+        "exec": PLAIN + CLUSTERS % ", check: {type: exec, command: [/bin/sh, -c, exit]}",
         "ping": PLAIN + CLUSTERS % ", check: ping"}
 
 
@@ -98,13 +98,14 @@ def test_the_number_that_is_said_does_and_one_less_does_not(gateway: Gateway, fu
     inside, page = free_port(), free_port()
     for address in (A, B):
         gateway.web(address, inside)
-    others = (f"      command: {{port: 4, member_port: {inside}, check: {{type: exec, command: [/bin/true]}}}}\n"
+    others = (f"      command: {{port: 4, member_port: {inside}, "
+              "check: {type: exec, command: [/bin/sh, -c, exit]}}\n"
               f"      ping: {{port: 5, member_port: {inside}, check: ping}}\n")
     gateway.configure(
         f"www:\n    address: {A}\n    services:\n"
         f"      http: {{port: {free_port()}, member_port: {inside}, check: http}}\n"
         + others * full + f"    members: {{a: {A}, b: {B}}}\n",
-        top=f"resets: {{interface: lo0}}\nnotify: [/bin/true]\nhttp: {A}:{page}\n" if full else "")
+        top=f"resets: {{interface: lo0}}\nnotify: [/bin/sh, -c, exit]\nhttp: {A}:{page}\n" if full else "")
     least = int(re.findall(r"\d+", refusal(gateway, 24))[1])
     assert str(least) in refusal(gateway, least - 1)
     gateway.start(preexec=at_most(least))
