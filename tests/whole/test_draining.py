@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from l4ipd.control.disable import NOW_OR_NEVER
+from l4ipd.control.disable import NOW_OR_NEVER, STICKY
+from l4ipd.sandbox import tool_words
 from support.downloads import VIP, WHOLE, Download, ShopGateway, Waiter
 from support.gateway import PATIENCE, free_port, wait
 from support.operated_gateway import A, B
@@ -350,6 +351,39 @@ def test_words_that_are_no_time(node: ShopGateway) -> None:
     status, _, err = node.ctl("disable", "--wait", "web1")
     assert status == 2 and "web1 is no time, such as 30s or 5m; patterns come first" in err
     assert node.states()["web1"] == "up"
+
+
+def test_sessions_that_cannot_be_counted(node: ShopGateway) -> None:
+    """Nobody is told that it is empty by a gateway that cannot see it."""
+    script = node.directory / "ipnat"
+    script.write_text(f'#!/bin/sh\n[ "$*" != -l ] || [ ! -e {script}.broken ] || {{ echo broken >&2; exit 1; }}\n'
+                      f'exec {" ".join(tool_words(node.kernel.path)["ipnat"])} "$@"\n')
+    script.chmod(0o700)
+    text = re.sub(r"(?m)^  ipnat: .*$", f"  ipnat: {script}", node.config.read_text())
+    node.config.write_text(text.replace("300ms", "1h"))
+    node.begin()
+    node.ctl("disable", "web1")
+    (node.directory / "ipnat.broken").touch()
+    assert node.ctl("disable", "web1", "--wait", "0") == (
+        1, "www/http/web1 was disabled already\nsessions cannot be counted: ipnat -l: broken\n",
+        "l4ipctl: after 0ms, it is not known how many sessions are left\n")
+    waiter = Waiter(node, "disable", "web1", "--wait")
+    waiter.says("sessions cannot be counted: ipnat -l: broken")
+    (node.directory / "ipnat.broken").unlink()
+    assert waiter.end() == (0, "")
+
+
+def test_clients_of_a_sticky_service_come_back(node: ShopGateway) -> None:
+    """As IPFilter does it, and as who takes such a member out is told."""
+    node.setup(service=", sticky: yes")
+    node.begin()
+    downloads = [Download(VIP, node.port)]
+    where = {A: "web1", B: "web2"}[downloads[0].member]
+    assert node.ctl("disable", where) == (0, f"www/http/{where} disabled\n{NOW_OR_NEVER}\n{STICKY}\n", "")
+    assert node.targets() == [({A, B} - {downloads[0].member}).pop()]
+    downloads.append(Download(VIP, node.port))
+    assert downloads[1].member == downloads[0].member
+    node.comes_to_its_end(*downloads)
 
 
 # -- killed at any moment
