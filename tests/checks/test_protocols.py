@@ -6,12 +6,14 @@ it included, is tested with members on loopback.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
 
@@ -25,6 +27,7 @@ from support import SAMPLES
 from support.certs import Authority
 from support.members import Member, endpoint, probe
 
+SALTED = cache(hashlib.pbkdf2_hmac)
 NONCE = "fixednonce0123456789"
 FILE = "ipfilter: {{interface: em0}}\nclusters: {{c: {{address: 192.0.2.1, members: {{m: 10.0.0.1}}, services: {{s: " \
        "{{port: 1, check: {}}}}}}}}}"
@@ -78,6 +81,7 @@ class Play:
 @pytest.fixture(autouse=True)
 def nonce(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(secrets, "token_urlsafe", lambda size: NONCE)
+    monkeypatch.setattr(hashlib, "pbkdf2_hmac", SALTED)     # the same few, again and again
 
 
 def title(recorded: Recorded) -> str:
