@@ -19,7 +19,7 @@ from support import ROOT
 from support.hostile_directory import HostileDirectory
 
 PARTS = [".ci", "bin", "CHANGES", "CONTRIBUTING", "LICENSE", "MANIFEST.in", "README", "etc", "l4ipd", "man",
-         "pyproject.toml", "rc.d", "setup.py", "tests"]
+         "port", "pyproject.toml", "rc.d", "setup.py", "tests"]
 NOT_SHIPPED = {".gitignore"}
 #: what running the tests leaves in a tree, and must stay there
 LITTER = ["tests/__pycache__/x.pyc", "tests/.hypothesis/examples/x", "tests/.pytest_cache/README",
@@ -34,6 +34,10 @@ FILES = [
     ("share/examples/l4ip/notify-carp.sample", "etc/notify-carp.sample", True),
     *[(f"share/examples/l4ip/gateways/{path.name}", f"etc/gateways/{path.name}", False)
       for path in sorted((ROOT / "etc/gateways").iterdir())],
+    ("share/examples/l4ip/systemd/l4ipd-rehearsal.service", "etc/systemd/l4ipd-rehearsal.service", False),
+    *[(f"share/bash-completion/completions/{name}", f"etc/completions/bash/{name}", False)
+      for name in ("l4ipd", "l4ipctl")],
+    *[(f"share/zsh/site-functions/_{name}", f"etc/completions/zsh/_{name}", False) for name in ("l4ipd", "l4ipctl")],
     ("share/man/man5/l4ip.conf.5", "man/l4ip.conf.5", False),
     ("share/man/man8/l4ipd.8", "man/l4ipd.8", False),
     ("share/man/man7/l4ip-gateways.7", "man/l4ip-gateways.7", False),
