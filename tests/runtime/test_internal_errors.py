@@ -36,6 +36,7 @@ from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.ipfilter.runner import Runner
 from l4ipd.model import Check, Ipfilter, Resets
 from l4ipd.monitor.monitor import Monitor
+from l4ipd.readiness import Readiness
 from l4ipd.report.notify import Notifier
 from l4ipd.resets import sources, targets
 from l4ipd.resets.reaction import Reaction
@@ -658,7 +659,7 @@ def test_what_sensing_makes_of_a_refusal_does_not_keep_an_endpoint_up(bench: sen
     (Child, "_reaped"), (Child, "_close_all"), (Child, "_end"), (Loop, "aside"), (Daemon, "_turn"), (Events, "tell"),
     (l4ipd.steering.Steering, "_listed"), (l4ipd.steering.Steering, "_adopt"), (l4ipd.steering.Steering, "_plan"),
     (Fleet, "turn"), (Monitor, "heard"), (StateFile, "_begin"), (Notifier, "_ended"), (StateSaver, "_heard"),
-    (ControlService, "_heard"), (Transitions, "begin"),
+    (ControlService, "_heard"), (Transitions, "begin"), (Readiness, "turn"), (Readiness, "_look"),
 ], ids=lambda value: getattr(value, "__name__", value))
 def test_wherever_it_happens_all_is_well_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: Any,
                                                     name: str) -> None:
