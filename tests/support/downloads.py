@@ -121,7 +121,8 @@ class ShopGateway(OperatedGateway):
               service: str = "") -> None:
         self.configure(f"www: {{address: {VIP}, services: {{http: {{port: {self.port}, member_port: {self.inside}, "
                        f"check: {{type: http{check}}}{service}}}}}, members: {{{members}}}{more}}}", top=top,
-                       defaults="{interval: 600ms, timeout: 600ms, rise: 2, fall: 2}")
+                       defaults="{interval: 600ms, timeout: 600ms, rise: 2, fall: 2, fast_interval: 100ms, "
+                                "down_interval: 300ms}")
 
     def web(self, address: str, port: int, name: str = "") -> Shop:
         shop = Shop(address, port, name)
