@@ -151,3 +151,19 @@ def test_when_they_cannot_be_counted(node: Node, tmp_path: Path) -> None:
     assert "warning: no sessions are shown: ipnat -l: boom" in node.ctl("show")[2]
     text = node.get("/metrics")
     assert metric(text, WEB1) is None and "l4ip_endpoint_up" in text
+
+
+def test_a_tool_that_hangs_holds_no_page_up(node: Node, tmp_path: Path) -> None:
+    """This is where one looks what is wrong: the page comes without the sessions, and says what hangs."""
+    tool, hang = tmp_path / "ipnat", tmp_path / "hang"
+    words = " ".join(node.words("ipnat"))
+    tool.write_text(f'#!/bin/sh\n[ -e {hang} ] && exec sleep 600\nexec {words} "$@"\n')
+    tool.chmod(0o755)
+    text = node.config.read_text()
+    node.config.write_text(text.replace(f"ipnat: [{', '.join(node.words('ipnat'))}]", f"ipnat: {tool}\n  timeout: 1h"))
+    node.begin()
+    hang.touch()
+    for path, words in (("/metrics", "l4ip_endpoint_up"), ("/status.json", WEB1), ("/", "web1")):
+        assert words in node.get(path), "within the patience of a client, and far sooner than the tool"
+    assert metric(node.get("/metrics"), WEB1) is None
+    hang.unlink()
