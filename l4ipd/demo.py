@@ -79,8 +79,8 @@ def run(verbose: bool) -> int:
     with contextlib.ExitStack() as stack:
         stack.callback(sandbox.stop)
         config = sandbox.adapt(config)
-        main.run(options, config, main.set_aside(config, opened() + (1 + len(SERVERS)) * CHILD), sandbox,
-                 guide=lambda loop, daemon: Tour(loop, daemon, ports))
+        main.run(options, config, main.allot_descriptors(config, opened() + (1 + len(SERVERS)) * CHILD), sandbox,
+                 companion=lambda loop, daemon: Tour(loop, daemon, ports))
     return 0
 
 

@@ -65,8 +65,8 @@ def parser() -> argparse.ArgumentParser:
     return words
 
 
-class Guide(Protocol):
-    """Who walks along with a daemon, and has something to clear up at the end."""
+class Companion(Protocol):
+    """Who comes along with a daemon, and has something to clear up at the end."""
 
     def stop(self) -> None: ...
 
@@ -179,30 +179,31 @@ def serve(options: argparse.Namespace, config: Config, stack: ExitStack) -> int:
         stack.callback(sandbox.stop)
         config = sandbox.adapt(config)
     path = os.path.abspath(options.pidfile or config.pidfile)
-    left_behind = look_first(path, config.control.path)
-    descriptors = set_aside(config, (opened() if options.foreground else 3) + (CHILD if sandbox is not None else 0))
+    left_behind = refuse_if_served(path, config.control.path)
+    already = (opened() if options.foreground else 3) + (CHILD if sandbox is not None else 0)
+    descriptors = allot_descriptors(config, already)
     options.config = os.path.abspath(options.config)
 
-    def live(ready: Callable[[], object]) -> int:
-        take(path, left_behind, stack)
+    def run_alone(ready: Callable[[], object]) -> int:
+        hold_pidfile(path, left_behind, stack)
         return run(options, config, descriptors, sandbox, ready=ready)
 
     if options.foreground:
         logs.to_stderr(config.log)
         for warning in missing_tools(config):
             log.warning("%s", warning)
-        return live(lambda: None)
+        return run_alone(lambda: None)
     for warning in (*missing_tools(config), *exposures(config, options.config)):
         print(f"warning: {warning}", file=sys.stderr)
-    return in_background(config, stack, live)
+    return in_background(config, stack, run_alone)
 
 
-def in_background(config: Config, stack: ExitStack, live: Callable[[Callable[[], object]], int]) -> int:
+def in_background(config: Config, stack: ExitStack, run_alone: Callable[[Callable[[], object]], int]) -> int:
     """Lead a daemon's life while the command waits until it is ready. What hinders that is said here and there."""
     command = detach(stack)
     logs.to_syslog(config.log)
     try:
-        return live(command.ready)
+        return run_alone(command.ready)
     except Refused as refusal:
         log.error("%s", refusal)
         print(refusal, file=sys.stderr, flush=True)
@@ -212,7 +213,7 @@ def in_background(config: Config, stack: ExitStack, live: Callable[[Callable[[],
     return 0
 
 
-def take(path: str, left_behind: int | None, stack: ExitStack) -> None:
+def hold_pidfile(path: str, left_behind: int | None, stack: ExitStack) -> None:
     """Hold the pid file, until ``stack`` ends. Raises Refused."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)   # whoever reads the pid file may send one: it waits for the loop
     try:
@@ -225,7 +226,7 @@ def take(path: str, left_behind: int | None, stack: ExitStack) -> None:
         log.warning("%s was left behind by process %s, which is gone: replaced", path, left_behind or "?")
 
 
-def look_first(path: str, control: str) -> int | None:
+def refuse_if_served(path: str, control: str) -> int | None:
     """Refuse the start while standard error is there to say why."""
     try:
         left_behind = pidfile.clear(path)
@@ -241,7 +242,7 @@ def look_first(path: str, control: str) -> int | None:
     return left_behind
 
 
-def set_aside(config: Config, already: int) -> Descriptors:
+def allot_descriptors(config: Config, already: int) -> Descriptors:
     """The descriptors, shared out; so many are open ``already``."""
     try:
         return Descriptors(config, already)
@@ -250,10 +251,11 @@ def set_aside(config: Config, already: int) -> Descriptors:
 
 
 def run(options: argparse.Namespace, config: Config, descriptors: Descriptors, sandbox: SandboxProcess | None = None, *,
-        guide: Callable[[Loop, Daemon], Guide] | None = None, ready: Callable[[], object] = lambda: None) -> int:
+        companion: Callable[[Loop, Daemon], Companion] | None = None,
+        ready: Callable[[], object] = lambda: None) -> int:
     """The daemon's life, from a loop that nobody has forked from; returns the exit status.
 
-    A ``guide`` walks along in the demo.
+    A ``companion`` comes along in the demo.
 
     ``ready()`` is called when the control socket answers. Raises Refused if that never comes to be.
     """
@@ -266,10 +268,11 @@ def run(options: argparse.Namespace, config: Config, descriptors: Descriptors, s
         daemon = Daemon(loop, config, budget.probes, Prober(loop, budget.commands, budget.spare))
         if options.verbose:
             daemon.fleet.schedule.log_all()
-        doubts = [*warnings(config), *(exposures(config, options.config) if guide is None else ()), *expiring(config)]
+        doubts = [*warnings(config), *(exposures(config, options.config) if companion is None else ()),
+                  *expiring(config)]
         adapt = sandbox.adapt if sandbox is not None else _as_it_is
         reloader = Reloader(daemon, options.config, adapt, descriptors, doubts)
-        heed(loop, daemon, reloader)
+        handle_signals(loop, daemon, reloader)
         log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()),
                  options.config)
         for warning in doubts:
@@ -288,7 +291,7 @@ def run(options: argparse.Namespace, config: Config, descriptors: Descriptors, s
         def begin() -> None:
             daemon.start(saver.saved)
             site.start()
-            spare_the_collector()
+            tune_garbage_collector()
             start.begun()
 
         if sandbox is not None:
@@ -296,8 +299,8 @@ def run(options: argparse.Namespace, config: Config, descriptors: Descriptors, s
             sandbox.start(loop, begin, start.failed)
         else:
             begin()
-        if guide is not None:
-            stack.callback(guide(loop, daemon).stop)
+        if companion is not None:
+            stack.callback(companion(loop, daemon).stop)
         loop.run()
         start.check()
         undone = daemon.shutdown.undone if daemon.shutdown is not None else []
@@ -311,7 +314,7 @@ def _as_it_is(config: Config) -> Config:
     return config
 
 
-def spare_the_collector() -> None:
+def tune_garbage_collector() -> None:
     gc.collect()
     gc.freeze()                                     # what lives as long as we do need not be looked through again
     gc.set_threshold(50_000, 20, 50)                # probes come and go without cycles: looking for them costs 10 %
@@ -350,7 +353,7 @@ class Start:
             raise self.problem
 
 
-def heed(loop: Loop, daemon: Daemon, reload: Reloader) -> None:
+def handle_signals(loop: Loop, daemon: Daemon, reload: Reloader) -> None:
     """Do what signals ask for."""
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.on_signal(signum, lambda: stop(daemon))

@@ -125,7 +125,7 @@ def _hero(seen: Survey, tone: str, headline: str) -> str:
     if more > 0:
         links += f'<li class="s">and {more} more</li>'
     return (f'<div class="card hero {tone}"><h1 role="status">{shape(tone)}<span>{esc(headline)}</span></h1>'
-            f"{links and f'<ul>{links}</ul>'}<p class=s>as of {time.strftime('%T')}</p></div>\n")
+            f"{links and f'<ul>{links}</ul>'}<p class=s>as of {time.strftime('%Y-%m-%d %T %Z')}</p></div>\n")
 
 
 def _figures(daemon: Daemon, seen: Survey) -> str:

@@ -101,7 +101,7 @@ class World:
         while not self._finished:
             with contextlib.suppress(Ended):
                 config = load(str(path))
-                main.run(options, config, Descriptors(config, 3), guide=self._meet)
+                main.run(options, config, Descriptors(config, 3), companion=self._meet)
                 self.stopped()
             self.daemon = self._loop = None
             for child in list(self.children):
