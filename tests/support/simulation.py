@@ -33,6 +33,7 @@ from l4ipd.checks.verdict import Leave, Verdict
 from l4ipd.config.files import load
 from l4ipd.daemon import Daemon
 from l4ipd.descriptors import Descriptors
+from l4ipd.resets.other_name import NAME
 from l4ipd.runtime import child as child_module
 from l4ipd.runtime import state_file
 from l4ipd.runtime.child import Exit
@@ -336,8 +337,9 @@ class Child:
     def _tool(self) -> tuple[str, list[str]]:
         """Which of our programs it is, whoever starts it for us, and its arguments."""
         own = f"{self.world.directory}/bin/"
-        place = next((place for place, word in enumerate(self.words) if word.startswith(own)), 0)
-        return os.path.basename(self.words[place]), self.words[place + 1:]
+        place = next((place for place, word in enumerate(self.words)
+                      if word.startswith(own) or os.path.basename(word) == NAME), 0)
+        return os.path.basename(self.words[place]).removeprefix("l4ip-"), self.words[place + 1:]
 
     def _work(self, name: str, words: list[str], fault: str) -> None:
         """The moment at which the kernel is asked."""

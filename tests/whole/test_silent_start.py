@@ -70,6 +70,7 @@ class Restarted(OperatedGateway):
         state = json.loads(self.state.read_text())
         for entry in state["endpoints"].values():
             entry[1] -= 1000
+        state["disabled"] = {name: when - 1000 for name, when in state["disabled"].items()}
         self.state.write_text(json.dumps(state))
         self.told.write_text("")
         self.log.write_text("")
