@@ -17,11 +17,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from l4ipd.sandbox import serve_words, tool_words
 from support import ROOT, TESTS
-from support.gateway import PATIENCE, wait
+from support.gateway import wait
 
 VIP = "203.0.113.10"
 UNSHARE = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc")
@@ -123,9 +124,6 @@ class Pair:
                    f"ip link set {peer} master br0 up")
         host.run(f"ip link set {port} up")
 
-    def route_vip(self, gateway: int) -> None:
-        self.router.run(f"ip route replace {VIP}/32 via 192.0.2.{gateway}")
-
     def ask(self) -> str:
         """A client's connection to the VIP: which gateway served it, 1 or 2; or why none did."""
         code = (f"import socket\ns = socket.create_connection(({VIP!r}, 80), timeout=5)\n"
@@ -134,10 +132,10 @@ class Pair:
                               text=True)
         return done.stdout.strip() or done.stderr.strip().rpartition("\n")[2]
 
-    def wait(self, what: str, done: object) -> None:
-        assert callable(done)
+    def wait(self, what: str, done: Callable[[], object]) -> None:
+        """Wait until ``done()``, or tell what was logged."""
         try:
-            wait(what, done, PATIENCE)
+            wait(what, done)
         except AssertionError:
             self.tell()
             raise
