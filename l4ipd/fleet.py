@@ -20,6 +20,7 @@ from l4ipd.events import Event, Events
 from l4ipd.ipfilter import plan
 from l4ipd.model import Config, Endpoint
 from l4ipd.monitor.blindness import Sight
+from l4ipd.monitor.checker import Checker
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.monitor.schedule import Schedule
 from l4ipd.runtime.loop import Loop
@@ -70,11 +71,14 @@ class Fleet:
     def take_over(self, config: Config) -> Change:
         """The endpoints of ``config`` from now on."""
         old, self.monitors = self.monitors, {}
+        checkers: dict[str, list[Checker]] = defaultdict(list)      # by address
+        for monitor in old.values():
+            checkers[monitor.endpoint.address].append(monitor.checker)
         new = changed = 0
         for endpoint in config.endpoints():
             known = old.pop(endpoint.name, None)
             if known is None or known.endpoint.probed != endpoint.probed:
-                self.monitors[endpoint.name] = self._watch(endpoint, known)
+                self.monitors[endpoint.name] = self._watch(endpoint, known, checkers[endpoint.address])
             else:
                 self.monitors[endpoint.name] = known
             new += known is None
@@ -84,19 +88,29 @@ class Fleet:
         for gone in old.values():
             self._forget(gone)
         self._regroup()
-        self.schedule.bunch(sum(1 / monitor.endpoint.checks[0].interval for monitor in self.monitors.values()))
+        probed = {monitor.checker: monitor.endpoint.checks[0].interval for monitor in self.monitors.values()}
+        self.schedule.bunch(sum(1 / interval for interval in probed.values()))
         return Change(len(self.monitors), new, changed, len(old))
 
-    def _watch(self, endpoint: Endpoint, known: Monitor | None) -> Monitor:
-        """A new monitor, in the place of one that was ``known`` under this name, and checked in another way."""
-        monitor = Monitor(self.schedule, endpoint, [recipe.recipe(check, endpoint) for check in endpoint.checks])
+    def _watch(self, endpoint: Endpoint, known: Monitor | None, checkers: list[Checker]) -> Monitor:
+        """A new monitor, in the place of one that was ``known`` under this name, and checked in another way.
+
+        ``checkers`` are those of this address: equal checks are made once.
+        """
+        recipes = [recipe.recipe(check, endpoint) for check in endpoint.checks]
+        checker = next((each for each in checkers if each.makes(recipes, endpoint)), None)
+        monitor = Monitor(self.schedule, endpoint, recipes, checker)
         if known is not None:
             monitor.inherit(known)
             if known.seen in ("down", "draining"):
                 self.transitions.past[endpoint.name] = Past(known.seen, known.since)
             known.stop()
         self.undecided.add(endpoint.name)
-        monitor.checker.begin()
+        if checker is None:
+            checkers.append(monitor.checker)
+            monitor.checker.begin()
+        else:
+            checker.join(monitor)
         return monitor
 
     def _forget(self, gone: Monitor) -> None:

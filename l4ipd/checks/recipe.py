@@ -93,7 +93,7 @@ def recipe(check: Check, endpoint: Endpoint) -> Recipe:
     steps = () if check.closed and check.type == "tcp" else _steps(check)
     host = host_port(address.partition("%")[0], port).encode() if steps and steps[0].tail else b""
     speaks = "" if not steps else "we" if steps[0].send else "it"
-    return Recipe(_method(check, ":" in address, speaks), address, port, steps, host,
+    return Recipe(_method(check, ":" in address, speaks), address, 0 if check.type in PORTLESS else port, steps, host,
                   _command(check, endpoint, port))
 
 

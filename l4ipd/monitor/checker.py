@@ -58,6 +58,9 @@ class Listener(Protocol):
     def soonest(self, due: float) -> float:
         """When it wants the next probe, which would be ``due``."""
 
+    def at_its_port(self) -> bool:
+        """Whether the last check was of the port that its clients use."""
+
 
 class Checker:
     """``recipes`` are those of the checks of an endpoint, as ``listener`` has it, or of several endpoints that are
@@ -139,6 +142,19 @@ class Checker:
             self._due = self._hastened = when
             self._pace = 0.0
             self.schedule.loop.set(self, when)
+
+    def makes(self, recipes: Sequence[Recipe], endpoint: Endpoint) -> bool:
+        """Whether these checks of an endpoint are those that are made here, at the same pace."""
+        return not self.stopped and self._checks == endpoint.checks and (self._first, *self._others) == tuple(recipes)
+
+    def join(self, listener: Listener) -> None:
+        """One more listens; it need not wait for its first outcome longer than if it were alone."""
+        self.listeners += (listener,)
+        self.probe_by(self.schedule.loop.now + pace.first(listener.endpoint.name, listener.pace))
+
+    def speaker(self) -> Listener | None:
+        """Who tells what has happened at the port of the member: of several, one."""
+        return next((each for each in self.listeners if each.at_its_port()), None)
 
     def leave(self, listener: Listener) -> None:
         """One does not listen any more. Without any there are no more probes; the one in flight is abandoned."""

@@ -30,9 +30,9 @@ class Monitor:
                  "tried", "disabled", "unconfirmed", "draining", "trouble", "refusals", "hurried", "share", "_top",
                  "_offered", "_check")
 
-    def __init__(self, schedule: Schedule[Monitor], endpoint: Endpoint, recipes: Sequence[Recipe]) -> None:
+    def __init__(self, schedule: Schedule[Monitor], endpoint: Endpoint, recipes: Sequence[Recipe],
+                 checker: Checker | None = None) -> None:
         self.schedule, self.endpoint = schedule, endpoint
-        self.checker = Checker(schedule, recipes, self)
         self._check = check = endpoint.checks[0]    # the one that sets the pace
         self.health = health.fresh(check.rise)
         self._top = health.top(check.rise, check.fall)
@@ -49,6 +49,7 @@ class Monitor:
         self.refusals: Refusals | None = None       # since a client of it was refused
         self.share = 100                            # percent of its weight that its agent asks for
         self._offered: tuple[Endpoint, Endpoint] | None = None      # see offered
+        self.checker = checker or Checker(schedule, recipes, self)
         self.hurried = False                        # taken down by such a refusal: probed at the fast pace
 
     # -- what others ask
@@ -215,7 +216,7 @@ class Monitor:
             if verdict.code == "LOCAL":
                 self._local(verdict)
             else:
-                if verdict.code == "L4CON" and self._at_its_port():
+                if verdict.code == "L4CON" and self.checker.speaker() is self:
                     errors = self.schedule.loop.errors
                     errors.shield("what sensing makes of a refusal", self.schedule.refused, self, verdict)
                 self.score(verdict, began)
@@ -230,7 +231,7 @@ class Monitor:
         return (self.health == self._top and not (self.outcomes.failed & 1 or self.unconfirmed or self.trouble)
                 and (self.refusals is None or self.refusals.open is None))
 
-    def _at_its_port(self) -> bool:
+    def at_its_port(self) -> bool:
         """Whether the last check was of the port that its clients use."""
         return self.endpoint.checks[self.checker.place].port in (None, self.endpoint.member_port)
 
