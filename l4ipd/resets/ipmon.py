@@ -2,7 +2,7 @@
 
 A line is read only from its beginning: ipmon's own date, or a syslog prefix that names ipmon as the writer. Into a file
 that syslogd writes, anybody can get a text that looks like a record further on; and any local user can have syslogd
-write that prefix, too, and anybody in the network where it listens, so that such a line is hearsay.
+write that prefix, too, and anybody in the network where it listens, so that such a line is unverified.
 """
 
 from __future__ import annotations

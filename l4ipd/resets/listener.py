@@ -1,7 +1,7 @@
 """Listens to one source of resets, the one that the configuration names, and makes of its lines what happened.
 
-``heard(reset, hearsay)`` gets every record of our own log rules, and whether somebody else than ipmon may have written
-it; ``stale(reset)`` those that were in the log before we came; ``unreadable()`` is told of records that make no sense;
+``heard(reset, unverified)`` gets every record of our own log rules, and whether somebody else than ipmon may have
+written it; ``stale(reset)`` those that were in the log before we came; ``unreadable()`` is told of records that make no sense;
 ``tell(kind, text, level)`` hears when sensing is lost, and when it is back.
 """
 
@@ -34,7 +34,7 @@ class Listener:
         self.alive = False
         self.problem = ""                           # why it is not
         self.missed = 0                             # records, as ipmon says
-        self.hearsay = False                        # others may have written what we read
+        self.unverified = False                     # others may have written what we read
         self._source: sources.Ipmon | sources.LogFile | None = None
         self._started_as: tuple[object, ...] = ()
         self._program = ""                          # that is our ipmon
@@ -51,7 +51,7 @@ class Listener:
         self.source, self._started_as = source, wanted
         self._program = program[0] if program else ""
         self.alive, self.problem, self._said, self._began = False, "", False, ""
-        self.hearsay = False
+        self.unverified = False
         if source == "ipmon":
             self._source = sources.Ipmon(self.loop, program, pidfile, self.take, self._told, self._begin)
             self.look_around()
@@ -89,8 +89,8 @@ class Listener:
 
     def take(self, line: bytes) -> None:
         """A line of the source."""
-        if self._shared(line) and not self.hearsay:
-            self.hearsay = True
+        if self._shared(line) and not self.unverified:
+            self.unverified = True
             log.warning("%s: anybody can have such lines written there by way of syslogd, so that they only hasten "
                         "probes: let ipmon write a file of its own, as ipmon -D -v FILE does", self.source)
         try:
@@ -102,7 +102,7 @@ class Listener:
             if self._is_stale(reset.when):
                 self.stale(reset)
             else:
-                self.heard(reset, self.hearsay)
+                self.heard(reset, self.unverified)
         elif line.startswith(b"missed "):
             self.missed += ipmon.missed(line)
 
@@ -112,8 +112,8 @@ class Listener:
     def _opened(self) -> None:
         """A log file is there, or another one in its place."""
         loose = ownership.loose(self.source)
-        if loose and not self.hearsay:
-            self.hearsay = True
+        if loose and not self.unverified:
+            self.unverified = True
             log.warning("%s: %s, so that what it says only hastens probes", self.source, loose)
 
     def _begin(self) -> None:

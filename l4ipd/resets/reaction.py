@@ -33,9 +33,9 @@ class Reaction:
         self._hits: dict[bool, dict[str, int]] = {}         # last readings of the counters, by whether they are of IPv6
         self._warned = False
 
-    def weigh(self, reset: Reset, hearsay: bool = False) -> None:
-        """A record of ours, and not from before our time. By ``hearsay``, it only hastens probes."""
-        self._count(self._use(reset, hearsay), reset.times)
+    def weigh(self, reset: Reset, unverified: bool = False) -> None:
+        """A record of ours, and not from before our time. ``unverified``, it only hastens probes."""
+        self._count(self._use(reset, unverified), reset.times)
 
     def stale(self, reset: Reset) -> None:
         """It was in the log before we came."""
@@ -54,14 +54,14 @@ class Reaction:
         if times:
             self.ignored[use] += times
 
-    def _use(self, reset: Reset, hearsay: bool) -> str:
+    def _use(self, reset: Reset, unverified: bool) -> str:
         targets = self.targets.at(reset.protocol, reset.address, reset.port)
         if not targets:
             return "unknown"
         if reset.port is None:
             return self._hasten(targets)
         (target,) = targets
-        if self.targets.is_echo(target, reset.client):
+        if self.targets.is_own(target, reset.client):
             return "own"
         self.heard()
         if reset.refused is None and not self._warned:
@@ -71,7 +71,7 @@ class Reaction:
         up = target.eligible
         if not up:
             return "down"
-        if hearsay or not (self.action == "any" or (self.action == "refused" and reset.refused)):
+        if unverified or not (self.action == "any" or (self.action == "refused" and reset.refused)):
             return self._hasten(targets)
         verdict = Verdict("RST", f"{_what(reset)}, seen by ipmon")
         uses = {each.refuse(verdict, reset.client) for each in up}
@@ -97,9 +97,9 @@ class Reaction:
                 self._reckon(new, self.targets.at("udp" if rule.port is None else "tcp", rule.address, rule.port))
 
     def _reckon(self, new: int, targets: Sequence[Target]) -> None:
-        own = min(new, sum(target.owed for target in targets))
+        own = min(new, sum(target.expected for target in targets))
         for target in targets:
-            target.owed = 0
+            target.expected = 0
         self._count("own", own)
         up = [target for target in targets if target.eligible]
         if new > own:

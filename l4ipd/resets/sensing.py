@@ -24,7 +24,7 @@ from l4ipd.resets.rules import ResetRules
 from l4ipd.resets.targets import Targets, Watched
 from l4ipd.runtime.loop import Loop
 
-ECHO, LATE_ECHO = 0.3, 1.5                          # seconds until a record of our own refused probe must have come
+RECORD, LATE_RECORD = 0.3, 1.5                      # seconds until a record of our own refused probe must have come
 
 
 class Sensing:
@@ -47,7 +47,7 @@ class Sensing:
         self.settings, self.deafness.tools = settings, tools
         self.deafness.forget()
         watched = list(watched) if settings is not None else []
-        self.targets.aim(watched)
+        self.targets.use(watched)
         self.rules.use(tools, settings, [each.endpoint for each in watched])
         if settings is None:
             self.listener.use("no", 0, (), "")
@@ -71,7 +71,7 @@ class Sensing:
         targets = self.targets.at(endpoint.protocol, endpoint.address, endpoint.member_port)
         if self.settings is None or not targets or not verdict.text.endswith("connection refused"):
             return
-        self.targets.owe(targets[0], ECHO if self._modern and self.settings.source == "ipmon" else LATE_ECHO)
+        self.targets.expect_own(targets[0], RECORD if self._modern and self.settings.source == "ipmon" else LATE_RECORD)
         if each.eligible and self.settings.source != "counters":
             place = endpoint.protocol, endpoint.address, endpoint.member_port
             self.deafness.doubt(place, endpoint.name, each.passes)

@@ -30,13 +30,13 @@ class Watched(Protocol):
 class Target:
     """One port of one member, and the endpoints that are there."""
 
-    __slots__ = ("address", "port", "watched", "hastened", "owed", "owed_until", "own", "own_until")
+    __slots__ = ("address", "port", "watched", "hastened", "expected", "expected_until", "own", "own_until")
 
     def __init__(self, address: str, port: int) -> None:
         self.address, self.port = address, port
         self.watched: list[Watched] = []
         self.hastened = float("-inf")
-        self.owed, self.owed_until = 0, 0.0         # records that our own refused probes have yet to cause
+        self.expected, self.expected_until = 0, 0.0         # records that our own refused probes have yet to cause
         self.own, self.own_until = "", 0.0          # our address towards it
 
     @property
@@ -53,7 +53,7 @@ class Targets:
         self._targets: dict[tuple[str, str, int], Target] = {}  # by protocol, address and port
         self._udp: dict[str, list[Target]] = {}     # by address: for records that do not tell the port
 
-    def aim(self, watched: Iterable[Watched]) -> None:
+    def use(self, watched: Iterable[Watched]) -> None:
         """These are to be found from now on. A port that stays keeps its memory."""
         old, self._targets, self._udp = self._targets, {}, {}
         for each in watched:
@@ -73,13 +73,13 @@ class Targets:
         target = self._targets.get((protocol, address, port))
         return () if target is None else (target,)
 
-    def owe(self, target: Target, seconds: float) -> None:
+    def expect_own(self, target: Target, seconds: float) -> None:
         """A probe of ours was refused: the record of that is due within some seconds."""
         now = self.loop.now
-        target.owed = (target.owed if now < target.owed_until else 0) + 1
-        target.owed_until = now + seconds
+        target.expected = (target.expected if now < target.expected_until else 0) + 1
+        target.expected_until = now + seconds
 
-    def is_echo(self, target: Target, client: str) -> bool:
+    def is_own(self, target: Target, client: str) -> bool:
         """Whether it answers a probe of ours: no evidence twice.
 
         Of a member on this very machine, as the sandbox has them, clients may have our address too: there only as many
@@ -92,8 +92,8 @@ class Targets:
             return False
         if client != target.address and not ip_address(client).is_loopback:
             return True
-        if target.owed and now < target.owed_until:
-            target.owed -= 1
+        if target.expected and now < target.expected_until:
+            target.expected -= 1
             return True
         return False
 

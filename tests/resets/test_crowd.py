@@ -64,7 +64,7 @@ class Gateway:
         self.events: list[str] = []
         self.daemon.events.listeners = [lambda event: self.events.append(f"{event.kind} {event.name}")]
         self.daemon.apply(config)
-        self.daemon.sensing.targets.aim(self.daemon.fleet.monitors.values())
+        self.daemon.sensing.targets.use(self.daemon.fleet.monitors.values())
         self.loop.hook(self._follow)
         self.run(10)
         self.fewest = len(self.kernel)

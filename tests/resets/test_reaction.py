@@ -296,8 +296,8 @@ def test_whatever_is_seen_is_used_or_ignored_for_a_reason(steps: list[tuple[str,
         for number, address in enumerate(("10.0.0.2", "10.0.0.3", "127.0.0.1")):
             bench.add(f"web{number}", address)
         bench.begin()
-        for address, times, was_refused, hearsay in steps:
-            bench.count.weigh(Reset("tcp", address, 8080, "127.0.0.1", was_refused, times, 4711, ""), hearsay)
+        for address, times, was_refused, unverified in steps:
+            bench.count.weigh(Reset("tcp", address, 8080, "127.0.0.1", was_refused, times, 4711, ""), unverified)
             counts(bench)
             bench.loop.later(0, lambda: None)
             bench.loop.turn()

@@ -51,7 +51,7 @@ def test_records_of_ipmon_break_neither_metrics_nor_show() -> None:
     """Once, a count of 400 digits broke /metrics until the restart, and show printed them all."""
     with balancer(cluster("www", *web(2))) as daemon:
         daemon.sensing.settings = Resets("em1")
-        daemon.sensing.targets.aim(daemon.fleet.monitors.values())
+        daemon.sensing.targets.use(daemon.fleet.monitors.values())
         listener = daemon.sensing.listener
         listener.tag = 4711
         for text in (*HUGE, "999999", "1000000"):

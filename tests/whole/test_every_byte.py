@@ -119,7 +119,7 @@ class Watched:
 def test_lines_of_ipmon(loop: Loop, record: bytes) -> None:
     watched = [Watched("tcp", "10.0.0.2", 8080), Watched("udp", "10.0.0.2", 53), Watched("udp", "fd00::2", 53)]
     targets = Targets(loop)
-    targets.aim(watched)
+    targets.use(watched)
     reaction = Reaction(loop, targets, lambda: None)
     listener = Listener(loop, reaction.weigh, reaction.stale, reaction.unreadable, lambda kind, text, level: None)
     listener.tag = 4711
