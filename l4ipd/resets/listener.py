@@ -1,8 +1,8 @@
 """Listens to one source of resets, the one that the configuration names, and makes of its lines what happened.
 
 ``heard(reset, unverified)`` gets every record of our own log rules, and whether somebody else than ipmon may have
-written it; ``stale(reset)`` those that were in the log before we came; ``unreadable()`` is told of records that make no sense;
-``tell(kind, text, level)`` hears when sensing is lost, and when it is back.
+written it; ``stale(reset)`` those that were in the log before we came; ``unreadable()`` is told of records that make no
+sense; ``tell(kind, text, level)`` hears when sensing is lost, and when it is back.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Target:
         self.address, self.port = address, port
         self.watched: list[Watched] = []
         self.hastened = float("-inf")
-        self.expected, self.expected_until = 0, 0.0         # records that our own refused probes have yet to cause
+        self.expected, self.expected_until = 0, 0.0     # records that our own refused probes have yet to cause
         self.own, self.own_until = "", 0.0          # our address towards it
 
     @property
