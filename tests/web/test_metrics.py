@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import resource
 
 import pytest
 
@@ -133,3 +135,17 @@ def test_families_that_come_in_pieces() -> None:
 def test_without_endpoints() -> None:
     with balancer() as daemon:
         assert value(scrape(daemon), "l4ip_endpoints") == 0
+
+
+def test_a_system_without_proc_tells_of_memory_and_descriptors() -> None:
+    before = {each.name: each.samples[0].value for each in metrics.Process().without_proc()}
+    with open(os.devnull):
+        after = {each.name: each.samples[0].value for each in metrics.Process().without_proc()}
+    assert 5e6 < before["process_resident_memory_max_bytes"] < 5e9
+    assert before["process_max_fds"] == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert after["process_open_fds"] == before["process_open_fds"] + 1 > 3
+
+
+def test_where_dev_fd_has_only_three_nothing_is_said_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "listdir", lambda path: ["0", "1", "2"])
+    assert metrics.open_descriptors() is None
