@@ -64,11 +64,6 @@ class Pace:
         self.loop.set(self._timer, self.loop.now + self.interval)
 
     @property
-    def waits(self) -> bool:
-        """The next look is a matter of time."""
-        return self._timer.is_set
-
-    @property
     def often(self) -> float:
         """The seconds within which the same loss again and again is no chance."""
         return max(WITHIN, (OFTEN + 1) * self.interval)
