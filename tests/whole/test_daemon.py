@@ -567,7 +567,7 @@ def test_an_ipnat_that_is_there_only_later_is_asked_again_what_it_can(gateway: G
     port, inside = free_port(), free_port()
     web = gateway.web(A, inside)
     tool = gateway.directory / "ipnat"
-    gateway.configure(www(port, inside, f"web1: {A}"), ipfilter=f"ipnat: {tool}")
+    gateway.configure(www(port, inside, f"web1: {A}"), ipfilter=f"ipnat: {tool}\npurge: yes")
     gateway.start()
     gateway.wait_log("ipnat: .*: no such program: name it in the configuration")
     words = " ".join(tool_words(gateway.kernel.path)["ipnat"])
