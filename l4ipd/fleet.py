@@ -199,14 +199,15 @@ class Fleet:
         self._tallies.clear()
 
     def members(self, group: str) -> Sequence[Monitor]:
-        return self.groups[group]
+        """Those of a service: nobody, while its source has named nobody."""
+        return self.groups.get(group, ())
 
     def tally(self, group: str) -> plan.Tally:
         """How many of a service get connections. Counted once a turn: thousands may come up in it."""
         tally = self._tallies.get(group)
         if tally is None:
             tally = self._tallies[group] = plan.tally((monitor.endpoint, monitor.eligible)
-                                                      for monitor in self.groups[group])
+                                                      for monitor in self.members(group))
         return tally
 
     def serving(self, group: str) -> int:

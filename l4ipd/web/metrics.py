@@ -97,7 +97,8 @@ def whole(daemon: Daemon, history: History, lateness: Lateness) -> Iterator[Metr
 
 def services(daemon: Daemon) -> Iterator[Metric]:
     """Each service as a whole, so that no query has to count."""
-    groups = {tuple(name.split("/")): members for name, members in daemon.fleet.groups.items()}
+    groups = {(cluster.name, service.name): daemon.fleet.groups.get(f"{cluster.name}/{service.name}", ())
+              for cluster in daemon.config.clusters for service in cluster.services}
     labels = ("cluster", "service")
     yield gauge("l4ip_service_members", "Members of the service, fallbacks too.", labels,
                 {name: len(members) for name, members in groups.items()})

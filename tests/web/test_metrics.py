@@ -6,12 +6,13 @@ import json
 import os
 import re
 import resource
+from dataclasses import replace
 
 import pytest
 
 from l4ipd.checks.verdict import CODES
 from l4ipd.events import Event
-from l4ipd.model import Member
+from l4ipd.model import Member, Source
 from l4ipd.monitor import schedule
 from l4ipd.report import status, warnings
 from l4ipd.report.history import History
@@ -59,6 +60,21 @@ def test_endpoints() -> None:
         assert value(families, "l4ip_fit") == 1
         daemon.steering.rules.problem = "ipnat: no such program"
         assert value(scrape(daemon), "l4ip_fit") == 0
+
+
+def test_services() -> None:
+    """Each as a whole; one whose source has named nobody yet has nobody, rather than nothing."""
+    empty = replace(cluster("later"), sources=(Source(file="/nonexistent"),))
+    with balancer(cluster("www", *web(2), Member("off", "10.0.0.8")), empty) as daemon:
+        feed(daemon, "www/http/web1", GOOD)
+        feed(daemon, "www/http/web2", GOOD)
+        daemon.fleet.monitors["www/http/web2"].disabled = True
+        settle(daemon)
+        families = scrape(daemon)
+        for name, members, up in (("www", 3, 1), ("later", 0, 0)):
+            labels = {"cluster": name, "service": "http"}
+            assert value(families, "l4ip_service_members", **labels) == members
+            assert value(families, "l4ip_service_up", **labels) == up
 
 
 def test_a_blind_gateway() -> None:
