@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -49,17 +50,23 @@ def test_it_imports_next_to_nothing() -> None:
     assert set(done.stdout.split()) - bare == {"__future__", "_socket", *ours}
 
 
+def ageless(result: tuple[int, str, str]) -> tuple[int, str, str]:
+    """A second may pass between the two."""
+    status, out, error = result
+    return status, re.sub(r"\b\d+(s|m)\b", "N", out), error
+
+
 def test_a_plain_answer_is_that_of_the_whole_client(node: OperatedGateway) -> None:
     node.begin()
     for words in (["ready"], ["ready", "www"], ["ready", "w"], ["ready", 'a"b'], ["ready", ""]):
-        assert l4ipctl("-s", node.socket, *words) == node.ctl(*words), words
+        assert ageless(l4ipctl("-s", node.socket, *words)) == ageless(node.ctl(*words)), words
     assert l4ipctl("ready", "www", L4IP_SOCKET=node.socket) == (0, "www ready\n", "")
     assert l4ipctl("-s", node.socket, "ready", "no")[0] == 2
     assert '"ready": true' in l4ipctl("-s", node.socket, "--json", "ready")[1]
     node.ctl("leave")
     assert l4ipctl("-s", node.socket, "ready") == node.ctl("ready") == (
         1, "www unready: out of service by the operator, see l4ipctl join\n", "")
-    assert l4ipctl("-s", node.socket, "rules") == node.ctl("rules")
+    assert ageless(l4ipctl("-s", node.socket, "rules")) == ageless(node.ctl("rules"))
     node.setup(members=f"web1: {A}, web2: {B}")
     with subprocess.Popen([sys.executable, "-m", "l4ipd.control.l4ipctl", "-s", node.socket, "ready"],
                           stdout=subprocess.PIPE, cwd=ROOT) as process:
