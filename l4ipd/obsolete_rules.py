@@ -24,7 +24,8 @@ class ObsoleteRules:
 
     def expect(self, config: Config) -> None:
         """First outcomes take as long as all the checks of an endpoint, and commands may have to wait for a place."""
-        slowest = max((sum(check.timeout for check in endpoint.checks) for endpoint in config.endpoints()), default=0.0)
+        slowest = max((sum(check.timeout for check in service.checks)
+                       for cluster in config.clusters for service in cluster.services), default=0.0)
         self.patience = 2 * slowest + SPARE
 
     def may_go(self, line: str, undecided: bool) -> bool:
