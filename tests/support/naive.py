@@ -274,7 +274,8 @@ def may_cut(settings: Settings, name: str, behaviour: str) -> bool:
     it, purge = settings["clusters"][cluster]["services"][service], settings["purge"]
     if purge is None:
         purge = True if it["sticky"] else "dead"
-    return behaviour in ("refuses", "silent") if purge == "dead" else bool(purge) and behaviour != "leaves"
+    leaves = behaviour == "leaves" and it["check"]["type"] != "exec"         # whose exit status says no more than that
+    return behaviour in ("refuses", "silent") if purge == "dead" else bool(purge) and not leaves
 
 
 def keeps(settings: Settings, group: str) -> bool:
