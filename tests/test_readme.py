@@ -1,6 +1,6 @@
 """What the README and the manuals show to be pasted is pasted here: it makes a gateway, and destroys nothing.
 
-The block of the README runs in a shell, under a root of its own, where files are real and sysrc, service and whatever
+The blocks of the README run in a shell, under a root of its own, where files are real and sysrc, service and whatever
 else needs FreeBSD is a script that keeps what it was told.
 """
 
@@ -16,19 +16,24 @@ import pytest
 from support import ROOT
 from support.downloads import VIP, Download, ShopGateway, Waiter, member_of
 from support.gateway import wait
+from support.readme import headings, pasted, plain, screens
 from support.sandbox_tools import Sandbox
 
 SHOWN = ["README", "man/l4ipd.8", "man/l4ipctl.8", "man/l4ip.conf.5", "man/l4ip-gateways.7",
          "tests/bench/README"]
 #: what overwrites, removes or flushes, unless it is said otherwise
 DESTROYS = re.compile(r"(?<![-=<>&])>(?![>=&])\s*[/\w$\"'](?!dev/null)"
-                      r"|\b(cp|install)\b(?! -n\b)(?! (-y|\.|'\.))|\b(mv|rm|tee|truncate|dd)\b \S"
+                      r"|\b(cp|install)\b(?! -n\b)(?! (-y|(--upgrade )?\.|'\.))|\b(mv|rm|tee|truncate|dd)\b \S"
                       r"|\b(ipf|ipnat)\b -\w*[FCD]"
                       r"|\bservice ip(filter|nat|mon) (re|stop)")
 
+STEPS = "A gateway, step by step"
+ORDER = [STEPS, "The log of a failover, line by line", "Taking a machine out for maintenance", "What to do when",
+         "Filter and map rules that go with it", "Upgrade and uninstall", "Benchmarks", "What was proven where"]
+
 STAND_INS = {
     "sysrc": """
-        [ "$1" != -qn ] || { cat "$ROOT/rc/$2" 2> /dev/null; exit; }
+        [ "$1" != -qn -a "$1" != -n ] || { cat "$ROOT/rc/$2" 2> /dev/null; exit; }
         for word; do printf '%s\\n' "${word#*=}" > "$ROOT/rc/${word%%=*}"; done""",
     "ipf": """
         [ "$*" = -V ] || exit 2
@@ -40,16 +45,8 @@ STAND_INS = {
         "ipnat start") [ -r "$ROOT/etc/ipnat.rules" ] && cp "$ROOT/etc/ipnat.rules" "$ROOT/nat" ;;
         esac""",
     "python3": 'cp "$SAMPLE" "$ROOT/usr/local/etc/l4ip.conf.sample"',
-    **dict.fromkeys(("sysctl", "ifconfig", "pkg", "vi", "l4ipd", "l4ipctl"), ""),
+    **dict.fromkeys(("pgrep", "ipfstat", "sysctl", "ifconfig", "pkg", "vi", "l4ipd", "l4ipctl"), ""),
 }
-
-
-def block(heading: str) -> list[str]:
-    """The first indented lines after a heading of the README."""
-    text = (ROOT / "README").read_text().partition(f"\n{heading}\n")[2]
-    found = re.search(r"^    \S.*\n(?:    .*\n)*", text, re.MULTILINE)
-    assert found is not None
-    return [line[4:] for line in found[0].splitlines()]
 
 
 class System:
@@ -63,9 +60,9 @@ class System:
             (root / "bin" / name).write_text(f'#!/bin/sh\necho "{name} $*" >> "$ROOT/said"\n{script}\n')
             (root / "bin" / name).chmod(0o755)
 
-    def paste(self) -> str:
-        """Give the block to a shell, a line after the other whatever they say; returns what they said."""
-        text = "\n".join(block("A FreeBSD gateway in ten lines"))
+    def paste(self, heading: str = STEPS) -> str:
+        """Give the blocks to a shell, a line after the other whatever they say; returns what they said."""
+        text = "\n".join(line for lines in pasted(heading) for line in lines)
         text = re.sub(r"(?<=\s)/(?=etc/|usr/local/)", f"{self.root}/", text)
         done = subprocess.run(["sh"], input=text, text=True, capture_output=True, cwd=self.root / "here",
                               env={**os.environ, "PATH": f"{self.root}/bin:{os.environ['PATH']}",
@@ -86,7 +83,7 @@ def system(tmp_path: Path) -> System:
     return System(tmp_path / "root")
 
 
-def test_the_block_makes_a_gateway(system: System) -> None:
+def test_the_blocks_makes_a_gateway(system: System) -> None:
     system.paste()
     files = system.files()
     sample = (ROOT / "etc/l4ip.conf.sample").read_text()
@@ -99,7 +96,7 @@ def test_the_block_makes_a_gateway(system: System) -> None:
     assert {"sysctl net.inet.ip.forwarding=1", "ifconfig em0 inet 203.0.113.10/32 alias"} <= set(system.said())
 
 
-def test_the_block_leaves_what_is_there(system: System) -> None:
+def test_the_blocks_leaves_what_is_there(system: System) -> None:
     """A firewall, loaded and in its file, translations, an alias, a configuration of l4ip's."""
     mine = {"etc/ipf.rules": "block in all\n", "etc/ipnat.rules": "map em0 10.0.0.0/24 -> 0/32\n",
             "kernel": "block in all\npass in quick from 192.0.2.1\n",
@@ -114,7 +111,7 @@ def test_the_block_leaves_what_is_there(system: System) -> None:
     assert system.said()[-2:] == ["service l4ip start", "l4ipctl show"]
 
 
-def test_the_block_twice_is_the_block_once(system: System) -> None:
+def test_the_blocks_twice_is_the_block_once(system: System) -> None:
     system.paste()
     once = system.files()
     system.paste()
@@ -159,35 +156,46 @@ def test_no_command_has_a_comment_behind_it(name: str) -> None:
     assert [line for line in shown(name) if re.match(rf"({programs})\b.*\s#", line)] == []
 
 
+def test_upgrade_and_uninstall_leave_what_is_not_ours(system: System) -> None:
+    system.paste()
+    before = system.files()
+    system.paste("Upgrade and uninstall")
+    after = system.files()
+    assert after.pop("said") != before.pop("said")
+    assert after == {**before, "rc/l4ip_enable": "NO\n"}
+    assert [line for line in system.said() if line.startswith("service l4ip")] == [
+        "service l4ip start", "service l4ip restart", "service l4ip reload", "service l4ip stop"]
+    assert system.said()[-1] == "python3 -m pip uninstall -y l4ip"
+
+
+def test_what_to_do_when_changes_nothing(system: System) -> None:
+    """These are commands that show."""
+    system.paste()
+    before = system.files()
+    assert system.paste("What to do when") == ""
+    assert {**system.files(), "said": ""} == {**before, "said": ""}
+
+
+def test_what_asks_for_the_keyboard_ends_its_block() -> None:
+    """What is pasted after it would be typed into it."""
+    found = [(lines, line) for heading in headings() for lines in pasted(heading) for line in lines
+             if re.search(r"\bvi\b|\bl4ipctl monitor\b|-d --sandbox|--demo", line)]
+    assert len(found) >= 3
+    assert [line for lines, line in found if line != lines[-1]] == []
+
+
+def test_the_sections_come_in_the_order_in_which_they_are_needed() -> None:
+    assert [name for name in headings() if name in ORDER] == ORDER
+
+
 # -- taking a machine out
-
-def plain(line: str) -> str:
-    """A line of a screen without what differs from day to day: addresses, times, numbers, and the width of columns."""
-    line = re.sub(r"\d+-\d+-\d+ \d+:\d+:\d+", "TIME", line)
-    line = re.sub(r"\d+\.\d+\.\d+\.\d+:\d+", "ADDRESS", line)
-    line = re.sub(r"(?<= )\d+[smhd](?= )", "AGE", line)
-    return re.sub(r"(?<![\w/])\d+(?!\w)", "N", " ".join(line.split()))
-
-
-def conversations(heading: str) -> list[tuple[list[str], list[str]]]:
-    """Each command of a block, without l4ipctl, and what the screen shows."""
-    found: list[tuple[list[str], list[str]]] = []
-    for line in block(heading):
-        if line.startswith("$ l4ipctl "):
-            found.append((line.split()[2:], []))
-        elif line.startswith("  "):                 # as on a terminal, where it does not fit
-            found[-1][1][-1] += f" {line.strip()}"
-        else:
-            found[-1][1].append(line)
-    return found
-
 
 def test_taking_a_machine_out_is_as_the_screen_shows(kernel: Sandbox, tmp_path: Path) -> None:
     kernel.ipnat("-FC")
     node = ShopGateway(kernel, tmp_path)
     try:
-        (disable, shown_first), (show, shown_then), (enable, shown_last) = conversations(
-            "Taking a machine out for maintenance")
+        (disable, shown_first), (show, shown_then), (enable, shown_last) = [
+            (command.split()[1:], shown) for command, shown in screens("Taking a machine out for maintenance").items()]
         node.begin()
         downloads = [Download(VIP, node.port) for _ in range(4)]
         waiter = Waiter(node, *disable)

@@ -96,8 +96,10 @@ class Commands:
             yield {"rule": printable(line), "state": "foreign", "endpoint": None, "connections": None,
                    "why": f"not ours, and {how}: it meets {rule.line()}"}
         words = f"{differ} differ" if differ else "nothing differs"
-        yield end(1 if differ or foreign else 0, summary=[f"rules: {len(want)} wanted, {len(seen.ours)} in the kernel; "
-                  f"{words}" + (f"; {len(foreign)} rules of others are in the way" if foreign else "")])
+        if foreign:
+            words += f"; {len(foreign)} rule{'s' * (len(foreign) > 1)} of others in the way"
+        yield end(1 if differ or foreign else 0,
+                  summary=[f"rules: {len(want)} wanted, {len(seen.ours)} in the kernel; {words}"])
 
     def _why(self, line: str, wanted: bool) -> str:
         rules = self.daemon.steering.rules
