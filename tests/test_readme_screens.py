@@ -1,4 +1,4 @@
-"""The gateway of the README is built here, on loopback: its screens, its log and its remedies are what there really is."""
+"""The gateway of the README is built here, on loopback, and its screens, log and remedies are what there is."""
 
 from __future__ import annotations
 
