@@ -23,6 +23,11 @@ class Group:
     members: list[Monitor]
     tally: Tally
     shown: list[Monitor]
+    amiss: set[Monitor] = field(default_factory=set)           # members that are not just up, or ruled as wanted
+
+    @property
+    def cluster(self) -> str:
+        return self.members[0].endpoint.cluster
 
 
 @dataclass
@@ -64,14 +69,17 @@ def look(daemon: Daemon, pattern: str = "", limit: int = SHOWN) -> Survey:
     chosen: dict[Monitor, None] = {}
     rest: list[Monitor] = []
     for name, members in daemon.fleet.groups.items():
+        amiss = set()
         for monitor in members:
             kind = tone(monitor)
+            if kind != "ok" or monitor in odd:
+                amiss.add(monitor)
             survey.tones[kind] += 1
             if kind in ("bad", "warn"):
                 survey.ailing.append(monitor)
             if matches(monitor.endpoint.name):
                 survey.matched += 1
-                if kind == "ok" and monitor not in odd:
+                if monitor not in amiss:
                     rest.append(monitor)
                 elif len(chosen) < limit:
                     chosen[monitor] = None
@@ -80,7 +88,7 @@ def look(daemon: Daemon, pattern: str = "", limit: int = SHOWN) -> Survey:
         count = tally((monitor.endpoint, monitor.eligible) for monitor in members)
         if not count.serving and any(monitor.verdict for monitor in members):
             survey.empty.append(name)
-        survey.groups.append(Group(name, members, count, []))
+        survey.groups.append(Group(name, members, count, [], amiss))
     chosen |= dict.fromkeys(rest[:limit - len(chosen)])
     survey.left_out = survey.matched - len(chosen)
     for group in survey.groups:

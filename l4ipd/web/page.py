@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Collection, Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from l4ipd import __version__
@@ -19,7 +19,8 @@ from l4ipd.report import status, warnings
 from l4ipd.report.history import Happening, History
 from l4ipd.report.status import Kernel
 from l4ipd.report.text import ago, printable
-from l4ipd.web import overview, page_style
+from l4ipd.report.trends import Trends
+from l4ipd.web import graphs, overview, page_style
 from l4ipd.web.overview import Group, Survey
 from l4ipd.web.page_style import POLICY, REFRESH
 
@@ -29,19 +30,24 @@ if TYPE_CHECKING:
 
 __all__ = ["POLICY", "render"]
 LINKS = 12                                          # endpoints in trouble that are named at the head
+WORDS = 100                                         # characters of their verdicts there
 CHANGES = 25                                        # events at the foot
 COLUMNS = "<thead><tr>" + "".join(f'<th scope="col" class="{name}">{words}</th>' for name, words in (
     ("cs", "State"), ("cm", "Member"), ("cw", "Last probe"), ("cr", "Rule"), ("ct", "Since"),
-    ("ch", f"Last {TRAIL} probes"))) + "</tr></thead>"
+    ("ch", f"Last {TRAIL} probes"), ("cl", "Latency, 1 h"), ("cd", "State, 24 h"))) + "</tr></thead>"
+FEW = 12                                            # endpoints that are shown without folding
 RULE_WORDS = {"yes": "in kernel", "no": "no rule", "missing": "missing", "leaving": "leaving", "unknown": "not known"}
 
 
-def render(daemon: Daemon, history: History, connections: Kernel, pattern: str = "") -> Iterator[str]:
+def render(daemon: Daemon, history: History, connections: Kernel, pattern: str = "",
+           trends: Trends | None = None) -> Iterator[str]:
     """The page, piece by piece. Endpoints are left out when there are very many; ``pattern`` chooses.
 
-    ``connections`` is what rules have had, where that is known.
+    ``connections`` is what rules have had, where that is known. Clusters in which all is well are folded, unless they
+    are asked for, or are few.
     """
     seen = overview.look(daemon, pattern)
+    rows = Rows(daemon, connections, trends)
     tone, headline = verdict(seen)
     yield from _opening(seen, tone, headline, pattern)
     yield _hero(seen, tone, headline)
@@ -50,8 +56,9 @@ def render(daemon: Daemon, history: History, connections: Kernel, pattern: str =
     yield _figures(daemon, seen)
     if pattern:
         yield f'<p class="alert off"><span>{_matching(seen, pattern)} <a href="/">Show all</a></span></p>'
-    for cluster, groups in groupby(seen.groups, key=lambda group: group.members[0].endpoint.cluster):
-        yield from _cluster(daemon, connections, cluster, list(groups))
+    folding = not pattern and seen.endpoints > FEW
+    for cluster, groups in groupby(seen.groups, key=lambda group: group.cluster):
+        yield from _cluster(rows, cluster, list(groups), folding)
     if seen.left_out:
         yield (f'<p class="alert off"><span>{seen.left_out} endpoints are left out, to keep this page short: filter '
                'for them above, or see <a href="/status.json">status.json</a></span></p>')
@@ -117,15 +124,20 @@ def _opening(seen: Survey, tone: str, headline: str, pattern: str) -> Iterator[s
 
 
 def _hero(seen: Survey, tone: str, headline: str) -> str:
-    ailing = [(overview.tone(each), each.endpoint) for each in seen.ailing[:LINKS]]
     shown = {monitor.endpoint.name for group in seen.groups for monitor in group.shown}
-    links = "".join(f'<li><a class="pill {kind}" href="{_link(endpoint, shown)}">{shape(kind)}{esc(endpoint.name)}</a>'
-                    "</li>" for kind, endpoint in ailing)
+    links = "".join(_ailing(monitor, shown) for monitor in seen.ailing[:LINKS])
     more = len(seen.ailing) - LINKS
     if more > 0:
         links += f'<li class="s">and {more} more</li>'
     return (f'<div class="card hero {tone}"><h1 role="status">{shape(tone)}<span>{esc(headline)}</span></h1>'
             f"{links and f'<ul>{links}</ul>'}<p class=s>as of {time.strftime('%Y-%m-%d %T %Z')}</p></div>\n")
+
+
+def _ailing(monitor: Monitor, shown: Collection[str]) -> str:
+    """One that is in trouble, and why."""
+    kind, endpoint = overview.tone(monitor), monitor.endpoint
+    return (f'<li><a class="pill {kind}" href="{_link(endpoint, shown)}">{shape(kind)}{esc(endpoint.name)}</a> '
+            f'<span class="s">{esc(status.verdict(monitor)[:WORDS])}</span></li>')
 
 
 def _figures(daemon: Daemon, seen: Survey) -> str:
@@ -156,12 +168,31 @@ def _matching(seen: Survey, pattern: str) -> str:
 
 # -- clusters, services, endpoints
 
-def _cluster(daemon: Daemon, connections: Kernel, name: str, groups: list[Group]) -> Iterator[str]:
+class Rows(NamedTuple):
+    """What rows are made from, beside their endpoints."""
+
+    daemon: Daemon
+    connections: Kernel
+    trends: Trends | None
+
+
+def _cluster(rows: Rows, name: str, groups: list[Group], folding: bool) -> Iterator[str]:
     vips = ", ".join(groups[0].members[0].endpoint.vips)
-    yield f'<section><h2>{esc(name)} <span class="s n">{esc(vips)}</span> {_standing(daemon, name)}</h2>\n'
+    standing = rows.daemon.readiness.standings.get(name)
+    told = standing is None or standing.ready or standing.told is None
+    well = told and not any(group.amiss for group in groups)
+    up, total = sum(each.tally.serving for each in groups), sum(each.tally.total for each in groups)
+    yield (f"<section>{_fold(f'c-{name}', not (folding and well))}<h2>{esc(name)} "
+           f'<span class="s n">{esc(vips)}</span> <span class="s">{up} of {total} up</span> '
+           f"{_standing(rows.daemon, name)}</h2></summary>\n")
     for group in groups:
-        yield from _service(daemon, connections, group)
-    yield "</section>\n"
+        yield from _service(rows, group, folding)
+    yield "</details></section>\n"
+
+
+def _fold(name: str, is_open: bool) -> str:
+    """What can be folded begins. ``data-open`` is how we sent it, so that the script can tell what the reader did."""
+    return f'<details id="{esc(name)}"{" open data-open" * is_open}><summary>'
 
 
 def _standing(daemon: Daemon, name: str) -> str:
@@ -175,7 +206,7 @@ def _standing(daemon: Daemon, name: str) -> str:
     return f'<span class="pill {tone}">{shape(tone)}{standing.state}</span>{why}'
 
 
-def _service(daemon: Daemon, connections: Kernel, group: Group) -> Iterator[str]:
+def _service(rows: Rows, group: Group, folding: bool) -> Iterator[str]:
     first, count = group.members[0].endpoint, len(group.members)
     tone = "ok" if all(monitor.fit for monitor in group.members) else "warn" if group.tally.serving else "bad"
     if tone == "bad" and not any(monitor.verdict for monitor in group.members):
@@ -183,18 +214,39 @@ def _service(daemon: Daemon, connections: Kernel, group: Group) -> Iterator[str]
     where = f"port {first.port}/{first.protocol}" + (", sticky" if first.sticky else "")
     checks = " and ".join(check_words(check) for check in first.checks)
     yield (f'<div class="card"><div class="head"><h3>{esc(first.service)}</h3>'
-           f'<span class="s">{esc(where)} · {esc(checks)}</span><span class="pill {tone}">{shape(tone)}'
-           f'{group.tally}</span></div><table>'
-           f'<caption class="sr">Endpoints of {esc(group.name)}</caption>'
-           f"{COLUMNS}<tbody>\n")
-    for monitor in group.shown:
-        yield _endpoint(status.row(daemon, monitor), status.connections(daemon, monitor, connections), monitor)
-    yield "</tbody></table>"
+           f'<span class="s">{esc(where)} · {esc(checks)}</span>{_availability(rows, group)}'
+           f'<span class="pill {tone}">{shape(tone)}{group.tally}</span></div>')
+    amiss = [monitor for monitor in group.shown if monitor in group.amiss]
+    if folding and amiss and len(group.shown) > FEW:
+        calm = [monitor for monitor in group.shown if monitor not in group.amiss]
+        yield from _table(rows, group.name, amiss)
+        if calm:
+            yield f'{_fold(f"s-{group.name}", False)}<span class="more s">{len(calm)} more, up</span></summary>'
+            yield from _table(rows, f"{group.name} that are up", calm)
+            yield "</details>"
+    else:
+        yield from _table(rows, group.name, group.shown)
     hidden = count - len(group.shown)
     if hidden:
         yield (f'<p class="more s">{hidden} more not shown: <a href="/?match={quote(group.name, safe="")}%2F*">'
                f"{esc(group.name)}/*</a></p>")
     yield "</div>\n"
+
+
+def _table(rows: Rows, what: str, monitors: list[Monitor]) -> Iterator[str]:
+    yield f'<table><caption class="sr">Endpoints of {esc(what)}</caption>{COLUMNS}<tbody>\n'
+    for monitor in monitors:
+        yield _endpoint(rows, monitor)
+    yield "</tbody></table>"
+
+
+def _availability(rows: Rows, group: Group) -> str:
+    found = rows.trends.availability(group.name) if rows.trends is not None else None
+    if found is None:
+        return ""
+    share = int(found.share * 100_000) / 1000       # never rounded up: 100 % is no second without
+    return (f'<span class="s">available {share:g} % since '
+            f'{time.strftime("%Y-%m-%d %H:%M", time.localtime(found.since))}</span>')
 
 
 def check_words(check: Check) -> str:
@@ -204,16 +256,30 @@ def check_words(check: Check) -> str:
     return f"{check.type}{path}{port} every {check.interval:g} s"
 
 
-def _endpoint(row: status.Row, connections: int | None, monitor: Monitor) -> str:
+def _endpoint(rows: Rows, monitor: Monitor) -> str:
+    row = status.row(rows.daemon, monitor)
+    connections = status.connections(rows.daemon, monitor, rows.connections)
     endpoint, tone = monitor.endpoint, overview.tone(monitor)
     tags = ([f"weight {endpoint.weight}"] if endpoint.weight != 1 else []) + (["fallback"] if endpoint.fallback else [])
-    since = time.localtime(time.time() - row.since)
     return (f'<tr id="{_anchor(endpoint)}" class="{tone}"><td class="cs"><span class="pill {tone}">{shape(tone)}'
-            f'{esc(row.state)}</span></td><td class="cm"><span class="who">{esc(endpoint.member)}</span>'
-            f'{"".join(f"<span class=tag>{tag}</span>" for tag in tags)}<span class="n">{esc(row.address)}</span></td>'
-            f'<td class="cw">{_why(row)}</td><td class="cr">{_rule(monitor, row, connections)}</td><td class="ct">'
-            f'<time datetime="{time.strftime("%Y-%m-%dT%H:%M:%S%z", since)}" title="{time.strftime("%F %T", since)}">'
-            f'{ago(row.since)}</time></td><td class="ch">{strip(monitor)}</td></tr>\n')
+            f'{esc(row.state)}</span></td><th scope="row" class="cm"><span class="who">{esc(endpoint.member)}</span>'
+            f'{"".join(f"<span class=tag>{tag}</span>" for tag in tags)}<span class="n">{esc(row.address)}</span></th>'
+            f'<td class="cw">{_why(row)}{_disabled(row)}</td><td class="cr">{_rule(monitor, row, connections)}</td>'
+            f'<td class="ct">{_since(row)}</td><td class="ch">{graphs.strip(monitor)}</td>'
+            f"{_trend(rows, endpoint)}</tr>\n")
+
+
+def _since(row: status.Row) -> str:
+    since = time.localtime(time.time() - row.since)
+    return (f'<time datetime="{time.strftime("%Y-%m-%dT%H:%M:%S%z", since)}" title="{time.strftime("%F %T", since)}">'
+            f"{ago(row.since)}</time>")
+
+
+def _trend(rows: Rows, endpoint: Endpoint) -> str:
+    if rows.trends is None:
+        return '<td class="cl"></td><td class="cd"></td>'
+    return (f'<td class="cl">{graphs.line(rows.trends.latency(endpoint.name))}</td>'
+            f'<td class="cd">{graphs.day(rows.trends.states(endpoint.name))}</td>')
 
 
 def _why(row: status.Row) -> str:
@@ -223,6 +289,13 @@ def _why(row: status.Row) -> str:
     if code not in CODES:
         return f'<span class="why s">{esc(row.verdict)}</span>'
     return f'<span class="why"><code title="{esc(CODES[code])}">{code}</code> {esc(words)}{took}</span>'
+
+
+def _disabled(row: status.Row) -> str:
+    """Since when, in full: it is what the operator forgets."""
+    if not row.disabled:
+        return ""
+    return f'<span class="n">disabled since {time.strftime("%F %H:%M", time.localtime(time.time() - row.since))}</span>'
 
 
 def _rule(monitor: Monitor, row: status.Row, connections: int | None) -> str:
@@ -236,24 +309,6 @@ def _rule(monitor: Monitor, row: status.Row, connections: int | None) -> str:
     used = "" if connections is None else f'<span class="n">{grouped(connections)} {unit}</span>'
     held = "" if row.sessions is None else f'<span class="n">{plural(row.sessions, "session")}</span>'
     return f'<span class="rule{" warn" * amiss}">{shape("warn") + " " if amiss else ""}{esc(words)}{used}{held}</span>'
-
-
-def strip(monitor: Monitor) -> str:
-    """The last outcomes, the newest at the right: short bars passed, tall ones failed."""
-    trail = monitor.outcomes.trail
-    known, failed = len(trail), trail.count(False)
-    paths = {True: "", False: ""}
-    x = 3 * (TRAIL - known)
-    unknown = f'<path class="o" d="M0 10h{x}"/>' if x else ""
-    for passed, run in groupby(trail):
-        width = 3 * len(list(run))
-        paths[passed] += f"M{x} 10h{width}"
-        x += width
-    label = f"last {known} probes: {known - failed} passed, {failed} failed" if known else "no probes yet"
-    bars = "".join(f'<path class="{name}" d="{paths[passed]}"/>' for passed, name in ((True, "p"), (False, "f"))
-                   if paths[passed])
-    return (f'<svg class="strip" viewBox="0 0 {3 * TRAIL} 20" preserveAspectRatio="none" role="img">'
-            f"<title>{label}</title>{unknown}{bars}</svg>")
 
 
 def _link(endpoint: Endpoint, shown: Collection[str]) -> str:

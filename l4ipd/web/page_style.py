@@ -40,7 +40,7 @@ border-radius:7px;padding:.3em .6em;min-width:0}input{width:14em}button{cursor:p
 .hero{border-left:6px solid var(--c);padding:16px 18px}
 .hero h1{font-size:1.4em;line-height:1.25;display:flex;gap:.45em;align-items:flex-start}.hero h1 svg{color:var(--c)}
 .hero h1 svg.i{width:1.25em;height:1.25em;vertical-align:0}
-.hero ul{display:flex;flex-wrap:wrap;gap:6px 8px;margin-top:10px}
+.hero ul{display:grid;gap:6px;margin-top:10px}.hero li .s{font-size:.87em;margin-left:.4em;overflow-wrap:anywhere}
 .hero ul a{color:inherit;white-space:normal;overflow-wrap:anywhere;border-radius:12px}.hero ul a svg{color:var(--c)}
 .hero .s{margin-top:8px;font-size:.84em}
 .alert{margin-top:10px;padding:9px 14px;border-radius:9px;background:var(--b);color:var(--c);overflow-wrap:anywhere;
@@ -55,18 +55,26 @@ section .card+.card{margin-top:12px}
 .head h3{font-size:1em}.head .pill{margin-left:auto}.head .s{font-size:.87em}
 table{width:100%;border-collapse:collapse;table-layout:fixed}
 th{font-size:.78em;font-weight:500;color:var(--soft);text-align:left;padding:4px 10px}
-td{padding:8px 10px;border-top:1px solid var(--faint);vertical-align:middle;overflow-wrap:anywhere}
+td,tbody th{padding:7px 10px;border-top:1px solid var(--faint);vertical-align:middle;overflow-wrap:anywhere}
 thead th{border-top:1px solid var(--faint)}
 th:first-child,td:first-child{padding-left:16px}th:last-child,td:last-child{padding-right:16px}
-.cs{width:142px}.cm{width:21%}.cr{width:104px}.ct{width:72px}.ch{width:206px}
-tr:target td{background:var(--warn-bg)}tbody tr:hover td{background:var(--bg)}
+.cs{width:142px}.cm{width:18%}.cr{width:104px}.ct{width:92px}.ch{width:146px}.cl,.cd{width:112px}
+tbody th{font-size:1em;font-weight:400;color:inherit}
+summary{cursor:pointer;display:flex;gap:.5em;align-items:baseline;list-style:none}summary::-webkit-details-marker{
+display:none}summary:before{content:"▸";color:var(--soft)}details[open]>summary:before{content:"▾"}
+summary h2{margin:18px 2px 6px}details:not([open]) h2{margin:8px 2px}
+.card details{border-top:1px solid var(--faint)}.card summary{padding:0 16px}summary .more{padding:6px 4px;
+display:inline-block;border:0}
+tr:target>*{background:var(--warn-bg)}tbody tr:hover>*{background:var(--bg)}
 tr.bad td:first-child,tr.warn td:first-child{box-shadow:inset 3px 0 var(--c)}
-td .who{font-weight:600}td .n{color:var(--soft);display:block}td .tag{margin-left:.35em;vertical-align:.1em}
+th .who{font-weight:600}td .n,th .n{color:var(--soft);display:block}th .tag{margin-left:.35em;vertical-align:.1em}
 td .why{display:block;font-size:.93em}td .why code{font-weight:600;color:var(--c)}
 .rule{font-size:.93em;white-space:nowrap;color:var(--soft)}.rule.warn{color:var(--c);font-weight:600}
-.strip{display:block;width:180px;max-width:100%;height:20px}.strip path{fill:none;stroke-dasharray:2 1}
+.strip{display:block;width:126px;max-width:100%;height:20px}.strip path{fill:none;stroke-dasharray:2 1}
 .strip .p{stroke:var(--ok);stroke-width:10}.strip .f{stroke:var(--bad);stroke-width:18}.strip .o{stroke:var(--line);
-stroke-width:2}
+stroke-width:2}.strip .d{stroke:var(--off);stroke-width:5}.day path{stroke-dasharray:none}.day,.line{width:92px}
+.line .l{stroke:var(--link);stroke-width:1.5;stroke-dasharray:none;vector-effect:non-scaling-stroke}
+.cl .n{font-size:.75em}
 .more{padding:8px 16px;border-top:1px solid var(--faint);font-size:.93em}
 .log li{display:grid;grid-template-columns:max-content 1.2em 1fr;gap:.2em .7em;padding:6px 16px;
 border-top:1px solid var(--faint);overflow-wrap:anywhere}.log li:first-child{border-top:0}
@@ -74,16 +82,16 @@ border-top:1px solid var(--faint);overflow-wrap:anywhere}.log li:first-child{bor
 footer{padding-top:22px;padding-bottom:30px;color:var(--soft);font-size:.87em;display:flex;
 flex-wrap:wrap;gap:.2em 1.2em}
 [hidden]{display:none!important}
-@media(max-width:860px){.cm{width:30%}.ch,th.ch{display:none}td.ch{display:none}}
+@media(max-width:1060px){.ch,.cl{display:none}}@media(max-width:860px){.cm{width:30%}.cd{display:none}}
 @media(max-width:640px){header form{margin-left:0;width:100%}input{flex:1;width:auto}
 dl{grid-template-columns:1fr 1fr}.hero h1{font-size:1.2em}
 table,tbody{display:block}thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 tr{display:grid;grid-template-columns:1fr max-content;gap:4px 12px;padding:10px 16px;border-top:1px solid var(--faint)}
-tbody tr:hover td,tr:target td{background:none}
-tr[class] td[class]{display:block;border:0;padding:0;width:auto;box-shadow:none}
+tbody tr:hover td,tr:target>*{background:none}
+tr[class]>td[class],tr[class]>th[class]{display:block;border:0;padding:0;width:auto;box-shadow:none}
 tr.bad,tr.warn{box-shadow:inset 3px 0 var(--c)}dl div:last-child:nth-child(odd){grid-column:1/-1}
-td.cm{grid-column:1;grid-row:1}td.cs{grid-column:2;grid-row:1;text-align:right}
-td.cw,td.ch{grid-column:1/-1}td.ch{display:block}.strip{width:100%;height:16px}
+th.cm{grid-column:1;grid-row:1}td.cs{grid-column:2;grid-row:1;text-align:right}
+td.cw,td.ch{grid-column:1/-1}.strip{width:100%;height:16px}td.cl{grid-column:1;grid-row:5}td.cd{grid-column:2;grid-row:5;width:112px}
 td.cr{grid-column:1;grid-row:4}td.ct{grid-column:2;grid-row:4;text-align:right}
 td.ct:before{content:"for ";color:var(--soft)}
 .log li{grid-template-columns:max-content 1fr;}.log li span{grid-column:1/-1}}
@@ -120,6 +128,10 @@ SCRIPT = """
       const answer = await fetch(location.href, {cache: "no-store"});
       if (!answer.ok) throw answer.status;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      for (const old of main.querySelectorAll("details")) {
+        const now = page.getElementById(old.id);
+        if (now && old.open !== old.hasAttribute("data-open")) now.open = old.open;
+      }
       main.replaceChildren(...page.querySelector("main").childNodes);
       document.title = page.title;
       document.querySelector("link[rel=icon]").href = page.querySelector("link[rel=icon]").href;

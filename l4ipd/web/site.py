@@ -20,6 +20,7 @@ from l4ipd.ipfilter.snapshot import Snapshot, take_snapshot
 from l4ipd.model import host_port
 from l4ipd.report import status, warnings
 from l4ipd.report.history import History
+from l4ipd.report.trends import Trends
 from l4ipd.runtime.lateness import Lateness
 from l4ipd.runtime.loop import Loop, Timer
 
@@ -71,6 +72,7 @@ class Web:
         self.loop, self.daemon, self._clients = loop, daemon, clients
         self.history = History()
         self.lateness = Lateness(loop)
+        self.trends = Trends(loop, daemon)
         self.connections = ConnectionCounts(loop, daemon)
         self.server: Server | None = None
         self._at: tuple[str, int] | None = None
@@ -118,6 +120,7 @@ class Web:
             self.loop.set(self._retry, self.loop.now + RETRY)
             return
         self._prepare()
+        self.trends.start()
         log.info("http: status page at http://%s/", host_port(self._at[0], self.server.port))
 
     def _complain(self, error: OSError) -> None:
@@ -139,7 +142,8 @@ class Web:
         answer = httpd.Answer
 
         def show(request: Request) -> Answer:
-            text = page.render(self.daemon, self.history, self.connections.by_rule(), request.query.get("match", ""))
+            text = page.render(self.daemon, self.history, self.connections.by_rule(), request.query.get("match", ""),
+                               self.trends)
             return answer(200, (piece.encode() for piece in text), "text/html; charset=utf-8",
                           {"Content-Security-Policy": page.POLICY})
 

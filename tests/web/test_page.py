@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import signal
+import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,7 +20,8 @@ from l4ipd.events import Event
 from l4ipd.model import Check, Member
 from l4ipd.monitor.outcomes import TRAIL
 from l4ipd.report.history import History
-from l4ipd.web import overview, page
+from l4ipd.report.trends import Trends
+from l4ipd.web import graphs, overview, page
 from support import chromium
 from support.balancer import BAD, GOOD, balancer, cluster, feed, settle, web
 from support.gateway import Gateway, free_port, wait
@@ -137,10 +140,10 @@ def test_everything_from_outside_is_escaped() -> None:
         feed(daemon, "www/http/web1", Verdict("L7RSP", NASTY))
         daemon.steering.rules.complaint = NASTY
         escaped = '"><script>alert(1)</script>\\x1b[31m\\x00\\x202e&amp;\'\\x0a'
-        for pattern in (NASTY, ""):                 # told: the complaint, the event; the pattern, or else the verdict
+        for pattern in (NASTY, ""):                 # told: the complaint, the event; the verdict; the pattern, or
             reader = read(daemon, pattern, history)
             assert reader.tags.count("script") == 1
-            assert reader.text.count(escaped) == 3
+            assert reader.text.count(escaped) == 4
 
 
 @settings(max_examples=50, deadline=None)
@@ -156,7 +159,7 @@ def test_any_text_leaves_a_well_formed_page(said: str, pattern: str) -> None:
 def test_the_strip_shows_the_last_outcomes(outcomes: list[bool]) -> None:
     with balancer(cluster("www", *web(1))) as daemon:
         feed(daemon, "www/http/web1", *(GOOD if each else BAD for each in outcomes))
-        drawn = page.strip(daemon.fleet.monitors["www/http/web1"])
+        drawn = graphs.strip(daemon.fleet.monitors["www/http/web1"])
     shown: dict[int, bool] = {}
     for name, path in re.findall(r'class="([pf])" d="([^"]+)"', drawn):
         for start, width in re.findall(r"M(\d+) 10h(\d+)", path):
@@ -206,6 +209,67 @@ def test_a_pattern_that_is_not_understood_is_told() -> None:
 def test_patterns(pattern: str, expected: int) -> None:
     with balancer(cluster("www", *web(2)), cluster("mail", *web(2))) as daemon:
         assert overview.look(daemon, pattern).matched == expected
+
+
+def folded(text: str) -> dict[str, bool]:
+    """Each part that can be folded, and whether it is."""
+    return {name: not opened for name, opened in re.findall(r'<details id="([^"]+)"( open data-open)?>', text)}
+
+
+def test_what_is_well_is_folded_and_what_is_not_is_open() -> None:
+    with balancer(cluster("www", *web(40)), cluster("mail", *web(40)), cluster("few", *web(3))) as daemon:
+        for name in daemon.fleet.monitors:
+            feed(daemon, name, GOOD)
+        settle(daemon)
+        calm = "".join(page.render(daemon, History(), {}))
+        assert folded(calm) == {"c-www": True, "c-mail": True, "c-few": True}
+        assert "<h1 role=\"status\">" in calm and "All 83 endpoints are up" in read(daemon).text
+        feed(daemon, "www/http/web7", BAD, BAD, BAD)
+        feed(daemon, "few/http/web2", BAD, BAD, BAD)
+        settle(daemon)
+        text = "".join(page.render(daemon, History(), {}))
+        assert folded(text) == {"c-www": False, "s-www/http": True, "c-mail": True, "c-few": False}
+        first = text[text.index('id="c-www"'):text.index('id="s-www/http"')]
+        assert re.findall(r'<tr id="([^"]+)"', first) == ["e-www/http/web7"] and "39 more, up" in text
+        assert not any(folded("".join(page.render(daemon, History(), {}, "mail"))).values()), "who asks gets to see"
+        assert "www/http/web7 L7STS 503 Service Unavailable few/http/web2" in read(daemon).text, "why, at the head"
+
+
+def test_few_are_not_folded() -> None:
+    with balancer(cluster("www", *web(page.FEW))) as daemon:
+        for name in daemon.fleet.monitors:
+            feed(daemon, name, GOOD)
+        settle(daemon)
+        assert folded("".join(page.render(daemon, History(), {}))) == {"c-www": False}
+
+
+def test_a_thousand_endpoints_in_trouble_are_small_and_each_row_has_its_heading() -> None:
+    with balancer(*(cluster(f"c{number}", *web(50)) for number in range(20))) as daemon:
+        trends = Trends(daemon.loop, daemon)
+        for place, name in enumerate(daemon.fleet.monitors):
+            feed(daemon, name, *[GOOD, BAD][:1 + place % 2] * 3)
+        for minute in range(100):                   # latencies that do not repeat
+            for place, monitor in enumerate(daemon.fleet.monitors.values()):
+                monitor.took = (place * 7919 + minute * 104729) % 997 / 50_000
+            trends.look()
+        settle(daemon)
+        text = "".join(page.render(daemon, History(), {}, "", trends))
+        assert len(gzip.compress(text.encode(), 6)) < 100_000
+        assert text.count('<th scope="row"') == text.count("<tr id=") == overview.SHOWN
+        assert text.count('class="l"') == overview.SHOWN and text.count("strip day") == overview.SHOWN
+
+
+def test_since_when_it_is_disabled_and_how_available_its_service_was() -> None:
+    with balancer(cluster("www", *web(2))) as daemon:
+        feed(daemon, "www/http/web1", GOOD)
+        daemon.fleet.monitors["www/http/web2"].disabled = True
+        daemon.fleet.disabled["www/http/web2"] = time.mktime((2026, 11, 27, 9, 12, 40, 0, 0, -1))
+        settle(daemon)
+        trends = Trends(daemon.loop, daemon)
+        trends.look()
+        text = " ".join("".join(page.render(daemon, History(), {}, "", trends)).split())
+        assert "disabled since 2026-11-27 09:12<" in text
+        assert re.search(r"available 100 % since \d+-\d+-\d+ \d+:\d+<", text)
 
 
 # -- in a real browser
@@ -265,6 +329,32 @@ def test_in_a_browser(gateway: Gateway) -> None:
         complaints = [each["entry"]["text"] for each in tab.told("Log.entryAdded")]
         assert all("ERR_CONNECTION_REFUSED" in each for each in complaints), complaints
     wait("end", gateway.ended)
+
+
+def test_what_the_reader_unfolds_stays_so(gateway: Gateway) -> None:
+    """When the page is refreshed in place; and what is well is one screen."""
+    site, inside = free_port(), free_port()
+    gateway.web("127.0.0.11", inside)
+    services = ", ".join(f"s{number}: {{port: {free_port()}, member_port: {inside}, check: tcp}}"
+                         for number in range(20))
+    gateway.configure(f"www: {{address: 127.0.0.1, services: {{{services}}}, members: {{web1: 127.0.0.11}}}}",
+                      top=f"http: 127.0.0.1:{site}")
+    gateway.start()
+    try:
+        gateway.wait_log("www unknown -> ready")
+        with chromium.tab() as tab:
+            tab.open(f"http://127.0.0.1:{site}/", 1280)
+            tab.wait("document.querySelector('#c-www') !== null")
+            tab.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+            tab.wait("!document.querySelector('#c-www').open")
+            assert tab.evaluate("document.querySelector('#c-www').getBoundingClientRect().height") < 100
+            tab.evaluate("document.querySelector('#c-www summary').click()")
+            tab.evaluate("window.old = document.querySelector('#c-www');"
+                         "document.dispatchEvent(new Event('visibilitychange'))")
+            tab.wait("document.querySelector('#c-www') !== window.old")
+            assert tab.evaluate("document.querySelector('#c-www').open")
+    finally:
+        gateway.stop()
 
 
 def test_the_policy_knows_the_style_and_the_script(tmp_path: Path) -> None:
