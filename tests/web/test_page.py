@@ -94,7 +94,7 @@ def test_what_it_tells_of_each_endpoint() -> None:
         text = read(daemon).text
         for words in ("up web1 10.0.0.2:8080 L7STS 503 Service Unavailable (1 of 3 failed) in kernel 1 234 conns",
                       "down web2 10.0.0.3:8080 L7STS 503 Service Unavailable no rule",
-                      "disabled (unknown) web3 10.0.0.4:8080 not checked yet no rule",
+                      "disabled (unknown) web3 10.0.0.4:8080 not checked yet disabled since 20",
                       "up heavy weight 3 10.0.0.9:8080 L7OK 200 in kernel ×3 3 702 conns",
                       "up sorry fallback 10.0.0.8:8080 L7OK 200 standby",
                       "http port 80/tcp · http /healthz every 2 s 2 of 4 up", "mail 203.0.113.10",
@@ -246,12 +246,15 @@ def test_few_are_not_folded() -> None:
 def test_a_thousand_endpoints_in_trouble_are_small_and_each_row_has_its_heading() -> None:
     with balancer(*(cluster(f"c{number}", *web(50)) for number in range(20))) as daemon:
         trends = Trends(daemon.loop, daemon)
-        for place, name in enumerate(daemon.fleet.monitors):
-            feed(daemon, name, *[GOOD, BAD][:1 + place % 2] * 3)
+        for name in daemon.fleet.monitors:
+            feed(daemon, name, GOOD)
         for minute in range(100):                   # latencies that do not repeat
             for place, monitor in enumerate(daemon.fleet.monitors.values()):
                 monitor.took = (place * 7919 + minute * 104729) % 997 / 50_000
             trends.look()
+        for name in list(daemon.fleet.monitors)[::2]:
+            feed(daemon, name, *[BAD, GOOD] * 20, *[BAD] * 3)
+        trends.look()
         settle(daemon)
         text = "".join(page.render(daemon, History(), {}, "", trends))
         assert len(gzip.compress(text.encode(), 6)) < 100_000
