@@ -40,7 +40,9 @@ border-radius:7px;padding:.3em .6em;min-width:0}input{width:14em}button{cursor:p
 .hero{border-left:6px solid var(--c);padding:16px 18px}
 .hero h1{font-size:1.4em;line-height:1.25;display:flex;gap:.45em;align-items:flex-start}.hero h1 svg{color:var(--c)}
 .hero h1 svg.i{width:1.25em;height:1.25em;vertical-align:0}
-.hero ul{display:grid;gap:6px;margin-top:10px}.hero li .s{font-size:.87em;margin-left:.4em;overflow-wrap:anywhere}
+.hero ul{display:grid;gap:6px 16px;margin-top:10px;grid-template-columns:repeat(auto-fill,minmax(min(100%,400px),1fr))}
+.hero li{display:flex;flex-wrap:wrap;gap:.1em .5em;align-items:center}
+.hero li .s{font-size:.87em;margin:0;overflow-wrap:anywhere}
 .hero ul a{color:inherit;white-space:normal;overflow-wrap:anywhere;border-radius:12px}.hero ul a svg{color:var(--c)}
 .hero .s{margin-top:8px;font-size:.84em}
 .alert{margin-top:10px;padding:9px 14px;border-radius:9px;background:var(--b);color:var(--c);overflow-wrap:anywhere;
