@@ -66,6 +66,12 @@ class Trends:
             self.daemon.events.listen(self.heard)
             self.loop.set(self._timer, self.loop.now + FIRST)
 
+    def raised(self) -> None:
+        """A look has broken off: what is left of it is not seen, and the next one comes in time."""
+        self._left = []
+        if self._started and not self._timer.is_set:
+            self.loop.set(self._timer, self.loop.now + PERIOD)
+
     # -- what there is to see
 
     def latency(self, name: str) -> list[float | None]:
