@@ -45,6 +45,7 @@ class Steering:
         self._spoken = spoken
         self._ageless: frozenset[str] | None = None     # those of ``owner``, whatever their age; made when it is needed
         self._saved: frozenset[str] = frozenset()   # rules that an earlier run has left, until the table was read
+        self._unseen: frozenset[str] | None = None  # those of them that the last listing did not have; None: none yet
         self._obsolete = ObsoleteRules(loop)
         self._lines: dict[str, tuple[Endpoint, tuple[str, ...]]] = {}   # by endpoint: what it looked like, its rules
         self._keep: dict[str, bool] = {}            # by service: when_all_down: keep
@@ -99,6 +100,7 @@ class Steering:
         now = self.settings
         if before.tag and not self.rules.belief.ever:
             self._old_tags.add(before.tag)          # what bears it has not been seen yet
+            self._unseen = None
         if (now.ipnat, now.ipf) != (before.ipnat, before.ipf):
             self.dialect = replace(self.dialect, sure=False)
         self.nat = NatTable(now, self.dialect, self._known, self._want, self._old_tags, self.nat.iterator)
@@ -245,8 +247,11 @@ class Steering:
 
     def _listed(self) -> None:
         """The kernel's table has been read."""
-        self._old_tags.clear()                      # what bore one is known by now
-        self._saved = frozenset()
+        missing = self._saved - self.rules.have.keys()
+        if missing == self._unseen:                 # once is not enough: a listing may have begun in the middle
+            self._old_tags.clear()                  # what bore one is known by now
+            self._saved = frozenset()
+        self._unseen = missing
         mistaken = self.dialect.purge and is_unknown(self.rules.complaint)     # it lied, or is another one now
         if (mistaken or not self.dialect.sure) and not self._asking:
             self._ask()
