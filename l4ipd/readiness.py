@@ -89,6 +89,7 @@ class Readiness:
                 standing.unproved = None            # there may be others
             self.standings[cluster.name] = standing
         self.left = {name: when for name, when in self.left.items() if name == GATEWAY or name in self.standings}
+        self.before = {name: said for name, said in self.before.items() if name in self.standings}
         self._touch_all()
 
     def restore(self, saved: Saved) -> None:
