@@ -40,7 +40,10 @@ from l4ipd.steering import Steering
 
 
 class Daemon:
-    """All of it. Create it after daemonizing; :meth:`start` it, then run the loop."""
+    """All of it. Create it after daemonizing; :meth:`start` it, then run the loop.
+
+    Many attributes: one for each part.
+    """
 
     def __init__(self, loop: Loop, config: Config, descriptors: int, prober: Prober | None = None) -> None:
         self.loop = loop

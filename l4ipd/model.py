@@ -30,7 +30,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The definition of a check. Keys that its type does not have keep their defaults."""
+    """The definition of a check. Keys that its type does not have keep their defaults.
+
+    Many attributes: as many as there are keys.
+    """
 
     type: str                                       # tcp tls http https udp exec ping, or a protocol by name
     interval: float = 5.0
@@ -110,7 +113,10 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One service on one member: what is checked, what is up or down, what owns rules."""
+    """One service on one member: what is checked, what is up or down, what owns rules.
+
+    Many attributes: all that its cluster, its service and its member say of it, so that nobody has to look there.
+    """
 
     name: str                                       # cluster/service/member
     cluster: str

@@ -30,6 +30,8 @@ class Steering:
     """Keeps the kernel's NAT table as the fleet's states want it. ``spoken(dialect)`` hears what the tools understand.
 
     ``budget`` is what it may cost to read the table back.
+
+    Many attributes: what the start, a reload and the tools have to say meets here what the states have.
     """
 
     def __init__(self, loop: Loop, fleet: Fleet, events: Events, settings: Ipfilter, *,

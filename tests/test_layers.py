@@ -35,6 +35,7 @@ PURE = ("model", "monitor.health", "monitor.doubt", "ipfilter.rdr", "ipfilter.lo
         "config.explain", "config.values", "config.section", "config.check_section", "config.yaml_tree", "config.parse",
         "config.warnings", "config.similar", "config.estimate", "config.capacity", "report.text", "report.matching",
         "web.page_style", "runtime.lines", "runtime.numbers")
+MANY = 15                       # attributes; a class that has more says why
 WORLDLY = {"os", "socket", "select", "selectors", "time", "signal", "subprocess", "random", "logging", "threading",
            "asyncio", "ssl", "pathlib", "io", "shutil", "tempfile"}
 
@@ -181,17 +182,33 @@ def test_no_room_assigns_what_belongs_to_another() -> None:
                 assert room_of(name) in owners[node.attr], f"{name} assigns {ast.unparse(node)}, line {node.lineno}"
 
 
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_class_with_many_attributes_says_why(name: str) -> None:
+    for whole in classes(name):
+        reason = re.search(r"Many\s+attributes: \w", ast.get_docstring(whole) or "")
+        count = len(attributes_of(whole))
+        assert (count > MANY) == (reason is not None), f"{whole.name} of {name} has {count} attributes"
+
+
+def classes(name: str) -> list[ast.ClassDef]:
+    return [node for node in ast.walk(ast.parse(FILES[name].read_text())) if isinstance(node, ast.ClassDef)]
+
+
 def attributes(name: str) -> set[str]:
-    """What the classes of a file have: set on self, declared, or named as slots."""
+    """What the classes of a file have."""
+    return set().union(*map(attributes_of, classes(name)))
+
+
+def attributes_of(whole: ast.ClassDef) -> set[str]:
+    """What is set on self, declared, or named as slots."""
     found: set[str] = set()
-    for whole in ast.walk(ast.parse(FILES[name].read_text())):
-        if not isinstance(whole, ast.ClassDef):
-            continue
-        for node in ast.walk(whole):
-            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and isinstance(
-                    node.value, ast.Name) and node.value.id == "self":
-                found.add(node.attr)
-        for node in whole.body:
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                found.add(node.target.id)
+    for node in ast.walk(whole):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and isinstance(
+                node.value, ast.Name) and node.value.id == "self":
+            found.add(node.attr)
+    for node in whole.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__":
+            found |= set(ast.literal_eval(node.value))
     return found

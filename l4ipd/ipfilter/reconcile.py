@@ -54,6 +54,8 @@ class Reconciler:
     when rules turn out to have been removed by somebody else. ``whose(line)`` tells of a rule of ours that we have not
     loaded whose it may be (:class:`l4ipd.ipfilter.rivals.Rivals`). It is read again every ``resync`` seconds, or less
     often, as ``budget`` has it.
+
+    Many attributes: a third are what it was given; of the rest, most are the small objects that it is made of.
     """
 
     def __init__(self, loop: Loop, table: Table, timeout: float, resync: float, *,

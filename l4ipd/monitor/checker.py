@@ -66,7 +66,8 @@ class Checker:
     """``recipes`` are those of the checks of an endpoint, as ``listener`` has it, or of several endpoints that are
     checked in the same way: they follow the same checker. It is its own timer (:class:`l4ipd.runtime.loop.Timed`).
 
-    There may be ten thousand, each looked at every second: small objects stay in the processor's caches.
+    There may be ten thousand, each looked at every second: small objects stay in the processor's caches. Many
+    attributes: they are one probe's way from one look to the next, and several objects would be larger than this one.
     """
 
     __slots__ = ("schedule", "listeners", "queued", "stopped", "slot", "asks", "_checks", "_first", "_others",

@@ -24,7 +24,10 @@ log = logging.getLogger("l4ipd.probe")
 
 
 class Monitor:
-    """An endpoint under watch."""
+    """An endpoint under watch.
+
+    Many attributes: there may be ten thousand, and to divide one into several objects would take memory for each.
+    """
 
     __slots__ = ("schedule", "endpoint", "checker", "health", "verdict", "since", "took", "outcomes", "changes",
                  "tried", "disabled", "unconfirmed", "draining", "trouble", "refusals", "hurried", "share", "_top",

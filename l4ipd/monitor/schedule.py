@@ -67,8 +67,9 @@ class Schedule(Generic[M]):
     ``spoiled(monitor, verdict, began)`` says whether an outcome that is not LOCAL, of what ``began`` then, counts for
     nothing; ``alone(monitor)`` whether nobody would serve clients without it; ``refused(monitor, verdict)`` is called
     when a probe could not connect; ``weighed(monitor)`` when its share of its weight is another. ``limit`` is
-    the number of probes that
-    may be in flight; the others wait their turn.
+    the number of probes that may be in flight; the others wait their turn.
+
+    Many attributes: a third are those callbacks; what is counted at every probe is counted here, one step away.
     """
 
     def __init__(self, loop: Loop, limit: int, start: Callable[[Recipe, Callable[[Verdict], object]], Probe], *,

@@ -24,6 +24,25 @@ Stale = Callable[[ipmon.Reset], object]
 Tell = Callable[[str, str, int], object]
 
 
+class Buffered:
+    """The records that were in the kernel's buffer before an ipmon was started: ``began`` by its own clock, the wall's,
+    and ``at`` by ours. Without, there are none.
+    """
+
+    def __init__(self, began: float = 0.0, at: float = 0.0) -> None:
+        self._until = at + BUFFERED
+        self._began = time.strftime("%Y%m%d%H%M%S", time.localtime(began)) + f"{began % 1:.6f}"[1:] if began else ""
+
+    def holds(self, when: str, now: float) -> bool:
+        """Whether a record of ``when`` is one of them. The first that is not ends the question."""
+        if not self._began or not when:
+            return False
+        if when >= self._began or now > self._until:
+            self._began = ""
+            return False
+        return True
+
+
 class Listener:
     """Idle until :meth:`use`."""
 
@@ -36,10 +55,9 @@ class Listener:
         self.missed = 0                             # records, as ipmon says
         self.unverified = False                     # others may have written what we read
         self._source: sources.Ipmon | sources.LogFile | None = None
-        self._started_as: tuple[object, ...] = ()
-        self._program = ""                          # that is our ipmon
+        self._started_as: tuple[str, Words, str] = ("no", (), "")
         self._said = False
-        self._began, self._began_at = "", 0.0       # when this ipmon was started: local time, and on our clock
+        self._buffered = Buffered()
 
     def use(self, source: str, tag: int, program: Words, pidfile: str) -> None:
         """Listen there. Nothing is started anew that is listened to already."""
@@ -49,8 +67,7 @@ class Listener:
             return
         self.stop()
         self.source, self._started_as = source, wanted
-        self._program = program[0] if program else ""
-        self.alive, self.problem, self._said, self._began = False, "", False, ""
+        self.alive, self.problem, self._said, self._buffered = False, "", False, Buffered()
         self.unverified = False
         if source == "ipmon":
             self._source = sources.Ipmon(self.loop, program, pidfile, self.take, self._told, self._begin)
@@ -68,7 +85,8 @@ class Listener:
     def look_around(self) -> None:
         """Is there another reader of the log?"""
         if self.source == "ipmon":
-            sources.others(self.loop, self._program, self._others)
+            _, program, _ = self._started_as
+            sources.others(self.loop, program[0] if program else "", self._others)
 
     def _others(self, pids: list[int]) -> None:
         if pids and self.source == "ipmon":
@@ -99,7 +117,7 @@ class Listener:
             self.unreadable()
             return
         if reset is not None and reset.tag == self.tag:
-            if self._is_stale(reset.when):
+            if self._buffered.holds(reset.when, self.loop.now):
                 self.stale(reset)
             else:
                 self.heard(reset, self.unverified)
@@ -117,15 +135,4 @@ class Listener:
             log.warning("%s: %s, so that what it says only hastens probes", self.source, loose)
 
     def _begin(self) -> None:
-        now = time.time()
-        self._began = time.strftime("%Y%m%d%H%M%S", time.localtime(now)) + f"{now % 1:.6f}"[1:]
-        self._began_at = self.loop.clock()
-
-    def _is_stale(self, when: str) -> bool:
-        """Whether it was in the buffer before our ipmon read it. The first that is not ends the question."""
-        if not self._began or not when:
-            return False
-        if when >= self._began or self.loop.now - self._began_at > BUFFERED:
-            self._began = ""
-            return False
-        return True
+        self._buffered = Buffered(time.time(), self.loop.clock())

@@ -87,6 +87,8 @@ class Child:
     the child's standard input stays open as long as we live, so that it can notice when we do not. A child that
     ``outlives`` us is not ended by :func:`end_all`. What a ``swept`` one leaves behind, even in a session of its own,
     is ended if its time was up, and at our end, as far as :mod:`l4ipd.runtime.reaper` can.
+
+    Many attributes: what it was asked for, what it has said so far, and how near its end it is.
     """
 
     def __init__(self, loop: Loop, argv: Sequence[str], *, stdin: bytes = b"", timeout: float | None,

@@ -82,7 +82,10 @@ CLEARED = Timer(_never)         # in the place of one that was cleared: it is se
 
 
 class Loop:
-    """A select loop. ``clock`` and ``poller`` are replaced in tests."""
+    """A select loop. ``clock`` and ``poller`` are replaced in tests.
+
+    Many attributes: descriptors and timers are one turn, and a call from one object to another in it costs every probe.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, poller: Poller | None = None) -> None:
         self.clock = clock

@@ -41,6 +41,8 @@ class Packet:
 
 @dataclass(slots=True)
 class FilterRule:
+    """Many attributes: one for each word that a rule can say something with."""
+
     line: int = 0
     insert: int | None = None           # of @N
     action: str = ""

@@ -17,6 +17,8 @@ TAG_LENGTH = 16                         # what the sample shows; FACTS.md 2a-1 s
 
 @dataclass(slots=True)
 class NatRule:
+    """Many attributes: those of ``ipnat_t``."""
+
     line: int = 0
     kind: str = ""                      # rdr map bimap, "rewrite in", "rewrite out"
     interfaces: tuple[str, ...] = ()
