@@ -73,8 +73,6 @@ class Readiness:
         self.stopping = False
         self._touched: dict[str, None] = {}         # clusters to be looked at
         self._seen: object = None                   # of what bears on all of them, when they were last looked at
-        self._runs: object = None                   # of the tools, and whether one is under way, at the last look
-        self._loaded: set[str] = set()              # lines that were in the table then
         self._undecided = -1
 
     # -- configurations, start and stop
@@ -147,8 +145,8 @@ class Readiness:
             return
         rules, fleet = self.steering.rules, self.fleet
         seen = (rules.problem, rules.complaint, rules.belief.ever, rules.look_only, fleet.sight.blind,
-                fleet.transitions.waits)
-        if seen != self._seen or self._table_changed():
+                fleet.transitions.waits, rules.belief.version, (rules.runs, rules.busy) if rules.held else None)
+        if seen != self._seen:
             self._seen = seen
             self._touch_all()
         if len(fleet.undecided) != self._undecided:
@@ -159,19 +157,6 @@ class Readiness:
             if standing is not None:
                 self._look(standing)
             self._touched.pop(name, None)           # only now: what raises is looked at again
-
-    def _table_changed(self) -> bool:
-        """Whether a run of the tools has changed what is loaded. Most are listings that find all as it was: to look at
-        ten thousand endpoints after each of those took a tenth of our time."""
-        rules = self.steering.rules
-        runs = rules.runs, rules.busy
-        if runs == self._runs:
-            return False
-        self._runs = runs
-        if rules.have.keys() == self._loaded and not rules.held:
-            return False
-        self._loaded = set(rules.have)
-        return True
 
     def _look(self, standing: Standing) -> None:
         against = self._against(standing)

@@ -96,7 +96,7 @@ class Sockets:
         self._connect = CONNECT or (lambda fd, address, size: -1)
         self._dissolved: list[Socket] = []
         self._ended: deque[Socket] = deque()        # by both sides
-        self.elsewhere: dict[str, float] = {}       # addresses that are none of ours: until when that is believed
+        self.elsewhere: dict[str, None] = {}        # addresses that are none of ours, so far as we know
 
     def take(self) -> Socket:
         """A socket to be connected, which does not block. Raises OSError if there is none to be had, or not with our

@@ -39,7 +39,7 @@ CONNECT_TIMED_OUT = Verdict("L4TOUT", "no answer to the connection attempt")
 SHAKE_TIMED_OUT = Verdict("L6TOUT", "no answer to the TLS handshake")
 SHAKE_CUT = Verdict("L6RSP", "connection closed in the TLS handshake")
 CHUNK = 4096                                        # bytes asked for at a time
-ELSEWHERE, MANY = 5.0, 1 << 16                      # seconds for which an address that is none of ours stays one
+ELSEWHERE = 30.0                                    # seconds after which we ask again which addresses are not ours
 SOCKET, ERROR = socket.SOL_SOCKET, socket.SO_ERROR
 IN_PROGRESS = errno.EINPROGRESS
 
@@ -112,7 +112,7 @@ class Stream:
             if failure:
                 self._refused(failure, errors.later(failure))
                 return
-        if self._loop.now > self._sockets.elsewhere.get(recipe.address, 0.0) and self._met_itself():
+        if recipe.address not in self._sockets.elsewhere and self._met_itself():
             self._refused(errno.ECONNREFUSED, errors.later(errno.ECONNREFUSED))      # for nobody listens
         elif method.opens:
             self._open(method)
@@ -127,9 +127,9 @@ class Stream:
         """
         itself, elsewhere = met_itself(self._socket), self._sockets.elsewhere
         if itself is None:
-            if len(elsewhere) > MANY:               # members come and go
-                elsewhere.clear()
-            elsewhere[self._recipe.address] = self._loop.now + ELSEWHERE
+            if not elsewhere:                       # it may become ours, and members come and go
+                self._loop.later(ELSEWHERE, elsewhere.clear)
+            elsewhere[self._recipe.address] = None
         return bool(itself)
 
     def _shake(self, tls: Tunnel, chunk: bytes) -> None:

@@ -18,6 +18,7 @@ class Belief:
 
     def __init__(self) -> None:
         self.have: dict[str, str] = {}              # canonical line -> the words in which the kernel lists it
+        self.version = 0                            # another when other rules are there
         self.copies: dict[str, list[str]] = {}      # the words of more rules that are equal to one of these
         self.stale = True                           # none of it is to be trusted
         self.proven = False                         # it was read from the kernel after the last change
@@ -40,6 +41,8 @@ class Belief:
 
     def take(self, listing: Listing) -> None:
         """This is how it is."""
+        if listing.rules.keys() != self.have.keys():
+            self.version += 1
         self.have, self.copies = listing.rules, listing.copies
         self.stale, self.proven, self.ever = False, True, True
 
@@ -60,6 +63,8 @@ class Belief:
         return gone or len(self.copies.get(line, ())) < copies
 
     def added(self, line: str, words: str) -> None:
+        if line not in self.have:
+            self.version += 1
         self.have[line] = words
 
     def removed(self, line: str) -> None:
@@ -67,5 +72,5 @@ class Belief:
         others = self.copies.get(line)
         if others:
             self.have[line] = others.pop()
-        else:
-            self.have.pop(line, None)
+        elif self.have.pop(line, None) is not None:
+            self.version += 1

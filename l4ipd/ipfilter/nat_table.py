@@ -60,6 +60,12 @@ class Listed:
     ports: tuple[int, int]                          # (0, 0): every port
 
 
+@lru_cache(maxsize=1024)
+def _place(vip: str, ports: tuple[int, int]) -> tuple[str, tuple[int, int]]:
+    """The same objects for all rules of a service."""
+    return vip, ports
+
+
 class NatTable:
     """Reads listings. A line is parsed once, however often it is listed.
 
@@ -105,8 +111,8 @@ class NatTable:
             listed = None
         else:
             canonical = rule.line()
-            listed = Listed(self.known(canonical) or canonical, rdr.owned(rule.tag, self.settings.tag), rule.vip,
-                            rule.ports or (0, 0))
+            listed = Listed(self.known(canonical) or canonical, rdr.owned(rule.tag, self.settings.tag),
+                            *_place(rule.vip, rule.ports or (0, 0)))
         self._seen[line] = listed
         return listed
 

@@ -14,7 +14,7 @@ the affair of who hears it: see :mod:`l4ipd.monitor.monitor`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from l4ipd.checks.probe import Probe
@@ -38,6 +38,7 @@ class _Starting:
 
 
 STARTING = _Starting()
+NO_AGENTS: Mapping[int, Agent] = {}                # one for all that have none, which are nearly all
 
 
 class Listener(Protocol):
@@ -80,7 +81,7 @@ class Checker:
         self._checks = listener.endpoint.checks
         self._first, self._others = recipes[0], tuple(recipes[1:])
         self._agents = {place: Agent(f"{listener.endpoint.name} {listener.endpoint.where}")
-                        for place, check in enumerate(self._checks) if check.type == "agent"}
+                        for place, check in enumerate(self._checks) if check.type == "agent"} or NO_AGENTS
         self._several = len(self._checks) > 1 or bool(self._agents)     # what one comes to is not yet the outcome
         self._timing = schedule.timing("+".join(check.type for check in self._checks))
         self.queued = self.stopped = False

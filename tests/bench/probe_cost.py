@@ -82,7 +82,7 @@ def recipes(check: Check, addresses: Sequence[Address]) -> list[Recipe]:
 def as_elsewhere(prober: Prober) -> Prober:
     """Believe that 127.0.0.1 is not our own address, as no member's is: else each probe looks whom it has met."""
     for sockets in prober._sockets:
-        sockets.elsewhere["127.0.0.1"] = float("inf")
+        sockets.elsewhere["127.0.0.1"] = None
     return prober
 
 

@@ -15,7 +15,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from l4ipd.checks import socket_pool
+from l4ipd.checks import socket_pool, tcp
 from l4ipd.checks.probe import Probe
 from l4ipd.checks.recipe import KINDS, recipe
 from l4ipd.model import Check
@@ -178,6 +178,19 @@ def test_a_connection_to_itself_leaves_nothing(watch: Watch, check: Check, monke
         assert watch.probe(check, port).code == "L4CON"
     with socket.socket() as again:
         again.bind(("127.0.0.1", port))             # not in TIME_WAIT
+
+
+def test_one_to_itself_at_an_address_that_was_none_of_ours(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a member that answers is taken for foreign, so long as our end has another; but not for ever."""
+    monkeypatch.setattr(tcp, "ELSEWHERE", 0.05)
+    with Ender("127.0.0.2") as member:
+        assert watch.probe(TCP, member.port, "127.0.0.2").code == "L4OK"
+    over = watch.loop.later(0.1, lambda: None)
+    watch.turn_until(lambda: not over.is_set)
+    sock = socket_pool.Socket(socket.AF_INET, socket_pool.KIND)
+    sock.bind(("127.0.0.2", 0))
+    monkeypatch.setattr(socket_pool.Sockets, "take", lambda self: sock)
+    assert watch.probe(TCP, sock.getsockname()[1], "127.0.0.2").code == "L4CON"
 
 
 def test_no_more_are_kept_than_may_be(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
