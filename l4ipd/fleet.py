@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from l4ipd.checks import recipe
 from l4ipd.checks.probe import Probe
-from l4ipd.checks.recipe import Recipe
+from l4ipd.checks.recipe import Asked, Recipe
 from l4ipd.checks.verdict import Verdict
 from l4ipd.events import Event, Events
 from l4ipd.ipfilter import plan
@@ -71,14 +71,14 @@ class Fleet:
     def take_over(self, config: Config) -> Change:
         """The endpoints of ``config`` from now on."""
         old, self.monitors = self.monitors, {}
-        checkers: dict[str, list[Checker]] = defaultdict(list)      # by address
+        checkers: dict[Asked, list[Checker]] = defaultdict(list)
         for monitor in old.values():
-            checkers[monitor.endpoint.address].append(monitor.checker)
+            checkers[monitor.checker.asks_first].append(monitor.checker)
         new = changed = 0
         for endpoint in config.endpoints():
             known = old.pop(endpoint.name, None)
             if known is None or known.endpoint.probed != endpoint.probed:
-                self.monitors[endpoint.name] = self._watch(endpoint, known, checkers[endpoint.address])
+                self.monitors[endpoint.name] = self._watch(endpoint, known, checkers)
             else:
                 self.monitors[endpoint.name] = known
             new += known is None
@@ -92,13 +92,15 @@ class Fleet:
         self.schedule.bunch(sum(1 / interval for interval in probed.values()))
         return Change(len(self.monitors), new, changed, len(old))
 
-    def _watch(self, endpoint: Endpoint, known: Monitor | None, checkers: list[Checker]) -> Monitor:
+    def _watch(self, endpoint: Endpoint, known: Monitor | None,
+               checkers: dict[Asked, list[Checker]]) -> Monitor:
         """A new monitor, in the place of one that was ``known`` under this name, and checked in another way.
 
-        ``checkers`` are those of this address: equal checks are made once.
+        ``checkers`` are those there are: equal checks are made once.
         """
         recipes = [recipe.recipe(check, endpoint) for check in endpoint.checks]
-        checker = next((each for each in checkers if each.makes(recipes, endpoint)), None)
+        alike = checkers[recipes[0].asks]
+        checker = next((each for each in alike if each.makes(recipes, endpoint)), None)
         monitor = Monitor(self.schedule, endpoint, recipes, checker)
         if known is not None:
             monitor.inherit(known)
@@ -107,7 +109,7 @@ class Fleet:
             known.stop()
         self.undecided.add(endpoint.name)
         if checker is None:
-            checkers.append(monitor.checker)
+            alike.append(monitor.checker)
             monitor.checker.begin()
         else:
             checker.join(monitor)

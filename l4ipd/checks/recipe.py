@@ -74,6 +74,9 @@ class Method:
     user: str | None = None
 
 
+Asked = tuple[str, int, Words]
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Everything that a probe of one endpoint needs to know."""
@@ -84,6 +87,11 @@ class Recipe:
     steps: tuple[Exchange, ...] = ()
     host: bytes = b""           # to be sent before the tail of the first exchange, where there is one
     command: Words = ()
+
+    @property
+    def asks(self) -> Asked:
+        """What equal ones have in common, and few others have, compared in no time."""
+        return self.address, self.port, self.command
 
 
 def recipe(check: Check, endpoint: Endpoint) -> Recipe:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from l4ipd.checks.probe import Probe
-from l4ipd.checks.recipe import Recipe, which
+from l4ipd.checks.recipe import Asked, Recipe, which
 from l4ipd.checks.verdict import PASSED, Leave, Verdict, local
 from l4ipd.model import Endpoint
 from l4ipd.monitor import pace
@@ -101,6 +101,11 @@ class Checker:
     def endpoint(self) -> Endpoint:
         """The one that it is for, or the first of them."""
         return self.listeners[0].endpoint
+
+    @property
+    def asks_first(self) -> Asked:
+        """See :attr:`Recipe.asks`."""
+        return self._first.asks
 
     # -- when
 

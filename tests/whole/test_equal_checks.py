@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,8 @@ import pytest
 from l4ipd.checks.recipe import Recipe
 from l4ipd.checks.verdict import Verdict
 from l4ipd.config.parse import parse
-from l4ipd.model import Config
+from l4ipd.model import Config, Endpoint
+from l4ipd.monitor.checker import Checker
 from support.scripted_daemon import BAD, GOOD, ScriptedDaemon
 
 SIXTY = 60
@@ -119,4 +120,21 @@ def test_one_refused_probe_is_told_to_sensing_once(tmp_path: Path) -> None:
     it.daemon.fleet.schedule.refused = lambda monitor, verdict: told.append(monitor.endpoint.address)
     it.all_once(BAD)
     assert sorted(told) == ["10.0.0.2", "10.0.0.3"]
+    it.end()
+
+
+def test_thousands_of_ports_of_one_machine_are_not_compared_with_each_other(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway in front of containers, or of another gateway: all have one address."""
+    compared, makes = [], Checker.makes
+
+    def counted(checker: Checker, recipes: Sequence[Recipe], endpoint: Endpoint) -> bool:
+        compared.append(endpoint.name)
+        return makes(checker, recipes, endpoint)
+
+    monkeypatch.setattr(Checker, "makes", counted)
+    it = Counted(tmp_path, services(tmp_path, "tcp", 300))
+    it.daemon.apply(services(tmp_path, "http", 300))
+    assert len(it.daemon.fleet.monitors) == 600
+    assert len(compared) <= 600
     it.end()
