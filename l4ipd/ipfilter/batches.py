@@ -28,7 +28,7 @@ def next_batch(want: Mapping[str, object], belief: Belief, held: HeldLines, now:
                 going[way].append(line)
     waiting = {side(line) for line in missing} if going["purge"] else set()
     for command, lines in (("purge", [line for line in going["purge"] if side(line) not in waiting]),
-                           ("add", missing), ("purge", going["purge"]), ("drain", going["drain"]),
+                           ("add", missing), ("drain", going["drain"]),
                            ("copy", [line for line in belief.copies if not held.waits(line, now)])):
         if lines:
             return command, held.choose(lines, now)

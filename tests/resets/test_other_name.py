@@ -99,3 +99,17 @@ def test_a_directory_that_is_not_ours_alone_is_not_used(tmp_path: Path, trap: ob
     with caplog.at_level("INFO", logger="l4ipd.resets"):
         assert OtherName(str(tmp_path / "d")).of("/usr/sbin/ipmon") == "/usr/sbin/ipmon"
     assert "ipmon is started by its own name, and service ipmon stop will end it" in caplog.text
+
+
+def test_what_is_said_when_it_keeps_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    loose(tmp_path / "d")
+    with caplog.at_level("INFO", logger="l4ipd.resets"):
+        OtherName(str(tmp_path / "d")).of("/usr/sbin/ipmon")
+    assert caplog.messages == [f"{tmp_path}/d/{NAME}: ipmon is started by its own name, and service ipmon stop will "
+                               "end it: that directory is not ours alone"]
+
+
+def test_others_may_look_into_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d").chmod(0o755)
+    assert OtherName(str(tmp_path / "d")).of("/usr/sbin/ipmon") == str(tmp_path / "d" / NAME)
