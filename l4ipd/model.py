@@ -109,6 +109,17 @@ class Service:
     checks: tuple[Check, ...]                       # all must pass; the first one sets pace, rise and fall
     purge: str = "dead"                             # dead | yes | no: whose sessions end with the rules
     age: int | None = None                          # seconds until a silent session is forgotten
+    ports: int = 1                                  # a range of so many: ``port`` and ``member_port`` are its first
+    same_as: str = ""                               # the service whose checks these are
+
+    @property
+    def port_words(self) -> str:
+        """For people and rules: ``80``, ``40000-40999``."""
+        return port_range(self.port, self.ports)
+
+    def port_of(self, member: Member) -> int:
+        """Where a member serves it, or the first port of these: a range has no room for members' own ports."""
+        return (member.port if self.ports == 1 else None) or self.member_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +145,9 @@ class Endpoint:
     purge: str = "dead"                             # dead | yes | no
     age: int | None = None                          # seconds
     origin: str = ""                                # the source that the member comes from, for people
+    ports: int = 1                                  # a range of so many: ``port`` and ``member_port`` are its first
+    same_as: str = ""                               # the service whose checks these are
+    same_port: int | None = None                    # its port on this member
 
     @property
     def group(self) -> str:
@@ -142,13 +156,37 @@ class Endpoint:
 
     @property
     def where(self) -> str:
-        """Address and port for people: ``10.0.0.11:8080``, ``[fd00::2]:8080``."""
-        return host_port(self.address, self.member_port)
+        """Address and port for people: ``10.0.0.11:8080``, ``[fd00::2]:8080``, ``10.0.0.11:50000-50999``."""
+        return host_port(self.address, self.member_port_words)
+
+    @property
+    def port_words(self) -> str:
+        """The ports that clients connect to: ``80``, ``40000-40999``."""
+        return port_range(self.port, self.ports)
+
+    @property
+    def member_port_words(self) -> str:
+        """The member's ports: ``8080``, ``50000-50999``."""
+        return port_range(self.member_port, self.ports)
+
+    @property
+    def member_ports(self) -> range:
+        """Where its clients arrive."""
+        return range(self.member_port, self.member_port + self.ports)
+
+    @property
+    def probe_port(self) -> int:
+        """Where a check goes that names no port."""
+        return self.member_port if self.same_port is None else self.same_port
+
+    def is_at_its_port(self, check: Check) -> bool:
+        """Whether a check is of a port that its clients use."""
+        return (check.port or self.probe_port) in self.member_ports
 
     @property
     def probed(self) -> tuple[str, int, tuple[Check, ...]]:
         """What the probes depend on; while it stays the same, probes in flight and counters stay valid."""
-        return self.address, self.member_port, self.checks
+        return self.address, self.probe_port, self.checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +208,15 @@ class Cluster:
     sources: tuple[Source, ...] = ()                # of members that do not stand in the configuration
 
     def endpoints(self) -> Iterator[Endpoint]:
+        named = {service.name: service for service in self.services}
         for service in self.services:
+            same = named.get(service.same_as)
             for member in self.members:
                 yield Endpoint(f"{self.name}/{service.name}/{member.name}", self.name, service.name, member.name,
                                self.addresses, service.port, service.protocol, service.sticky, member.address,
-                               member.port or service.member_port, member.weight, member.fallback, service.checks,
-                               service.purge, service.age, member.origin)
+                               service.port_of(member), member.weight, member.fallback, service.checks,
+                               service.purge, service.age, member.origin, service.ports, service.same_as,
+                               None if same is None else same.port_of(member))
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +285,12 @@ def among(number: int, ranges: tuple[tuple[int, int], ...]) -> bool:
     return any(low <= number <= high for low, high in ranges)
 
 
-def host_port(address: str, port: int) -> str:
+def port_range(first: int, ports: int) -> str:
+    """``80``; ``40000-40999`` for a thousand."""
+    return str(first) if ports == 1 else f"{first}-{first + ports - 1}"
+
+
+def host_port(address: str, port: int | str) -> str:
     """``10.0.0.11:8080``, ``[fd00::2]:8080``."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 

@@ -17,7 +17,7 @@ import pytest
 
 from l4ipd import main
 from l4ipd.checks import verdict
-from l4ipd.config import check_section, members, parse, warnings
+from l4ipd.config import check_section, members, parse, services, warnings
 from l4ipd.config.values import span
 from l4ipd.control import asking, client
 from l4ipd.model import Check, Config, Ipfilter, Log, Member, Resets, Service
@@ -119,7 +119,7 @@ def test_variables_of_the_service() -> None:
     ("ipfilter", parse.IPFILTER),
     ("resets", parse.RESETS),
     ("A cluster", parse.CLUSTER),
-    ("A service", parse.SERVICE),
+    ("A service", services.SERVICE),
     ("Members from files and from the DNS", ("file", "dns")),
     ("A member", members.MEMBER),
     ("Keys of every check", check_section.COMMON),
@@ -293,8 +293,8 @@ def test_sample(text: str) -> None:
 
 def test_sample_shows_every_key() -> None:
     shown = set(re.findall(r"(?:^|[{,]|- ) *(\w+):", switched_on(SAMPLE), re.MULTILINE))
-    known = {*parse.TOP, *parse.IPFILTER, *parse.RESETS, *parse.CLUSTER, *parse.SERVICE, *members.MEMBER, *parse.READY,
-             *check_section.KEYS, "send", "expect"}
+    known = {*parse.TOP, *parse.IPFILTER, *parse.RESETS, *parse.CLUSTER, *services.SERVICE, *members.MEMBER,
+             *parse.READY, *check_section.KEYS, "send", "expect"}
     assert known - shown == set()
 
 

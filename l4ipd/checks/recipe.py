@@ -96,7 +96,7 @@ class Recipe:
 
 def recipe(check: Check, endpoint: Endpoint) -> Recipe:
     """How to probe ``endpoint`` as ``check`` says."""
-    port = check.port or endpoint.member_port
+    port = check.port or endpoint.probe_port
     address = endpoint.address
     steps = () if check.closed and check.type == "tcp" else _steps(check)
     host = host_port(address.partition("%")[0], port).encode() if steps and steps[0].tail else b""
@@ -107,7 +107,7 @@ def recipe(check: Check, endpoint: Endpoint) -> Recipe:
 
 def which(endpoint: Endpoint, place: int) -> str:
     """What tells the check at ``place`` of a list, from 0, from the others: ``port 8081``, ``ping``, ``/healthz``."""
-    kinds = ([f"port {check.port or endpoint.member_port}" if check.type not in PORTLESS else ""
+    kinds = ([f"port {check.port or endpoint.probe_port}" if check.type not in PORTLESS else ""
               for check in endpoint.checks],
              [check.type for check in endpoint.checks],
              [check.path.partition("?")[0] if check.type in ("http", "https") else "" for check in endpoint.checks])
@@ -267,7 +267,8 @@ def _dialog(dialog: tuple[Step, ...]) -> tuple[Exchange, ...]:
 def _command(check: Check, endpoint: Endpoint, port: int) -> Words:
     """The words of a command with ``{address}`` and the like replaced; any other brace stays as it is."""
     names = {"{address}": endpoint.address, "{port}": str(port), "{cluster}": endpoint.cluster,
-             "{service}": endpoint.service, "{member}": endpoint.member, "{source}": check.source or ""}
+             "{service}": endpoint.same_as or endpoint.service, "{member}": endpoint.member,
+             "{source}": check.source or ""}
     return tuple(_replaced(word, names) for word in check.command)
 
 

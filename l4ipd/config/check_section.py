@@ -83,6 +83,17 @@ def defaults(place: Place, before: Pace) -> Pace:
     return pace
 
 
+def same_as(place: Place) -> Place | None:
+    """The name of the service whose checks stand for this one's: the only key of ``{same_as: NAME}``."""
+    if isinstance(place.node, Mapping) and "same_as" in place.node.items:
+        return Section(place, ("same_as",)).entry["same_as"]
+    for item in place.items("a list of checks") if isinstance(place.node, Sequence) else ():
+        if isinstance(item.node, Mapping) and "same_as" in item.node.items:
+            item.refuse("same_as stands alone, and in no list")
+            return item
+    return None
+
+
 def checks(place: Place, protocol: str, pace: Pace) -> tuple[Check, ...]:
     """The value of ``check``: a type, a mapping, or a list of these. ``protocol`` is the service's."""
     if not isinstance(place.node, Sequence):

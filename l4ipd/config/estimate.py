@@ -66,6 +66,8 @@ def estimate(config: Config) -> Estimate:
         for service in cluster.services:
             members = len(cluster.members)
             endpoints += members
+            if service.same_as:
+                continue                            # no probe of its own
             descriptors += members * (3 if any(check.type == "exec" for check in service.checks) else 1)
             for check in service.checks:
                 rate = members / service.checks[0].interval

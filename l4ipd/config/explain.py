@@ -18,9 +18,10 @@ PLAIN = {
 
 def explained(config: Config) -> list[str]:
     """A line for each check, in the order of the file."""
-    return [f"{cluster.name}/{service.name}: {number}{_check(check, cluster, service)}{pace}"
-            for cluster in config.clusters for service in cluster.services
-            for number, check, pace in _of_service(service)]
+    return [f"{cluster.name}/{service.name}: {words}" for cluster in config.clusters for service in cluster.services
+            for words in ([f"as {cluster.name}/{service.same_as}"] if service.same_as else
+                          [f"{number}{_check(check, cluster, service)}{pace}"
+                           for number, check, pace in _of_service(service)])]
 
 
 def _of_service(service: Service) -> list[tuple[str, Check, str]]:
@@ -53,7 +54,7 @@ def _what(check: Check) -> str:
 def _where(check: Check, cluster: Cluster, service: Service) -> str:
     if check.type in ("ping", "exec"):
         return "each member"
-    if check.port is not None or not any(member.port for member in cluster.members):
+    if check.port is not None or service.ports > 1 or not any(member.port for member in cluster.members):
         return f"each member's port {check.port or service.member_port}"
     return f"each member's own port, {service.member_port} where it has none"
 

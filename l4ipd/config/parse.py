@@ -12,22 +12,22 @@ from dataclasses import replace
 
 from l4ipd.config import members
 from l4ipd.config import values as words
-from l4ipd.config.check_section import Pace, checks, defaults
+from l4ipd.config.check_section import Pace, defaults
 from l4ipd.config.documents import Document, Documents
+from l4ipd.config.ports import Taken, places, returns
 from l4ipd.config.section import Place, Section
+from l4ipd.config.services import SERVICES
+from l4ipd.config.services import services as read_services
 from l4ipd.config.yaml_tree import Mapping, Scalar, Sequence
-from l4ipd.model import Check, Cluster, Config, Control, Http, Ipfilter, Log, Member, Ready, Resets, Service, Words
+from l4ipd.model import Cluster, Config, Control, Http, Ipfilter, Log, Member, Ready, Resets, Service, Words
 
 TOP = ("include", "pidfile", "control", "state", "log", "http", "notify", "ipfilter", "resets", "defaults", "clusters")
 INCLUDED = ("include", "defaults", "clusters")        # what may stand in a file that is included
 IPFILTER = ("interface", "tag", "resync", "on_stop", "purge", "timeout", "ipnat", "ipf", "ipfstat", "ipmon")
 RESETS = ("interface", "source", "action", "tag")
 CLUSTER = ("address", "services", "members", "members_from", "when_all_down", "ready")
-SERVICE = ("port", "protocol", "member_port", "sticky", "age", "purge", "check")
-UDP_AGE = 30                                        # seconds; IPFilter's own ten minutes fill its table (FACTS.md 3-5)
 READY = ("services", "members")
 HTTP = ("listen", "names")
-SERVICES = "a mapping of names to services"
 EMPTY = Scalar("", True)
 
 
@@ -165,13 +165,9 @@ def _resets(top: Section) -> Resets | None:
         section.get("tag", lambda text: words.number(text, 1, 2**31 - 1), plain.tag))
 
 
-#: who has an address, port and protocol: the service's name, and the place of its port
-Taken = dict[tuple[str, int, str], tuple[str, Place]]
-
-
 def _clusters(tops: dict[Document, Section], tag: str | None, plain: Pace) -> tuple[Cluster, ...]:
     """Those of all files. The ``defaults`` of a file are for its own clusters, and those of files that it includes."""
-    taken: Taken = {}
+    taken = Taken()
     named: dict[str, Place] = {}
     found = []
     paces: dict[Document | None, Pace] = {None: plain}
@@ -194,8 +190,7 @@ def _cluster(name: str, section: Section, tag: str | None, pace: Pace, taken: Ta
     found: list[tuple[Member, Place]] = []
     more = members.sources(section.entry["members_from"]) if "members_from" in section.entry else ()
     if "services" in section.entry:
-        services = [_service(*entry, _of_family(pace, addresses))
-                    for entry in section.entry["services"].named(SERVICES)]
+        services = read_services(section.entry["services"], _of_family(pace, addresses))
     else:
         section.missing("services", SERVICES)
     if "members" in section.entry:
@@ -249,29 +244,6 @@ def _addresses(section: Section) -> list[tuple[str, Place]]:
     return list(found.items())
 
 
-def _service(name: str, place: Place, pace: Pace) -> tuple[Service, Place]:
-    section = Section(place, SERVICE)
-    if "port" not in section.entry:
-        section.missing("port", "the port that clients connect to")
-    port = section.get("port", words.port, 0)
-    protocol = section.get("protocol", lambda text: words.choice(text, ("tcp", "udp")),
-                           "" if "protocol" in section.entry else "tcp")
-    found: tuple[Check, ...] = ()
-    if "check" in section.entry:
-        found = checks(section.entry["check"], protocol, pace)
-    elif protocol == "udp":
-        section.missing("check", "udp has none that suits every service; choose ping, or {type: udp, send: TEXT,"
-                                 " expect: PATTERN}")
-    else:
-        found = checks(Place(Scalar("tcp", True), section.line, section.path, section.problems), protocol, pace)
-    member_port = section.get("member_port", words.port, port)
-    sticky = section.get("sticky", words.flag, False)
-    purge = pace.purge or ("yes" if sticky else "dead")         # drained, its clients would go on being sent to it
-    purge = section.get("purge", words.purge, purge)
-    age = section.get("age", words.age, UDP_AGE if protocol == "udp" else None)
-    return Service(name, port, protocol, member_port, sticky, found, purge, age), section.entry.get("port", section)
-
-
 def _of_family(pace: Pace, addresses: list[tuple[str, Place]]) -> Pace:
     """The source that ``defaults`` names is for the clusters of its family."""
     six = bool(addresses) and ":" in addresses[0][0]
@@ -288,11 +260,10 @@ def _check_sources(six: bool, services: list[tuple[Service, Place]]) -> None:
 def _check_members(section: Section, services: list[tuple[Service, Place]],
                    found: list[tuple[Member, Place]], more: bool) -> None:
     """No two members on one address and port: their rules would be the same."""
-    seen: dict[tuple[str, int], tuple[str, int]] = {}
-    usual = {service.member_port for service, _ in services} or {0}
+    seen: dict[tuple[str, int, int], tuple[str, int]] = {}
     for member, place in found:
-        for port in {member.port} if member.port else usual:
-            name, line = seen.setdefault((member.address, port), (member.name, place.line))
+        for where in places(member, [service for service, _ in services]) or {(member.address, member.port or 0, 1)}:
+            name, line = seen.setdefault(where, (member.name, place.line))
             if member.address and name != member.name:
                 place.refuse(f"{member.address} is already the address of {name} (line {line}): their rules would be"
                              " the same")
@@ -308,13 +279,9 @@ def _check_ports(cluster: str, vips: list[str], services: list[tuple[Service, Pl
         if not service.port or not service.protocol:
             continue                                # in error already
         for vip in vips:
-            name, before = taken.setdefault((vip, service.port, service.protocol),
-                                            (f"{cluster}/{service.name}", place))
-            if before is not place:
-                place.refuse(f"{vip} port {service.port} {service.protocol} already belongs to {name} "
-                             f"({before.seen_from(place)})")
+            if not taken.take(vip, service, f"{cluster}/{service.name}", place):
                 break
         for member, spot in found:
-            if service.port == (member.port or service.member_port) and member.address in vips:
-                spot.refuse(f"{member.address} port {service.port} is the cluster's own: the rule of {service.name}"
-                            " would lead to itself")
+            if returns(member, vips, service, [service]):
+                spot.refuse(f"{member.address} port {service.port_words} is the cluster's own: the rule of "
+                            f"{service.name} would lead to itself")

@@ -79,6 +79,17 @@ def port(text: str) -> int:
     return number(text, 1, 65535, "a port")
 
 
+def ports(text: str) -> tuple[int, int]:
+    """A port, or a range of them: the first, and how many."""
+    first, dash, last = text.partition("-")
+    if not dash:
+        return port(text), 1
+    low, high = port(first.rstrip()), port(last.lstrip())
+    if low > high:
+        raise ValueError(f"{shown(text)} ends before it begins")
+    return low, high - low + 1
+
+
 def flag(text: str) -> bool:
     if text.lower() in YES:
         return True

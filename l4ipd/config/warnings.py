@@ -32,24 +32,18 @@ def warnings(config: Config) -> list[str]:
 
 
 def _of_service(service: Service, config: Config) -> Iterator[str]:
-    checks = service.checks
+    yield from _of_rules(service)
+    if not service.same_as:                         # else it was said there
+        yield from _of_checks(service.checks)
+
+
+def _of_checks(checks: tuple[Check, ...]) -> Iterator[str]:
     if all(_blind(check) for check in checks):
         yield ("a udp check without expect cannot see a dead host: add send and expect, or a ping check beside it")
     rounds, interval = sum(check.timeout for check in checks), checks[0].interval
     if len(checks) > 1 and rounds > interval:
         yield (f"its {len(checks)} checks run one after the other and may take {span(rounds)}, longer than the "
                f"interval, {span(interval)}: shorten their timeouts, or failures are noticed late")
-    if service.sticky and service.purge != "yes":
-        when = "it went down" if service.purge == "no" else "a check that got an answer took it down"
-        yield (f"sticky with purge: {service.purge} keeps sending a member's clients to it after {when}, until their "
-               "sessions end")
-    if service.sticky and any(check.drain for check in checks):
-        yield "sticky keeps sending a draining member's clients to it, until their sessions end"
-    if service.protocol == "tcp" and service.age is not None and service.age < SILENT:
-        yield (f"age {span(service.age)} breaks tcp connections that are silent for so long: the kernel forgets them")
-    if service.protocol == "udp" and service.age is None:
-        yield ("age: no keeps each udp session for 10m after its last packet: 50 new ones a second fill the kernel's "
-               "table, and then no new connection of anybody comes through")
     for check in checks:
         tls = tls_of(check)
         if tls is not None and tls.verify is not None and tls.name is None and tls.host is None:
@@ -59,6 +53,20 @@ def _of_service(service: Service, config: Config) -> Iterator[str]:
         for key, text in _texts(check):
             if key not in in_files and key.replace("[", ".").partition("]")[0] not in in_files:
                 yield from _unreplaced(key, text)
+
+
+def _of_rules(service: Service) -> Iterator[str]:
+    if service.sticky and service.purge != "yes":
+        when = "it went down" if service.purge == "no" else "a check that got an answer took it down"
+        yield (f"sticky with purge: {service.purge} keeps sending a member's clients to it after {when}, until their "
+               "sessions end")
+    if service.sticky and any(check.drain for check in service.checks):
+        yield "sticky keeps sending a draining member's clients to it, until their sessions end"
+    if service.protocol == "tcp" and service.age is not None and service.age < SILENT:
+        yield (f"age {span(service.age)} breaks tcp connections that are silent for so long: the kernel forgets them")
+    if service.protocol == "udp" and service.age is None:
+        yield ("age: no keeps each udp session for 10m after its last packet: 50 new ones a second fill the kernel's "
+               "table, and then no new connection of anybody comes through")
 
 
 def _blind(check: Check) -> bool:

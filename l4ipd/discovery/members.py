@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from l4ipd.config.ports import places, returns
 from l4ipd.discovery.file import FileWatcher
 from l4ipd.discovery.source import Failed, Said, Wanted, Watcher
 from l4ipd.model import Cluster, Config, Member, Source
@@ -132,30 +133,25 @@ def filled(config: Config, known: Known) -> tuple[Config, list[str]]:
 def _filled(cluster: Cluster, config: Config, known: Known, odd: list[str]) -> Cluster:
     members = list(cluster.members)
     names = {member.name: member for member in members}
-    places = {place: member for member in members for place in _places(member, cluster)}
-    own = {(vip, service.port) for vip in cluster.addresses for service in cluster.services}
+    taken = {place: member for member in members for place in places(member, cluster.services)}
     for source in cluster.sources:
         for member in known.get(_wanted(source, cluster, config).key, ()):
-            here = _places(member, cluster)
-            twice = names.get(member.name) or next((places[place] for place in here if place in places), None)
-            if twice is not None or here & own:
+            here = places(member, cluster.services)
+            twice = names.get(member.name) or next((taken[place] for place in here if place in taken), None)
+            if twice is not None or any(returns(member, cluster.addresses, each, cluster.services)
+                                        for each in cluster.services):
                 odd.append(f"{cluster.name}: {member.name} {member.address} from {source.origin} is left out: " +
                            (f"{twice.name} {twice.address} is there already" if twice is not None else
                             "its rule would lead to itself"))
                 continue
             names[member.name] = member
-            places |= dict.fromkeys(here, member)
+            taken |= dict.fromkeys(here, member)
             members.append(replace(member, origin=source.origin))
     return replace(cluster, members=tuple(members))
 
 
 def _wanted(source: Source, cluster: Cluster, config: Config) -> Wanted:
     return Wanted(source, ":" in cluster.addresses[0], config.ipfilter.tag is not None)
-
-
-def _places(member: Member, cluster: Cluster) -> set[tuple[str, int]]:
-    """Where a member would get connections."""
-    return {(member.address, member.port or service.member_port) for service in cluster.services}
 
 
 def difference(names: set[str], before: set[str]) -> str:

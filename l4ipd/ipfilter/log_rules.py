@@ -4,7 +4,8 @@ A *log* rule has ipmon print every RST of an endpoint, a *count* rule only count
 rules keep state. Neither changes what passes. For udp endpoints it is the ICMP "port unreachable" of the member.
 
 What ipf takes for one rule has one canonical line here. Forms that were run with a real ipf: all those with ``proto
-tcp`` (samples/ipf-log-rules.txt). From reading its grammar only: those with ``icmp-type``, and IPFilter 4.1.
+tcp`` (samples/ipf-log-rules.txt). From reading its grammar and its printer only: those with ``icmp-type`` or a range of
+ports (``port 50000:50999``, listed as fed; ipnat's from-form, by the same code, was run), and IPFilter 4.1.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from l4ipd.runtime.numbers import PORT, SERIAL, whole
 
 PREFIX = re.compile(r"(?:\d+ ){0,2}(?:@\d+ )?")     # hits, bytes, number: as the flags of ipfstat will have it
 RULE = re.compile(r"(?P<action>log|count) in on (?P<interface>\S+) (?:family )?(?:inet6? )?proto (?P<protocol>\S+) "
-                  r"from (?P<address>[^\s/]+)(?:/32|/128)?(?: port = (?P<port>\d{1,5}))? to any"
+                  r"from (?P<address>[^\s/]+)(?:/32|/128)?"
+                  r"(?: port (?P<one>= )?(?P<port>\d{1,5})(?::(?P<last>\d{1,5}))?)? to any"
                   r"(?: flags (?P<flags>\S+))?(?: icmp-type (?P<type>\S+) code (?P<code>\S+))?"
                   r"(?: set-tag\(log=(?P<tag>\d{1,10})\))?")
 PROTOCOLS = {"tcp": "tcp", "6": "tcp", "icmp": "icmp", "1": "icmp", "ipv6-icmp": "ipv6-icmp", "icmp6": "ipv6-icmp",
@@ -30,13 +32,17 @@ NUMBERS = {"icmp": "icmp-type 3 code 3", "ipv6-icmp": "icmp-type 1 code 4"}
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Log or count the refusals of one member: RSTs of a tcp ``port``, or, without one, ICMP port unreachables."""
+    """Log or count the refusals of one member: RSTs of a tcp ``port``, or, without one, ICMP port unreachables.
+
+    A range of ports goes from ``port`` to ``last``.
+    """
 
     action: str                                     # log | count
     interface: str
     address: str
     port: int | None
     tag: int | None = None                          # count rules have none: they leave no trace in the log
+    last: int | None = None
 
     @property
     def inet6(self) -> bool:
@@ -46,7 +52,8 @@ class Rule:
         """The canonical line, which every version of ipf takes."""
         tag = "" if self.tag is None else f" set-tag(log={self.tag})"
         if self.port is not None:
-            what = f"proto tcp from {self.address} port = {self.port} to any flags R/R"
+            ports = f"= {self.port}" if self.last is None else f"{self.port}:{self.last}"
+            what = f"proto tcp from {self.address} port {ports} to any flags R/R"
         else:
             protocol = "ipv6-icmp" if self.inet6 else "icmp"
             what = f"proto {protocol} from {self.address} to any {NUMBERS[protocol]}"
@@ -55,9 +62,14 @@ class Rule:
 
 def wanted(endpoints: Iterable[Endpoint], interface: str, action: str, tag: int | None) -> list[Rule]:
     """The rules for ``endpoints``, each once however many endpoints share it."""
-    return list(dict.fromkeys(Rule(action, interface, endpoint.address,
-                                   endpoint.member_port if endpoint.protocol == "tcp" else None, tag)
-                              for endpoint in endpoints))
+    return list(dict.fromkeys(_rule(endpoint, interface, action, tag) for endpoint in endpoints))
+
+
+def _rule(endpoint: Endpoint, interface: str, action: str, tag: int | None) -> Rule:
+    if endpoint.protocol != "tcp":
+        return Rule(action, interface, endpoint.address, None, tag)
+    return Rule(action, interface, endpoint.address, endpoint.member_port, tag,
+                endpoint.member_ports[-1] if endpoint.ports > 1 else None)
 
 
 def feed(line: str) -> str:
@@ -83,17 +95,21 @@ def parse(line: str) -> Rule | None:
         return None
     protocol = PROTOCOLS.get(found["protocol"], "")
     if protocol == "tcp":
-        fits = found["port"] is not None and found["flags"] == "R/R" and found["type"] is None
+        fits = (found["port"] is not None and found["flags"] == "R/R" and found["type"] is None
+                and (found["one"] is None) == (found["last"] is not None))
     else:
         kind, code = UNREACHABLE.get(protocol, (set(), set()))
         fits = found["port"] is None and found["flags"] is None and found["type"] in kind and found["code"] in code
     address = _address(found["address"])
     if not fits or address is None or (protocol != "tcp" and (":" in address) != (protocol == "ipv6-icmp")):
         return None
-    port, tag = whole(found["port"] or "", PORT), whole(found["tag"] or "", SERIAL)
-    if (port is None) != (found["port"] is None) or (tag is None) != (found["tag"] is None):
+    numbers = {"port": PORT, "last": PORT, "tag": SERIAL}
+    port, last, tag = (whole(found[name] or "", kind) for name, kind in numbers.items())
+    if any((value is None) != (found[name] is None) for name, value in zip(numbers, (port, last, tag), strict=True)):
         return None
-    return Rule(found["action"], found["interface"], address, port, tag)
+    if last is not None and (port is None or last <= port):
+        return None
+    return Rule(found["action"], found["interface"], address, port, tag, last)
 
 
 def _address(text: str) -> str | None:

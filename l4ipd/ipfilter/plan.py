@@ -114,7 +114,8 @@ def rule(member: Endpoint, vip: str, nth: int, ipfilter: Ipfilter) -> Rdr:
     tag = ipfilter.tag if ipfilter.tag is None or nth == 1 else f"{ipfilter.tag}.{nth}"
     age = () if member.age is None else ("age", f"{member.age}/{member.age}")       # as it is listed (FACTS.md 2c-2)
     options = ("round-robin", *age, *(("sticky",) if member.sticky else ()))
-    return Rdr(ipfilter.interface, f"{vip}/{128 if ':' in vip else 32}", (member.port, member.port), member.address,
+    ports = member.port, member.port + member.ports - 1         # each keeps its place in the range (FACTS.md 3-14)
+    return Rdr(ipfilter.interface, f"{vip}/{128 if ':' in vip else 32}", ports, member.address,
                str(member.member_port), member.protocol, options, tag)
 
 

@@ -58,11 +58,15 @@ class Owners:
 
     def __init__(self, endpoints: Iterable[Endpoint] = ()) -> None:
         self._of: dict[tuple[str, int, str, int], list[Endpoint]] = {}      # two, where both tcp and udp are served
+        self._ranges: dict[tuple[str, str], list[Endpoint]] = {}            # those with a range of ports
         for endpoint in endpoints:
             self.add(endpoint)
 
     def add(self, endpoint: Endpoint) -> None:
         for vip in endpoint.vips:
+            if endpoint.ports > 1:
+                self._ranges.setdefault((endpoint.address, vip), []).append(endpoint)
+                continue
             side = endpoint.address, endpoint.member_port, vip, endpoint.port
             self._of.setdefault(side, []).append(endpoint)
 
@@ -70,8 +74,15 @@ class Owners:
         """Several, if the line does not tell the protocol and it may be either's."""
         protocol, *words = (word.decode("ascii", "replace") for word in (ends[1], *ends[0].split()))
         _, member, port, _, _, vip, vip_port = words
-        for endpoint in self._of.get((_canonical(member), int(port), _canonical(vip), int(vip_port)), ()):
+        side = _canonical(member), int(port), _canonical(vip), int(vip_port)
+        for endpoint in (*self._of.get(side, ()), *self._ranged(*side)):
             if protocol in ("", endpoint.protocol):
+                yield endpoint
+
+    def _ranged(self, member: str, port: int, vip: str, vip_port: int) -> Iterator[Endpoint]:
+        """A port keeps its place in the range."""
+        for endpoint in self._ranges.get((member, vip), ()):
+            if port in endpoint.member_ports and port - endpoint.member_port == vip_port - endpoint.port:
                 yield endpoint
 
 

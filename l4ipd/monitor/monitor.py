@@ -236,7 +236,7 @@ class Monitor:
 
     def at_its_port(self) -> bool:
         """Whether the last check was of the port that its clients use."""
-        return self.endpoint.checks[self.checker.place].port in (None, self.endpoint.member_port)
+        return self.endpoint.is_at_its_port(self.endpoint.checks[self.checker.place])
 
     def score(self, verdict: Verdict, began: float) -> None:
         """Fold a verdict of a probe that ``began`` then into health, and tell if that changes the state."""

@@ -160,7 +160,7 @@ def describe(daemon: Daemon, event: Event) -> dict[str, str]:
     monitor = daemon.fleet.monitors.get(event.name)
     if monitor is not None:
         row = status.row(daemon, monitor)
-        facts |= {"L4IP_ADDRESS": monitor.endpoint.address, "L4IP_PORT": str(monitor.endpoint.member_port),
+        facts |= {"L4IP_ADDRESS": monitor.endpoint.address, "L4IP_PORT": monitor.endpoint.member_port_words,
                   "L4IP_STATE": row.state, "L4IP_CODE": row.code, "L4IP_REASON": row.verdict[:TEXT_LIMIT]}
     return {name: _argument(text) for name, text in facts.items()}
 

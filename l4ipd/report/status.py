@@ -70,7 +70,7 @@ def row(daemon: Daemon, monitor: Monitor, kernel: Kernel | None = None) -> Row:
 
 def vips(endpoint: Endpoint) -> tuple[str, ...]:
     """Where clients connect to."""
-    return tuple(host_port(vip, endpoint.port) for vip in endpoint.vips)
+    return tuple(host_port(vip, endpoint.port_words) for vip in endpoint.vips)
 
 
 def since(daemon: Daemon, monitor: Monitor) -> float:

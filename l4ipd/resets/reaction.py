@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from l4ipd.checks.verdict import Verdict
 from l4ipd.ipfilter import log_rules
+from l4ipd.model import Endpoint
 from l4ipd.resets.ipmon import Reset
 from l4ipd.resets.targets import Target, Targets
 from l4ipd.runtime.loop import Loop
@@ -60,21 +61,22 @@ class Reaction:
             return "unknown"
         if reset.port is None:
             return self._hasten(targets)
-        (target,) = targets
-        if self.targets.is_own(target, reset.client):
+        if any(self.targets.is_own(target, reset.client) for target in targets):
             return "own"
         self.heard()
         if reset.refused is None and not self._warned:
             self._warned = True
             log.warning("ipmon runs without -v, so that refused connections cannot be told from those that were reset: "
                         "endpoints are probed at once, but not taken down")
-        up = target.eligible
+        up = [each for target in targets for each in target.eligible]
         if not up:
             return "down"
-        if unverified or not (self.action == "any" or (self.action == "refused" and reset.refused)):
+        believed = self.action == "any" or (self.action == "refused" and reset.refused)
+        meant = [each for each in up if _speaks_for(each.endpoint, reset.port)] if believed and not unverified else []
+        if not meant:
             return self._hasten(targets)
         verdict = Verdict("RST", f"{_what(reset)}, seen by ipmon")
-        uses = {each.refuse(verdict, reset.client) for each in up}
+        uses = {each.refuse(verdict, reset.client) for each in meant}
         return next(use for use in ("used", "doubted", "haste") if use in uses)
 
     def _hasten(self, targets: Iterable[Target]) -> str:
@@ -94,7 +96,12 @@ class Reaction:
             new = count - before.get(line, count)
             rule = log_rules.parse(line)
             if new > 0 and rule is not None:
-                self._reckon(new, self.targets.at("udp" if rule.port is None else "tcp", rule.address, rule.port))
+                self._reckon(new, self._counted_at(rule))
+
+    def _counted_at(self, rule: log_rules.Rule) -> Sequence[Target]:
+        if rule.port is None:
+            return self.targets.at("udp", rule.address, None)
+        return self.targets.exactly("tcp", rule.address, range(rule.port, (rule.last or rule.port) + 1))
 
     def _reckon(self, new: int, targets: Sequence[Target]) -> None:
         own = min(new, sum(target.expected for target in targets))
@@ -104,6 +111,14 @@ class Reaction:
         up = [target for target in targets if target.eligible]
         if new > own:
             self._count(self._hasten(up) if up else "down" if targets else "unknown", new - own)
+
+
+def _speaks_for(endpoint: Endpoint, port: int) -> bool:
+    """Whether a port that refuses says something of the whole: of a range only one that is checked does.
+
+    That nobody listens at the others now (passive FTP opens one for a moment) is as it should be.
+    """
+    return endpoint.ports == 1 or any((check.port or endpoint.probe_port) == port for check in endpoint.checks)
 
 
 def _what(reset: Reset) -> str:

@@ -68,11 +68,11 @@ class Sensing:
     def probe_refused(self, each: Watched, verdict: Verdict) -> None:
         """A probe of ours could not connect: the record of that will come too. And was it the first to notice?"""
         endpoint = each.endpoint
-        targets = self.targets.at(endpoint.protocol, endpoint.address, endpoint.member_port)
+        targets = self.targets.exactly(endpoint.protocol, endpoint.address, endpoint.member_ports)
         if self.settings is None or not targets or not verdict.text.endswith("connection refused"):
             return
         self.targets.expect_own(targets[0], RECORD if self._modern and self.settings.source == "ipmon" else LATE_RECORD)
-        if each.eligible and self.settings.source != "counters":
+        if each.eligible and self.settings.source != "counters" and endpoint.ports == 1:
             place = endpoint.protocol, endpoint.address, endpoint.member_port
             self.deafness.doubt(place, endpoint.name, each.passes)
 

@@ -28,12 +28,12 @@ class Watched(Protocol):
 
 
 class Target:
-    """One port of one member, and the endpoints that are there."""
+    """One port of one member, or a range of them, and the endpoints that are there."""
 
-    __slots__ = ("address", "port", "watched", "hastened", "expected", "expected_until", "own", "own_until")
+    __slots__ = ("address", "ports", "watched", "hastened", "expected", "expected_until", "own", "own_until")
 
-    def __init__(self, address: str, port: int) -> None:
-        self.address, self.port = address, port
+    def __init__(self, address: str, ports: range) -> None:
+        self.address, self.ports = address, ports
         self.watched: list[Watched] = []
         self.hastened = float("-inf")
         self.expected, self.expected_until = 0, 0.0     # records that our own refused probes have yet to cause
@@ -46,31 +46,40 @@ class Target:
 
 
 class Targets:
-    """All of them. To be found is one look into a dictionary."""
+    """All of them. To be found is one look into a dictionary, and one at the ranges of ports that a member has."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
-        self._targets: dict[tuple[str, str, int], Target] = {}  # by protocol, address and port
+        self._targets: dict[tuple[str, str, range], Target] = {}        # by protocol, address and ports
+        self._ranges: dict[tuple[str, str], list[Target]] = {}  # those of more than one port, by protocol and address
         self._udp: dict[str, list[Target]] = {}     # by address: for records that do not tell the port
 
     def use(self, watched: Iterable[Watched]) -> None:
         """These are to be found from now on. A port that stays keeps its memory."""
-        old, self._targets, self._udp = self._targets, {}, {}
+        old, self._targets, self._ranges, self._udp = self._targets, {}, {}, {}
         for each in watched:
             endpoint = each.endpoint
-            key = endpoint.protocol, endpoint.address, endpoint.member_port
+            key = endpoint.protocol, endpoint.address, endpoint.member_ports
             if key not in self._targets:
-                target = self._targets[key] = old.get(key) or Target(endpoint.address, endpoint.member_port)
+                target = self._targets[key] = old.get(key) or Target(endpoint.address, endpoint.member_ports)
                 target.watched = []
+                if endpoint.ports > 1:
+                    self._ranges.setdefault((endpoint.protocol, endpoint.address), []).append(target)
                 if endpoint.protocol == "udp":
                     self._udp.setdefault(endpoint.address, []).append(target)
             self._targets[key].watched.append(each)
 
     def at(self, protocol: str, address: str, port: int | None) -> Sequence[Target]:
-        """Who is meant; without a port it may be any udp port of the member."""
+        """Who is meant, several where a range has that port, too; without one it may be any udp port of the member."""
         if port is None:
             return self._udp.get(address, ())
-        target = self._targets.get((protocol, address, port))
+        one = self._targets.get((protocol, address, range(port, port + 1)))
+        ranges = self._ranges.get((protocol, address), ())
+        return (*(() if one is None else (one,)), *(target for target in ranges if port in target.ports))
+
+    def exactly(self, protocol: str, address: str, ports: range) -> Sequence[Target]:
+        """Who has these ports, and no others."""
+        target = self._targets.get((protocol, address, ports))
         return () if target is None else (target,)
 
     def expect_own(self, target: Target, seconds: float) -> None:

@@ -211,8 +211,8 @@ def _service(rows: Rows, group: Group, folding: bool) -> Iterator[str]:
     tone = "ok" if all(monitor.fit for monitor in group.members) else "warn" if group.tally.serving else "bad"
     if tone == "bad" and not any(monitor.verdict for monitor in group.members):
         tone = "unk"
-    where = f"port {first.port}/{first.protocol}" + (", sticky" if first.sticky else "")
-    checks = " and ".join(check_words(check) for check in first.checks)
+    where = f"port{'s' * (first.ports > 1)} {first.port_words}/{first.protocol}" + (", sticky" if first.sticky else "")
+    checks = f"as {first.same_as}" if first.same_as else " and ".join(check_words(check) for check in first.checks)
     yield (f'<div class="card"><div class="head"><h3>{esc(first.service)}</h3>'
            f'<span class="s">{esc(where)} · {esc(checks)}</span>{_availability(rows, group)}'
            f'<span class="pill {tone}">{shape(tone)}{group.tally}</span></div>')

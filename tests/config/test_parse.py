@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from l4ipd.checks.pattern import pattern
-from l4ipd.config import check_section, members, values, yaml_tree
+from l4ipd.config import check_section, members, services, values, yaml_tree
 from l4ipd.config import parse as config
 from l4ipd.config.parse import ConfigError, parse
 from l4ipd.config.warnings import warnings
@@ -94,7 +94,7 @@ def test_everything_in_the_example_counts(old: str, new: str) -> None:
 
 
 def test_every_key_of_the_manual_is_known() -> None:
-    known = {*config.TOP, *config.IPFILTER, *config.RESETS, *config.CLUSTER, *config.SERVICE, *members.MEMBER,
+    known = {*config.TOP, *config.IPFILTER, *config.RESETS, *config.CLUSTER, *services.SERVICE, *members.MEMBER,
              *check_section.KEYS, *check_section.VERBS, "facility", "level", "path", "group"}
     names = {"www", "http", "https", "web1", "web2", "sorry"}
     assert set(re.findall(r"(?:^ *|[{,] *)([a-z_0-9]+):(?= |\n)", SAMPLE, re.MULTILINE)) <= known | names
@@ -441,7 +441,7 @@ def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 WORDS = st.sampled_from(re.findall(r"[\w./-]+|[^\w\s]|\n *", SAMPLE))
-KEYS = [*config.TOP, *config.IPFILTER, *config.RESETS, *config.CLUSTER, *config.SERVICE, *members.MEMBER,
+KEYS = [*config.TOP, *config.IPFILTER, *config.RESETS, *config.CLUSTER, *services.SERVICE, *members.MEMBER,
         *check_section.KEYS, *check_section.VERBS, "<<", "www"]
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20),
                     st.sampled_from([*check_section.TYPES, "10.0.0.1", "fd00::1", "em0", "no", "/a", "%0d", "220 *",
