@@ -85,12 +85,11 @@ def defaults(place: Place, before: Pace) -> Pace:
 
 def same_as(place: Place) -> Place | None:
     """The name of the service whose checks stand for this one's: the only key of ``{same_as: NAME}``."""
-    if isinstance(place.node, Mapping) and "same_as" in place.node.items:
-        return Section(place, ("same_as",)).entry["same_as"]
-    for item in place.items("a list of checks") if isinstance(place.node, Sequence) else ():
+    for item in place.items("a list of checks", single=True):
         if isinstance(item.node, Mapping) and "same_as" in item.node.items:
-            item.refuse("same_as stands alone, and in no list")
-            return item
+            if item is not place:
+                item.refuse("same_as stands alone, and in no list")
+            return Section(item, ("same_as",)).entry["same_as"]
     return None
 
 

@@ -81,10 +81,10 @@ def port(text: str) -> int:
 
 def ports(text: str) -> tuple[int, int]:
     """A port, or a range of them: the first, and how many."""
-    first, dash, last = text.partition("-")
-    if not dash:
+    found = re.fullmatch(r"([^\s-]+) *- *([^\s-]+)", text)
+    if found is None:
         return port(text), 1
-    low, high = port(first.rstrip()), port(last.lstrip())
+    low, high = port(found[1]), port(found[2])
     if low > high:
         raise ValueError(f"{shown(text)} ends before it begins")
     return low, high - low + 1

@@ -18,6 +18,7 @@ TCP6 = Rule("log", "int0", "fd00::2", 8080, 4711)
 UDP = Rule("log", "int0", "10.0.0.2", None, 4711)
 UDP6 = Rule("log", "int0", "fd00::2", None, 4711)
 COUNT = Rule("count", "int0", "10.0.0.2", 8080)
+RANGE = Rule("log", "int0", "10.0.0.2", 50000, 4711, 50999)
 
 
 def endpoint(address: str, port: int, protocol: str = "tcp", cluster: str = "www") -> Endpoint:
@@ -54,6 +55,7 @@ def test_fed_and_listed_are_the_same_rule(fed: str, listed: list[str]) -> None:
     ("2 log in on int0 inet proto tcp from 10.0.0.2/32 port = 8080 to any flags R/R set-tag(log=4711)", TCP),
     ("log in on int0 proto tcp from 10.0.0.2/32 port = 8080 to any flags R/R set-tag(log=4711)", TCP),     # 4.1
     ("log in on int0 inet6 proto tcp from fd00::2/128 port = 8080 to any flags R/R set-tag(log=4711)", TCP6),
+    ("log in on int0 inet proto tcp from 10.0.0.2/32 port 50000:50999 to any flags R/R set-tag(log=4711)", RANGE),
     ("2 80 count in on int0 inet proto tcp from 10.0.0.2/32 port = 8080 to any flags R/R", COUNT),
     ("log in on int0 inet proto icmp from 10.0.0.2/32 to any icmp-type unreach code 3 set-tag(log=4711)", UDP),
     ("log in on int0 inet6 proto ipv6-icmp from fd00::2/128 to any icmp-type unreach code 4 set-tag(log=4711)", UDP6),

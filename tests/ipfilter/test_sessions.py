@@ -74,6 +74,17 @@ def test_one_port_over_tcp_and_udp() -> None:
     assert owned(untold, both) == {"both/http/web2": 2, "both/dns/web2": 2}
 
 
+@given(st.integers(1, 65000), st.integers(1, 65000), st.integers(2, 500), st.integers(-3, 503), st.integers(-2, 2))
+def test_a_session_within_a_range_keeps_its_place(port: int, member_port: int, ports: int, at: int, off: int) -> None:
+    wide = Cluster("www", ("203.0.113.10",), (Service("wide", port, "tcp", member_port, False, (Check("ping"),),
+                                                      ports=ports),), (Member("web2", "10.0.0.12", port=8080),))
+    line = f"RDR 10.0.0.12       {member_port + at}  <- -> 203.0.113.10    {port + at + off}    [198.51.100.2 9] tcp\n"
+    if min(member_port + at, port + at + off) < 0:
+        return
+    inside = 0 <= at < ports and not off
+    assert owned(read((RULES + line).encode()), list(wide.endpoints())) == ({"www/wide/web2": 1} if inside else {})
+
+
 @pytest.mark.parametrize("before", [
     FIVE.format(1), "xList of active sessions:\n" + FIVE.format(1),
     "List of active sessions: of mine\n" + FIVE.format(1),

@@ -83,6 +83,17 @@ def test_equal_means_equal_to_the_member(tmp_path: Path, check: str, probes: int
     it.end()
 
 
+def test_the_check_of_another_service_is_one_probe(tmp_path: Path) -> None:
+    """For a range of ports, too, and for a command, which is told of that service."""
+    more = "      data: {port: 40000-40999, check: {same_as: s0}}\n      dns: {port: 53, check: {same_as: s1}}\n"
+    it = Counted(tmp_path, services(tmp_path, "{type: exec, command: [/bin/true, '{service}', '{port}']}", 2, more))
+    it.all_once(GOOD)
+    assert sorted(words[1:] for _, words in it.starts) == [("s0", "2000")] * 2 + [("s1", "2001")] * 2
+    assert all(each.up for each in it.daemon.fleet.monitors.values())
+    assert it.daemon.fleet.monitors["c/data/m1"].checker is it.daemon.fleet.monitors["c/s0/m1"].checker
+    it.end()
+
+
 def test_who_comes_with_a_reload_listens_and_who_goes_leaves_the_others_their_probe(tmp_path: Path) -> None:
     it = Counted(tmp_path, services(tmp_path, "{type: tcp, port: 8080}", 2))
     it.all_once(GOOD)

@@ -1,0 +1,144 @@
+"""Ranges of ports in the configuration: how they are read, what they refuse, and the check of another service."""
+
+from __future__ import annotations
+
+import pytest
+
+from l4ipd.config.estimate import estimate
+from l4ipd.config.explain import explained
+from l4ipd.config.parse import ConfigError, parse
+from l4ipd.config.warnings import warnings
+from l4ipd.discovery.members import filled
+from l4ipd.discovery.source import Wanted
+from l4ipd.ipfilter.plan import all_up
+from l4ipd.model import Config, Endpoint, Member
+from support.configurations import small
+
+PING = "check: ping"
+
+
+def config(services: str, members: str = "members: {m: 10.0.0.1}", more: str = "") -> Config:
+    return parse(small(services=f"{{{services}}}", members=members, more=more), "l4ip.conf")
+
+
+def endpoint(config: Config, name: str) -> Endpoint:
+    return next(each for each in config.endpoints() if each.name == name)
+
+
+def rules(config: Config) -> list[str]:
+    return [line.partition("203.0.113.1/32 ")[2].partition(" round-robin")[0] for line in all_up(config)]
+
+
+@pytest.mark.parametrize(("service", "rule"), [
+    ("port: 40000-40999", "port 40000-40999 -> 10.0.0.1 port 40000 tcp"),
+    ("port: 40000-40999, member_port: 50000", "port 40000-40999 -> 10.0.0.1 port 50000 tcp"),
+    ("port: 40000 - 40001, protocol: udp", "port 40000-40001 -> 10.0.0.1 port 40000 udp"),
+    ("port: 1-65535", "port 1-65535 -> 10.0.0.1 port 1 tcp"),
+    ("port: 7-7", "port 7 -> 10.0.0.1 port 7 tcp"),
+    ("port: 64536-65535, member_port: 1", "port 64536-65535 -> 10.0.0.1 port 1 tcp"),
+])
+def test_one_rule_for_a_range(service: str, rule: str) -> None:
+    assert rules(config(f"s: {{{service}, {PING}}}")) == [rule]
+
+
+def test_weights_and_members_ports() -> None:
+    """A member's own port is for services with one port."""
+    found = config(f"s: {{port: 80}}, r: {{port: 100-101, member_port: 200, {PING}}}",
+                   "members: {m: {address: 10.0.0.1, weight: 2, port: 8081}, n: 10.0.0.2}")
+    assert rules(found) == ["port 80 -> 10.0.0.1 port 8081 tcp", "port 80 -> 10.0.0.2 port 80 tcp",
+                            "port 80 -> 10.0.0.1 port 8081 tcp", "port 100-101 -> 10.0.0.1 port 200 tcp",
+                            "port 100-101 -> 10.0.0.2 port 200 tcp", "port 100-101 -> 10.0.0.1 port 200 tcp"]
+
+
+ERRORS: list[tuple[str, list[str]]] = [
+    ("s: {port: 90-80, check: ping}", ["s.port: 90-80 ends before it begins"]),
+    ("s: {port: 80-70000, check: ping}", ["s.port: 70000 is not a port (1-65535)"]),
+    ("s: {port: 80-, check: ping}", ["s.port: 80- is not a port (1-65535)"]),
+    ("s: {port: 80-90-99, check: ping}", ["s.port: 80-90-99 is not a port (1-65535)"]),
+    ("s: {port: 80-90}", ["s.check: is missing: a range of ports has no port that stands for all: name the port that "
+                          "is checked, or the service whose check stands for it: {same_as: NAME}"]),
+    ("s: {port: 80-90, check: tcp}", ["s.check: a range of ports has no port that stands for all: name the port that "
+                                      "is checked, or the service whose check stands for it: {same_as: NAME}"]),
+    ("s: {port: 80-90, check: [ping, {type: exec, command: [/bin/true, '{port}']}]}",
+     ["s.check: a range of ports has no port that stands for all: name the port that is checked, or the service whose "
+      "check stands for it: {same_as: NAME}"]),
+    ("s: {port: 80-90, check: agent}", ["s.check.port: is missing: where the agent listens"]),
+    ("s: {port: 80-90, member_port: 100-110, check: ping}",
+     ["s.member_port: 100-110 is a range: write its first port, as many follow as port has"]),
+    ("s: {port: 80-90, member_port: 65526, check: ping}",
+     ["s.member_port: 65526 is the first of 11 ports, and only 10 are left"]),
+    ("s: {port: 80, check: {same_as: t}}", ["s.check.same_as: t is no service of this cluster"]),
+    ("ftp: {port: 21}, s: {port: 80-90, check: {same_as: fpt}}",
+     ["s.check.same_as: fpt is no service of this cluster: did you mean ftp?"]),
+    ("s: {port: 80, check: {same_as: s}}",
+     ["s.check.same_as: is the service itself: name another one, whose check stands for it"]),
+    ("a: {port: 1}, b: {port: 2, check: {same_as: a}}, s: {port: 3, check: {same_as: b}}",
+     ["s.check.same_as: b has no check of its own, but that of a: name that"]),
+    ("a: {port: 1}, s: {port: 3, check: {same_as: a, port: 7}}",
+     ["s.check.port: unknown key; known here: same_as"]),
+    ("a: {port: 1}, s: {port: 3, check: [ping, {same_as: a}]}",
+     ["s.check[2]: same_as stands alone, and in no list"]),
+    ("a: {port: 85}, s: {port: 80-90, check: ping}",
+     ["s.port: 203.0.113.1 port 80-90 tcp overlaps port 85 of c/a (line 6)"]),
+    ("s: {port: 80-90, check: ping}, t: {port: 90}",
+     ["t.port: 203.0.113.1 port 90 tcp overlaps port 80-90 of c/s (line 6)"]),
+    ("s: {port: 80-90, check: ping}, t: {port: 90-91, check: ping}",
+     ["t.port: 203.0.113.1 port 90-91 tcp overlaps port 80-90 of c/s (line 6)"]),
+    ("s: {port: 80-90, check: ping}, t: {port: 80-90, check: ping}",
+     ["t.port: 203.0.113.1 port 80-90 tcp already belongs to c/s (line 6)"]),
+    ("s: {port: 80-90, check: ping}, t: {port: 91}, u: {port: 80, protocol: udp, check: ping}", []),
+]
+
+
+@pytest.mark.parametrize(("services", "expected"), ERRORS)
+def test_what_is_refused(services: str, expected: list[str]) -> None:
+    found: tuple[str, ...] = ()
+    try:
+        config(services)
+    except ConfigError as error:
+        found = error.errors
+    assert list(found) == [f"l4ip.conf:6: clusters.c.services.{words}" for words in expected]
+
+
+@pytest.mark.parametrize(("members", "expected"), [
+    ("members: {m: {address: 10.0.0.1, port: 1}, n: {address: 10.0.0.1, port: 2}}",
+     "7: clusters.c.members.n.address: 10.0.0.1 is already the address of m (line 7): their rules would be the same"),
+    ("members: {m: 203.0.113.1}",
+     "7: clusters.c.members.m: 203.0.113.1 port 80-90 is the cluster's own: the rule of s would lead to itself"),
+])
+def test_members_of_a_range(members: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as failure:
+        config(f"s: {{port: 80-90, member_port: 85, {PING}}}", members)
+    assert failure.value.errors == (f"l4ip.conf:{expected}",)
+
+
+def test_members_from_elsewhere() -> None:
+    """With ports of their own at one address they would have the same rule; the first of them counts."""
+    found = config(f"s: {{port: 80-90, {PING}}}", "members_from: [{dns: _http._tcp.a.example}]")
+    cluster, = found.clusters
+    key = Wanted(cluster.sources[0], False, True).key
+    full, odd = filled(found, {key: [Member("a", "10.0.0.1", port=1), Member("b", "10.0.0.1", port=2),
+                                     Member("c", "203.0.113.1", port=9)]})
+    assert [member.name for member in full.clusters[0].members] == ["a"]
+    assert [words.partition(" is left out: ")[2] for words in odd] == [
+        "a 10.0.0.1 is there already", "its rule would lead to itself"]
+
+
+def test_the_check_of_another_service() -> None:
+    """Where that one is, for each member, and to a command it is that one."""
+    command = "{type: exec, command: [/bin/x, '{port}', '{service}']}"
+    found = config(f"ftp: {{port: 21, member_port: 2121, check: [ftp, {command}]}}, "
+                   "data: {port: 100-199, check: {same_as: ftp}}",
+                   "members: {m: 10.0.0.1, n: {address: 10.0.0.2, port: 2222}}")
+    for member, port in (("m", 2121), ("n", 2222)):
+        one, two = endpoint(found, f"c/ftp/{member}"), endpoint(found, f"c/data/{member}")
+        assert one.probed == two.probed == (one.address, port, one.checks)
+        assert (two.where, two.port_words) == (f"{two.address}:100-199", "100-199")
+    assert explained(found)[-1] == "c/data: as c/ftp"
+    assert estimate(found).probes == estimate(config(
+        "ftp: {port: 21, check: [ftp, {type: exec, command: [/bin/x]}]}", "members: {m: 10.0.0.1, n: 10.0.0.2}")).probes
+
+
+def test_what_is_said_of_a_check_is_said_once() -> None:
+    found = config("a: {port: 1, protocol: udp, check: udp}, b: {port: 2-3, protocol: udp, check: {same_as: a}}")
+    assert [words.partition(":")[0] for words in warnings(found)] == ["c/a"]
