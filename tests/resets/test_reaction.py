@@ -50,6 +50,24 @@ def test_meaning(tmp_path: Path, action: str, text: bytes, expected: tuple[bool,
     bench.loop.close()
 
 
+#: the port that refuses -> (the range is taken down?, the one port?, probes?)
+RANGE_ROWS = [(8080, (True, False), 1), (8085, (False, True), 1), (8089, (False, False), 1), (8090, (False, False), 0)]
+
+
+@pytest.mark.parametrize(("port", "down", "probes"), RANGE_ROWS)
+def test_a_range_answers_for_the_port_that_is_checked(tmp_path: Path, port: int, down: tuple[bool, bool],
+                                                      probes: int) -> None:
+    """8080 to 8089, of which the first is checked; another service is at one of them, and both hear of that."""
+    bench = Bench(tmp_path)
+    check = Check("tcp", interval=3600, fast_interval=3600, down_interval=3600, port=8080)
+    wide, one = bench.add("wide", check=check, ports=10), bench.add("one", port=8085)
+    bench.begin().take(line(port=port))
+    assert tuple(refused(wide, one)) == down
+    bench.turns()
+    assert min(bench.probes, 1) == probes and bench.count.used == probes
+    bench.loop.close()
+
+
 def test_the_verdict_says_who_saw_what(bench: Bench) -> None:
     one, two = bench.add(), bench.add("dns", port=53, protocol="udp")
     bench.verdict = None

@@ -72,10 +72,10 @@ class Bench:
         return Silent()
 
     def add(self, member: str = "web1", address: str = "10.0.0.2", port: int = 8080, protocol: str = "tcp",
-            cluster: str = "www", check: Check | None = None) -> Monitor:
+            cluster: str = "www", check: Check | None = None, ports: int = 1) -> Monitor:
         check = check or Check("tcp", interval=3600, fast_interval=3600, down_interval=3600)
         endpoint = Endpoint(f"{cluster}/x/{member}", cluster, "x", member, ("203.0.113.1",), 80, protocol, False,
-                            address, port, 1, False, (check,))
+                            address, port, 1, False, (check,), ports=ports)
         monitor = Monitor(self.schedule, endpoint, [recipe(Check("tcp"), endpoint)])
         monitor.score(OK, 0.0)
         self.monitors.append(monitor)
