@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from l4ipd.ipfilter.rivals import OFTEN, WITHIN
+from l4ipd.ipfilter.conflicts import OFTEN, WITHIN
 from l4ipd.runtime.child import Exit
 from l4ipd.runtime.loop import Loop, Timer
 

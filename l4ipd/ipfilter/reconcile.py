@@ -34,7 +34,7 @@ from l4ipd.ipfilter.belief import Belief
 from l4ipd.ipfilter.held_lines import Attempt, Held, HeldLines
 from l4ipd.ipfilter.listing import IN_USE, Listing, Table, in_use
 from l4ipd.ipfilter.pace import Budget, Pace
-from l4ipd.ipfilter.rivals import LOST, Rivals
+from l4ipd.ipfilter.conflicts import LOST, Conflicts
 from l4ipd.ipfilter.runner import Question, Runner, Spawn
 from l4ipd.model import Words
 from l4ipd.runtime.backoff import Backoff
@@ -52,7 +52,7 @@ class Reconciler:
     ``removal(line)`` says how a rule that is no longer wanted is to go: "purge", "drain", or None for not yet.
     ``listed()`` is called whenever the table has been read, before anything is decided from it; ``repaired(lines)``
     when rules turn out to have been removed by somebody else. ``whose(line)`` tells of a rule of ours that we have not
-    loaded whose it may be (:class:`l4ipd.ipfilter.rivals.Rivals`). It is read again every ``resync`` seconds, or less
+    loaded whose it may be (:class:`l4ipd.ipfilter.conflicts.Conflicts`). It is read again every ``resync`` seconds, or less
     often, as ``budget`` has it.
 
     Many attributes: a third are what it was given; of the rest, most are the small objects that it is made of.
@@ -67,7 +67,7 @@ class Reconciler:
         self.removal, self.listed, self.repaired = removal, listed, repaired
         self.want: dict[str, None] = {}             # in the order in which to load them
         self.belief = Belief()
-        self.rivals = Rivals(whose)
+        self.conflicts = Conflicts(whose)
         self.problem = ""                           # why the table cannot be read at present
         self.complaint = ""                         # what the last failed change said, until all is as wanted
         self.pause = False                          # start nothing
@@ -146,7 +146,7 @@ class Reconciler:
     @property
     def contested(self) -> bool:
         """Somebody else changes what is ours, again and again."""
-        return self.rivals.contested(self.loop.now)
+        return self.conflicts.contested(self.loop.now)
 
     @property
     def settled(self) -> bool:
@@ -219,7 +219,7 @@ class Reconciler:
         """What we believe is to be trusted: change what differs, and then read it back."""
         now = self.loop.now
         command, lines = next_batch(self.want, self.belief, self._held, now,
-                                    lambda line: None if self.rivals.spared(line, now) else self.removal(line))
+                                    lambda line: None if self.conflicts.spared(line, now) else self.removal(line))
         if lines:
             if not self._changes.waiting:
                 self._change(command, lines)
@@ -243,7 +243,7 @@ class Reconciler:
     def _sleep(self) -> None:
         """Until something that waits for its time is due."""
         now = self.loop.now
-        times = self._held.next(now), self.table.iterator.quiet_until, self.rivals.due
+        times = self._held.next(now), self.table.iterator.quiet_until, self.conflicts.due
         due = min((time for time in times if time > now), default=float("inf"))
         if due < float("inf"):
             self.loop.set(self._wake, due)
@@ -358,7 +358,7 @@ class Reconciler:
         self.belief.take(listing)
         self.listed()
         have = self.belief.have
-        self.rivals.appeared([line for line in have if line not in before and line not in attempts], have,
+        self.conflicts.appeared([line for line in have if line not in before and line not in attempts], have,
                              self.loop.now, self.pace.often, self.table.mark)
         if not first:
             self._lost([line for line in before if line not in have and line in self.want and line not in attempts])
@@ -368,7 +368,7 @@ class Reconciler:
         """What should be there and is not, although we have not touched it."""
         if lines:
             self.repairs += len(lines)
-            late = self.rivals.removed(lines, self.loop.now, self.pace.often, self.table.mark)
+            late = self.conflicts.removed(lines, self.loop.now, self.pace.often, self.table.mark)
             for line, until in late.items():
                 self._held.pause(line, LOST, until)
             self.repaired(lines)
@@ -384,7 +384,7 @@ class Reconciler:
             self._held.succeeded(done, now)
             for line in done:
                 if not attempts[line].words:
-                    change = self.rivals.put_back if attempts[line].command == "add" else self.rivals.taken_out
+                    change = self.conflicts.put_back if attempts[line].command == "add" else self.conflicts.taken_out
                     change(line, now, self.pace.often)
         elif undone:
             self._changes.failed()
@@ -397,7 +397,7 @@ class Reconciler:
         elif undone and self._changes.failures > 1:     # one failure may be chance
             self._complain(next(iter(undone.values())).words)
         self._held.settle(self._is_right)
-        self.rivals.settle(self._is_right)
+        self.conflicts.settle(self._is_right)
 
     def _shows(self, line: str, attempt: Attempt) -> bool:
         return self.belief.shows(attempt.command, line, attempt.copies)

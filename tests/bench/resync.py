@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from l4ipd.ipfilter.nat_table import Dialect, NatTable
 from l4ipd.ipfilter.pace import Budget
 from l4ipd.ipfilter.reconcile import Reconciler
-from l4ipd.ipfilter.rivals import Rivals
+from l4ipd.ipfilter.conflicts import Conflicts
 from l4ipd.model import Ipfilter
 from l4ipd.runtime.loop import Loop
 from l4ipd.sandbox import tool_words
@@ -52,7 +52,7 @@ class Bench:
         return (used() - spent) / (time.monotonic() - began)
 
     def repair(self) -> float:
-        self.it.rivals = Rivals(lambda line: "")    # a fight would be another measurement
+        self.it.conflicts = Conflicts(lambda line: "")    # a conflict would be another measurement
         self.run(random.uniform(0, self.it.pace.interval))
         flushed, repairs = time.monotonic(), self.it.repairs
         self.kernel.ipnat("-CF")

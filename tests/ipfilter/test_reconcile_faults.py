@@ -77,7 +77,7 @@ def test_when_the_noise_stops_kernel_equals_want(steps: list[tuple[str, object, 
         elif what == "noise":
             chance = 1.0 if which[0] in SLOW else 0.7               # type: ignore[index]
             bench.noise(*which, chance=chance, only=str(how))       # type: ignore[misc]
-        elif what == "steal" and which not in stolen:               # oftener, and it would be a fight
+        elif what == "steal" and which not in stolen:               # oftener, and it would be a conflict
             stolen.add(which)
             bench.tools.remove(rule(int(str(which))))
         elif what == "leave" and (which, how) not in stolen:        # what another one has left: unknown, or like ours

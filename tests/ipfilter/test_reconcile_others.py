@@ -11,7 +11,7 @@ from l4ipd.ipfilter import rdr
 from l4ipd.ipfilter.nat_table import Dialect, NatTable, whose
 from l4ipd.ipfilter.rdr import parse
 from l4ipd.ipfilter.reconcile import Reconciler
-from l4ipd.ipfilter.rivals import TRUCE, Rivals
+from l4ipd.ipfilter.conflicts import LEFT_ALONE, Conflicts
 from l4ipd.model import Ipfilter
 from support.reconciler import ReconcilerBench, log_rule, rule
 
@@ -69,9 +69,9 @@ def test_a_rule_that_is_listed_like_another_goes() -> None:
     bench.settle()
 
 
-# -- strangers
+# -- leftovers
 
-def test_a_stranger_with_our_tag_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_leftover_with_our_tag_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     bench = ReconcilerBench()
     bench.want(rule(2))
     bench.settle()
@@ -85,14 +85,14 @@ def test_a_stranger_with_our_tag_is_named_once(caplog: pytest.LogCaptureFixture)
         for member in (3, 4)]
 
 
-def test_many_strangers_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_many_leftovers_are_one_line(caplog: pytest.LogCaptureFixture) -> None:
     bench = ReconcilerBench()
     bench.tools.add(map(rule, range(2, 500)))
     bench.settle()
     assert len(texts(caplog, "498 rules with the tag l4ip that no endpoint makes")) == 1
 
 
-def test_what_we_have_loaded_is_no_stranger(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_we_have_loaded_is_no_leftover(caplog: pytest.LogCaptureFixture) -> None:
     bench = ReconcilerBench()
     bench.want(*map(rule, range(2, 6)))
     bench.settle()
@@ -118,7 +118,7 @@ def test_what_we_have_loaded_is_no_stranger(caplog: pytest.LogCaptureFixture) ->
     (rule(2).replace("10.0.0.2", "10.0.0.2,10.0.0.3"), "l4ipd makes no such rule"),
     (rule(2).replace("robin", "robin mssclamp 1400"), "l4ipd makes no such rule"),
 ])
-def test_whose_a_stranger_may_be(line: str, words: str) -> None:
+def test_whose_a_leftover_may_be(line: str, words: str) -> None:
     assert parse(line) is not None
     assert whose(line, "l4ip").startswith(words)
     assert "l4ip" in whose(line, "l4ip")
@@ -130,7 +130,7 @@ def test_whose_it_may_be_without_tags() -> None:
 
 # -- another l4ipd with our tag
 
-class Fight:
+class Conflict:
     """Two reconcilers with one tag on one kernel, that want different rules."""
 
     def __init__(self, resync: float = 10.0) -> None:
@@ -149,30 +149,30 @@ class Fight:
 
 
 def test_two_with_one_tag_say_it_and_slow_down(caplog: pytest.LogCaptureFixture) -> None:
-    fight = Fight()
-    fight.bench.run(75.0)
+    conflict = Conflict()
+    conflict.bench.run(75.0)
     said = texts(caplog, "3 times within a minute")
     assert len(said) == 2, "each once"
     assert "another l4ipd with the tag l4ip is the likely cause: give each its own" in said[0]
-    assert fight.changes(TRUCE[0]) < 8
-    assert fight.changes(600.0) < 40, "a tenth of what it would be"
+    assert conflict.changes(LEFT_ALONE[0]) < 8
+    assert conflict.changes(600.0) < 40, "a tenth of what it would be"
     assert len(texts(caplog, "3 times within a minute")) < 8
-    fight.other.pause = True                        # somebody stops it
-    fight.bench.until(fight.bench.right, TRUCE[-1] + 20.0)
-    fight.bench.settle(TRUCE[-1])
+    conflict.other.pause = True                        # somebody stops it
+    conflict.bench.until(conflict.bench.right, LEFT_ALONE[-1] + 20.0)
+    conflict.bench.settle(LEFT_ALONE[-1])
 
 
 def test_the_service_has_its_rules_most_of_the_time_meanwhile() -> None:
-    fight = Fight()
-    fight.bench.run(120.0)
+    conflict = Conflict()
+    conflict.bench.run(120.0)
     there = 0
     for _ in range(600):
-        fight.bench.run(1.0)
-        there += {rule(2), rule(3), rule(4)} <= set(fight.bench.ours())
+        conflict.bench.run(1.0)
+        there += {rule(2), rule(3), rule(4)} <= set(conflict.bench.ours())
     assert there > 500
 
 
-def test_a_flush_now_and_then_is_no_fight(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_flush_now_and_then_is_no_conflict(caplog: pytest.LogCaptureFixture) -> None:
     bench = ReconcilerBench()
     bench.want(rule(2), rule(3))
     bench.settle()
@@ -184,18 +184,18 @@ def test_a_flush_now_and_then_is_no_fight(caplog: pytest.LogCaptureFixture) -> N
     assert not texts(caplog, "likely cause") and len(bench.repaired) == 20
 
 
-def test_a_fight_shows() -> None:
-    it = Rivals(lambda line: "")
+def test_a_conflict_shows() -> None:
+    it = Conflicts(lambda line: "")
     for now in (0.0, 20.0, 40.0):
         assert not it.contested(now)
         late = it.removed(["x"], now, 60.0, "the tag l4ip")
         it.put_back("x", now + 1.0, 60.0)
-    assert late and it.contested(40.0) and not it.contested(40.0 + TRUCE[0])
+    assert late and it.contested(40.0) and not it.contested(40.0 + LEFT_ALONE[0])
 
 
 def test_a_loss_that_was_none_does_not_count() -> None:
     """A listing left them out: to load them again is refused."""
-    it = Rivals(lambda line: "")
+    it = Conflicts(lambda line: "")
     for now in range(20):
         assert not it.removed(["x"], float(now), 60.0, "the tag l4ip")
         it.settle(lambda line: True)

@@ -3,7 +3,7 @@
 It takes our rules for leftovers of its own, as we take its rules for leftovers of ours, and two of them would go on for
 ever. So whoever loses the same rule three times within a minute, or removes one that comes back as often, says it and
 slows down: it puts such rules back less often, and leaves alone for minutes what it would remove as a leftover. Two
-that both do that are at peace.
+that both do that do not disturb each other any more.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Callable, Container, Iterable
 
 OFTEN, WITHIN = 3, 60.0                             # times of one rule, seconds
 PUT_BACK = (2.0, 5.0, 10.0)                         # seconds until such a rule is put back, the longer the oftener
-TRUCE = (60.0, 120.0, 300.0, 600.0)                 # seconds in which no leftover is removed
+LEFT_ALONE = (60.0, 120.0, 300.0, 600.0)            # seconds in which no leftover is removed
 LOST = "somebody else removes it again and again"
 SLOWER = "such rules are put back less often now, and what no endpoint makes is left alone for a while"
 TOLD = 1000                                         # rules of which it is remembered that they were told of
 log = logging.getLogger("l4ipd.rules")
 
 
-class Rivals:
+class Conflicts:
     """What they have done to one table. ``mark`` is what makes a rule ours, in words: "the tag l4ip", or empty.
 
     ``whose(line)`` tells of a rule that we have not loaded whose it may be; it is empty if it could be an endpoint's.
@@ -28,37 +28,38 @@ class Rivals:
 
     def __init__(self, whose: Callable[[str], str]) -> None:
         self.whose = whose
-        self.strangers: set[str] = set()            # rules of ours that we have not loaded, and no endpoint makes
-        self.truce_until = float("-inf")
+        self.leftovers: set[str] = set()            # rules of ours that we have not loaded, and no endpoint makes
+        self.contested_until = float("-inf")        # if nothing more happens
         self._told: set[str] = set()
-        self._losses, self._comings = Times(), Times()      # rules that were lost, and put back; strangers that went
+        self._losses = Times()                      # rules that were lost, and put back
+        self._returns = Times()                     # leftovers that were removed, and came back
         self._missed: set[str] = set()              # lines that are lost, to be put back
-        self._level = 0                             # how often the truce was prolonged
+        self._level = 0                             # how often it was prolonged
 
     def contested(self, now: float) -> bool:
-        """Whether somebody fights with us for the table."""
-        return now < self.truce_until
+        """Whether somebody else changes what is ours, again and again."""
+        return now < self.contested_until
 
     def spared(self, line: str, now: float) -> bool:
         """Whether a rule is not to be removed at present."""
-        return line in self.strangers and self.contested(now)
+        return line in self.leftovers and self.contested(now)
 
     @property
     def due(self) -> float:
         """When those that are spared are not any more."""
-        return self.truce_until if self.strangers else float("inf")
+        return self.contested_until if self.leftovers else float("inf")
 
     def appeared(self, lines: Iterable[str], there: Container[str], now: float, within: float, mark: str) -> None:
         """Rules of ours that we have not loaded; ``there`` are all that are in the table."""
         new = {line: words for line in lines if (words := self.whose(line))}
-        self.strangers = {line for line in (*self.strangers, *new) if line in there}
+        self.leftovers = {line for line in (*self.leftovers, *new) if line in there}
         untold = [line for line in new if line not in self._told]
         if untold:
             self._told = set(untold) if len(self._told) > TOLD else self._told | set(untold)
             log.warning("%s %s that no endpoint makes will be removed: %s: %s",
                         f"{len(untold)} rules" if len(untold) > 1 else "a rule", f"with {mark}" if mark else "of ours",
                         untold[0], new[untold[0]])
-        often = [line for line in new if self._comings.count(line, now, within) >= OFTEN]
+        often = [line for line in new if self._returns.count(line, now, within) >= OFTEN]
         if often and self._declare(now, within):
             log.warning("a rule that no endpoint makes came back %d times within a minute: %s: %s; %s", OFTEN, often[0],
                         _cause(mark), SLOWER)
@@ -84,9 +85,9 @@ class Rivals:
             self._losses.note(line, now, within)
 
     def taken_out(self, line: str, now: float, within: float) -> None:
-        """A rule is removed. Should it come back, then somebody has loaded it: that counts if it is a stranger's."""
+        """A rule is removed. Should it come back, then somebody has loaded it: that counts if it is a leftover."""
         if self.whose(line):
-            self._comings.note(line, now, within)
+            self._returns.note(line, now, within)
 
     def settle(self, fine: Callable[[str], bool]) -> None:
         """What is as it should be is not missed any more."""
@@ -94,13 +95,13 @@ class Rivals:
             self._missed = {line for line in self._missed if not fine(line)}
 
     def _declare(self, now: float, within: float) -> bool:
-        """There is a fight. Whether that is news."""
-        peace = not self.contested(now)
-        if now - self.truce_until > within:
+        """There is a conflict. Whether that is news."""
+        news = not self.contested(now)
+        if now - self.contested_until > within:
             self._level = 0
-        self.truce_until = now + TRUCE[min(self._level, len(TRUCE) - 1)]
+        self.contested_until = now + LEFT_ALONE[min(self._level, len(LEFT_ALONE) - 1)]
         self._level += 1
-        return peace
+        return news
 
 
 class Times:
