@@ -27,7 +27,7 @@ from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
 from l4ipd.ipfilter.nat_table import Dialect
 from l4ipd.ipfilter.nat_usage import NatUsage
-from l4ipd.ipfilter.pace import Budget
+from l4ipd.ipfilter.resync import Budget
 from l4ipd.ipfilter.session_count import SessionCount
 from l4ipd.model import Config, changes
 from l4ipd.monitor.expiry import Expiry

@@ -229,7 +229,7 @@ class Log:
 class Ipfilter:
     interface: str = ""
     tag: str | None = "l4ip"                        # None: this IPFilter has no tags
-    resync: float = 2.0                             # at least; see l4ipd.ipfilter.pace
+    resync: float = 2.0                             # at least; see l4ipd.ipfilter.resync
     on_stop: str = "keep"                           # keep | remove
     purge: str = "dead"                             # what services have that do not say: dead | yes | no
     timeout: float = 5.0

@@ -14,8 +14,8 @@ from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
 from l4ipd.ipfilter import plan, rdr
 from l4ipd.ipfilter.nat_table import Dialect, NatTable, find_dialect, is_unknown, whose
-from l4ipd.ipfilter.pace import Budget
 from l4ipd.ipfilter.reconcile import Reconciler
+from l4ipd.ipfilter.resync import Budget
 from l4ipd.model import Config, Endpoint, Ipfilter
 from l4ipd.monitor import purge
 from l4ipd.monitor.monitor import Monitor

@@ -31,10 +31,10 @@ from dataclasses import replace
 
 from l4ipd.ipfilter.batches import next_batch
 from l4ipd.ipfilter.belief import Belief
+from l4ipd.ipfilter.conflicts import LOST, Conflicts
 from l4ipd.ipfilter.held_lines import Attempt, Held, HeldLines
 from l4ipd.ipfilter.listing import IN_USE, Listing, Table, in_use
-from l4ipd.ipfilter.pace import Budget, Pace
-from l4ipd.ipfilter.conflicts import LOST, Conflicts
+from l4ipd.ipfilter.resync import Budget, Resync
 from l4ipd.ipfilter.runner import Question, Runner, Spawn
 from l4ipd.model import Words
 from l4ipd.runtime.backoff import Backoff
@@ -52,8 +52,8 @@ class Reconciler:
     ``removal(line)`` says how a rule that is no longer wanted is to go: "purge", "drain", or None for not yet.
     ``listed()`` is called whenever the table has been read, before anything is decided from it; ``repaired(lines)``
     when rules turn out to have been removed by somebody else. ``whose(line)`` tells of a rule of ours that we have not
-    loaded whose it may be (:class:`l4ipd.ipfilter.conflicts.Conflicts`). It is read again every ``resync`` seconds, or less
-    often, as ``budget`` has it.
+    loaded whose it may be (:class:`l4ipd.ipfilter.conflicts.Conflicts`). The table is read again every ``resync``
+    seconds, or less often, as ``budget`` has it.
 
     Many attributes: a third are what it was given; of the rest, most are the small objects that it is made of.
     """
@@ -82,7 +82,7 @@ class Reconciler:
         self._dirty = True
         self._rests = False                         # all that can be done at present is done
         self._wake = Timer(self.touch)
-        self.pace = Pace(loop, resync, budget or Budget(), self.reread)
+        self.resync = Resync(loop, resync, budget or Budget(), self.reread)
         loop.hook(self.decide)
 
     # -- from outside
@@ -184,12 +184,12 @@ class Reconciler:
 
     def use(self, table: Table, timeout: float, resync: float) -> None:
         """Work with other commands from now on: the table has to be read again, and may be another one."""
-        if (table, timeout, resync) != (self.table, self.timeout, self.pace.least):
+        if (table, timeout, resync) != (self.table, self.timeout, self.resync.least):
             if (table.listing, table.adding) != (self.table.listing, self.table.adding):
                 self.belief.forget_table()
             elif not table.reads_as(self.table):
                 self.belief.stale = True
-            self.table, self.timeout, self.pace.least = table, timeout, resync
+            self.table, self.timeout, self.resync.least = table, timeout, resync
             self._listings.succeeded()
             self._changes.succeeded()
             self._held.clear()
@@ -238,7 +238,7 @@ class Reconciler:
             self.complaint = ""
             self._said.clear()
         self._sleep()
-        self.pace.rest()
+        self.resync.rest()
 
     def _sleep(self) -> None:
         """Until something that waits for its time is due."""
@@ -326,7 +326,7 @@ class Reconciler:
         if self._listings.failures:
             self._changes.news()
         self._listings.succeeded()
-        self.pace.listed(end, listing.lines)
+        self.resync.listed(end, listing.lines)
         if self.problem:
             log.info("%s works again", self.table.name)
             self.problem = ""
@@ -359,7 +359,7 @@ class Reconciler:
         self.listed()
         have = self.belief.have
         self.conflicts.appeared([line for line in have if line not in before and line not in attempts], have,
-                             self.loop.now, self.pace.often, self.table.mark)
+                             self.loop.now, self.resync.often, self.table.mark)
         if not first:
             self._lost([line for line in before if line not in have and line in self.want and line not in attempts])
         self._judge(attempts)
@@ -368,7 +368,7 @@ class Reconciler:
         """What should be there and is not, although we have not touched it."""
         if lines:
             self.repairs += len(lines)
-            late = self.conflicts.removed(lines, self.loop.now, self.pace.often, self.table.mark)
+            late = self.conflicts.removed(lines, self.loop.now, self.resync.often, self.table.mark)
             for line, until in late.items():
                 self._held.pause(line, LOST, until)
             self.repaired(lines)
@@ -385,7 +385,7 @@ class Reconciler:
             for line in done:
                 if not attempts[line].words:
                     change = self.conflicts.put_back if attempts[line].command == "add" else self.conflicts.taken_out
-                    change(line, now, self.pace.often)
+                    change(line, now, self.resync.often)
         elif undone:
             self._changes.failed()
             if self._held.failed(undone, now):

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from l4ipd.ipfilter import log_rules
 from l4ipd.ipfilter.filter_table import FilterTable
 from l4ipd.ipfilter.listing import Iterator
-from l4ipd.ipfilter.pace import Budget
 from l4ipd.ipfilter.reconcile import Reconciler
+from l4ipd.ipfilter.resync import Budget
 from l4ipd.model import Endpoint, Ipfilter, Resets
 from l4ipd.runtime.loop import Loop
 

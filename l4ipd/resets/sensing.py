@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from l4ipd.checks.verdict import Verdict
 from l4ipd.ipfilter.nat_table import Dialect
-from l4ipd.ipfilter.pace import Budget
+from l4ipd.ipfilter.resync import Budget
 from l4ipd.model import Ipfilter, Resets
 from l4ipd.resets.deafness import Deafness
 from l4ipd.resets.listener import Listener

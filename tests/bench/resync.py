@@ -15,10 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from l4ipd.ipfilter.nat_table import Dialect, NatTable
-from l4ipd.ipfilter.pace import Budget
-from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.ipfilter.conflicts import Conflicts
+from l4ipd.ipfilter.nat_table import Dialect, NatTable
+from l4ipd.ipfilter.reconcile import Reconciler
+from l4ipd.ipfilter.resync import Budget
 from l4ipd.model import Ipfilter
 from l4ipd.runtime.loop import Loop
 from l4ipd.sandbox import tool_words
@@ -53,7 +53,7 @@ class Bench:
 
     def repair(self) -> float:
         self.it.conflicts = Conflicts(lambda line: "")    # a conflict would be another measurement
-        self.run(random.uniform(0, self.it.pace.interval))
+        self.run(random.uniform(0, self.it.resync.interval))
         flushed, repairs = time.monotonic(), self.it.repairs
         self.kernel.ipnat("-CF")
         while self.it.repairs == repairs or len(self.it.have) < len(self.it.want):
@@ -75,7 +75,7 @@ def main() -> None:
             bench.run(5.0)
             price = bench.price()
             repairs = [bench.repair() for _ in range(FLUSHES)]
-            print(f"{rules:6} {bench.it.pace.interval:7.1f} s {price:8.2%} {sum(repairs) / FLUSHES:7.1f} s "
+            print(f"{rules:6} {bench.it.resync.interval:7.1f} s {price:8.2%} {sum(repairs) / FLUSHES:7.1f} s "
                   f"{max(repairs):6.1f} s", flush=True)
             bench.loop.close()
 

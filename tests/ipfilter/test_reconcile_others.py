@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from l4ipd.ipfilter import rdr
+from l4ipd.ipfilter.conflicts import LEFT_ALONE, Conflicts
 from l4ipd.ipfilter.nat_table import Dialect, NatTable, whose
 from l4ipd.ipfilter.rdr import parse
 from l4ipd.ipfilter.reconcile import Reconciler
-from l4ipd.ipfilter.conflicts import LEFT_ALONE, Conflicts
 from l4ipd.model import Ipfilter
 from support.reconciler import ReconcilerBench, log_rule, rule
 

@@ -42,7 +42,7 @@ class Budget:
         return interval
 
 
-class Pace:
+class Resync:
     """When one table is looked at again: ``look()``, not sooner than ``least`` seconds after the last time."""
 
     def __init__(self, loop: Loop, least: float, budget: Budget, look: Callable[[], object]) -> None:

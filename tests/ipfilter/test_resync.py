@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l4ipd.ipfilter.nat_table import Dialect, NatTable
-from l4ipd.ipfilter.pace import FEW, MORE, SHARE, SOON, Budget, Pace
 from l4ipd.ipfilter.reconcile import Reconciler
+from l4ipd.ipfilter.resync import FEW, MORE, SHARE, SOON, Budget, Resync
 from l4ipd.model import Ipfilter
 from l4ipd.runtime.child import Exit
 from l4ipd.runtime.loop import Loop
@@ -55,7 +55,7 @@ def test_tables_share_a_budget_and_one_that_is_not_read_any_more_frees_it() -> N
 @given(st.lists(st.tuples(st.floats(0.0, 5.0), st.integers(0, 50000)), min_size=1, max_size=4),
        st.sampled_from((0.05, 2.0, 60.0)))
 def test_the_price_is_kept_whatever_the_sizes(tables: list[tuple[float, int]], least: float) -> None:
-    """Each table as often as its pace says, for a long while: what all of it took."""
+    """Each table as often as its resync says, for a long while: what all of it took."""
     budget, spent = Budget(), 0.0
     due = dict.fromkeys(range(len(tables)), 0.0)
     while (now := min(due.values())) < 10000.0:
@@ -72,11 +72,11 @@ def test_the_price_is_kept_whatever_the_sizes(tables: list[tuple[float, int]], l
 
 def test_a_listing_that_met_a_cold_cache_is_no_measure() -> None:
     world = World(0)
-    pace = Pace(world.loop, LEAST, Budget(), lambda: None)
+    resync = Resync(world.loop, LEAST, Budget(), lambda: None)
     for cost in (0.5, 0.016, 0.02):
-        pace.listed(Exit(0, cost=cost), 5000)
-    pace.rest()
-    assert pace.interval == pytest.approx(4.0)
+        resync.listed(Exit(0, cost=cost), 5000)
+    resync.rest()
+    assert resync.interval == pytest.approx(4.0)
 
 
 @pytest.mark.parametrize("tool", ["ipnat", "ipf"])
@@ -111,7 +111,7 @@ def test_many_rules_are_read_seldom() -> None:
 
 
 def test_what_a_real_listing_costs_is_what_counts(kernel: Sandbox) -> None:
-    """A thousand rules, by real processes: what is measured is most of what it took, and the pace keeps its price."""
+    """A thousand rules, by real processes: what is measured is most of what it took, and the interval keeps its price."""
     loop, settings = Loop(), Ipfilter(interface="ext0")
     settings = replace(settings, ipnat=tuple(tool_words(kernel.path)["ipnat"]), resync=0.05)
     nat = NatTable(settings, Dialect("6.0.0", True, True), lambda line: None, lambda: it.want)
@@ -120,7 +120,7 @@ def test_what_a_real_listing_costs_is_what_counts(kernel: Sandbox) -> None:
 
     def listed() -> None:
         nat.listed()
-        costs.append(it.pace._costs[-1])
+        costs.append(it.resync._costs[-1])
 
     it = Reconciler(loop, nat.table, settings.timeout, settings.resync, removal=lambda line: "drain", budget=budget,
                     listed=listed)
@@ -140,7 +140,7 @@ def test_what_a_real_listing_costs_is_what_counts(kernel: Sandbox) -> None:
     took = _used() - used
     assert min(costs) > 0
     assert sum(costs) <= took * 1.1 and took <= sum(costs) * 3
-    assert it.pace.interval == pytest.approx(max(0.05, min(costs[-4:-1]) / 0.2)), "that of the last but one"
+    assert it.resync.interval == pytest.approx(max(0.05, min(costs[-4:-1]) / 0.2)), "that of the last but one"
     loop.close()
 
 
@@ -151,6 +151,6 @@ def _used() -> float:
 
 def test_a_table_that_was_never_read_has_no_price() -> None:
     world = World(0)
-    pace = Pace(world.loop, 60.0, Budget(), lambda: None)
-    pace.rest()
-    assert pace.interval == 60.0 and SOON < 60.0
+    resync = Resync(world.loop, 60.0, Budget(), lambda: None)
+    resync.rest()
+    assert resync.interval == 60.0 and SOON < 60.0
