@@ -29,7 +29,7 @@ SANDBOX_FLOORS = (("syntax", "iterators", "version"), ("nat", "filter"), ("kerne
 SANDBOX_FLOOR = {name: floor for floor, names in enumerate(SANDBOX_FLOORS) for name in names} | {"": -1}
 PURE = ("model", "monitor.health", "monitor.doubt", "ipfilter.rdr", "ipfilter.log_rules", "ipfilter.plan",
         "resets.ipmon", "checks.recipe", "checks.expect", "checks.pattern", "checks.verdict", "checks.errors",
-        "checks.conversation", "checks.ber", "checks.certificate", "checks.certificates", "checks.discretion",
+        "checks.conversation", "checks.ber", "checks.certificate", "checks.certificates", "checks.redaction",
         "checks.protocols.lines", "checks.protocols.redis", "checks.protocols.mysql", "checks.protocols.pgsql",
         "checks.protocols.agent", "checks.protocols.ldap", "checks.protocols.dns", "config.secret_section",
         "config.explain", "config.values", "config.section", "config.check_section", "config.yaml_tree", "config.parse",

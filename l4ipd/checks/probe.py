@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from l4ipd.checks.certificates import Certificates
-from l4ipd.checks.discretion import Discretion
 from l4ipd.checks.exec import Command, Commands, places, prepare_command
 from l4ipd.checks.ping import Ping, Pinger
 from l4ipd.checks.recipe import KINDS, Method, Recipe, recipe, tls_of
+from l4ipd.checks.redaction import Redaction
 from l4ipd.checks.socket_pool import Sockets
 from l4ipd.checks.tcp import Stream
 from l4ipd.checks.udp import Datagram
@@ -56,7 +56,7 @@ class Prober:
         if transport == "tcp":
             return Stream(self._sockets[recipe.method.kind], recipe, done)
         if recipe.method.secrets:
-            done = Discretion(done, recipe.method.secrets)
+            done = Redaction(done, recipe.method.secrets)
         if transport == "udp":
             return Datagram(self.loop, recipe, done)
         if transport == "icmp":

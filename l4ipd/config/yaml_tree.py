@@ -115,7 +115,7 @@ def tree(text: str | bytes, problems: Problems, empty: str, example: str) -> Map
     except yaml.YAMLError as error:
         problems.add(*_explain(error, decoded))
         return None
-    except _Hopeless:
+    except _Unreadable:
         return None
     root = builder.root
     if root is None or isinstance(root, Scalar) and root.empty:
@@ -166,7 +166,7 @@ def _hint(row: str, column: int) -> str:
     return ""
 
 
-class _Hopeless(Exception):
+class _Unreadable(Exception):
     """The rest of the file cannot be read; the reason is among the problems."""
 
 
@@ -209,7 +209,7 @@ class _Builder:
         self._documents += 1
         if self._documents > 1:
             self.problems.add(event.start_mark.line + 1, "", "a second document begins here: one file, one document")
-            raise _Hopeless
+            raise _Unreadable
 
     def _scalar(self, event: Event) -> None:
         node = Scalar(event.value, event.style is None or event.style == "")
@@ -226,7 +226,7 @@ class _Builder:
         self._stack.append(_Frame(node))
         if len(self._stack) > MAX_DEPTH:
             self.problems.add(line, self._path(), f"nested deeper than {MAX_DEPTH} levels")
-            raise _Hopeless
+            raise _Unreadable
 
     def _mark(self, event: Event, line: int, node: Node) -> None:
         """Remember an anchor, refuse a tag that would mean something."""
@@ -244,10 +244,10 @@ class _Builder:
             path = self._path()
             what = "" if secret(path) else f" &{event.anchor} before this *{event.anchor}"
             self.problems.add(line, path, f"no anchor{what}; put text that begins with * in quotes")
-            raise _Hopeless
+            raise _Unreadable
         if any(frame.node is node for frame in self._stack):
             self.problems.add(line, self._path(), f"*{event.anchor} stands inside what it names, and has no end")
-            raise _Hopeless
+            raise _Unreadable
         self._put(line, node)
 
     def _put(self, line: int, node: Node) -> None:
@@ -272,7 +272,7 @@ class _Builder:
         if not isinstance(node, Scalar):
             frame.key = "?"
             self.problems.add(line, self._path(), "a key must be a word, not a list or a mapping")
-            raise _Hopeless
+            raise _Unreadable
         frame.key = node.text
         if node.text in items:
             frame.stored = False

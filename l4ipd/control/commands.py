@@ -13,7 +13,7 @@ from l4ipd.control import session_lines
 from l4ipd.control.check_now import Checking
 from l4ipd.control.clusters import Clusters
 from l4ipd.control.disable import LOOK_EVERY, SETTLE, Disabling, unsaved_words
-from l4ipd.control.emptying import patience
+from l4ipd.control.drain import patience
 from l4ipd.control.server import Answer, Client, Refusal, Request, end
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event

@@ -2,7 +2,7 @@
 
 IPFilter can end sessions only together with their rule (FACTS.md 3-4). Whoever lets them finish has no way back, and is
 told so; whoever wants them cut off is told how many are left all the same, and what helps. Who waits for them to
-finish is told how many are left meanwhile (:mod:`l4ipd.control.emptying`).
+finish is told how many are left meanwhile (:mod:`l4ipd.control.drain`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 
-from l4ipd.control.emptying import Emptying
+from l4ipd.control.drain import Drain
 from l4ipd.control.server import Answer, Client, end
 from l4ipd.daemon import Daemon
 from l4ipd.ipfilter.session_count import Count
@@ -122,7 +122,7 @@ class Disabling:
 
     def _wait(self) -> None:
         assert self.wait is not None
-        Emptying(self.daemon, self.client, [monitor.endpoint.name for monitor in self.chosen], self.wait, self._gone,
+        Drain(self.daemon, self.client, [monitor.endpoint.name for monitor in self.chosen], self.wait, self._gone,
                  self._waited)
 
     def _waited(self, exit: int, summary: list[str], error: list[str]) -> None:

@@ -36,7 +36,7 @@ def shortcomings(config: Config, system: str = sys.platform) -> list[str]:
     if kind is None:                                # no IPFilter: a rehearsal
         return []
     asked = [*_of_all(config), *{"freebsd": _freebsd, "netbsd": _netbsd, "sunos": _illumos}[kind](config)]
-    return [*_interfaces(config), *_addresses(config, kind), *_Survey(asked).answers()]
+    return [*_interfaces(config), *_addresses(config, kind), *_Asked(asked).answers()]
 
 
 # -- what the interpreter knows
@@ -161,8 +161,8 @@ def _yes(said: str) -> list[bool]:
     return [word.lower() in ("yes", "true", "on", "1") for word in said.split()]
 
 
-class _Survey:
-    """Asks all questions at once."""
+class _Asked:
+    """All questions, at once."""
 
     def __init__(self, questions: Iterable[Question]) -> None:
         self.loop = Loop()

@@ -31,8 +31,8 @@ class Question:
 
 
 @dataclass
-class _Habit:
-    """How runs of one kind have gone of late."""
+class _Recent:
+    """How the runs of one kind have gone."""
 
     took: float = 0.0                               # the longest of the last, in seconds
     hung: bool = False                              # the last one did
@@ -48,8 +48,8 @@ class Runner:
         self.runs = 0
         self._child: Child | None = None
         self._broken_off = False                    # the run that is under way
-        self._habits = {"list": _Habit(), "change": _Habit()}
-        self._feeler = _Feeler(loop, self.spawn, self._break_off, torn)
+        self._recent = {"list": _Recent(), "change": _Recent()}
+        self._tool_check = _ToolCheck(loop, self.spawn, self._break_off, torn)
 
     @property
     def busy(self) -> bool:
@@ -57,28 +57,28 @@ class Runner:
 
     def forget(self) -> None:
         """The tools are others now."""
-        self._habits = {kind: _Habit() for kind in self._habits}
+        self._recent = {kind: _Recent() for kind in self._recent}
 
     def start(self, kind: str, words: Words, question: Question, timeout: float, done: Done, *, stdin: bytes = b"",
               output: Callable[[bytes], bool] | None = None) -> None:
         """Begin a run, a "list" or a "change". ``done(end, broken_off)`` is called when it is over."""
         self.runs += 1
         self._broken_off = False
-        began, habit = self.loop.clock(), self._habits[kind]
+        began, recent = self.loop.clock(), self._recent[kind]
         self._child = self.spawn(self.loop, words, stdin=stdin, timeout=timeout, output=output,
-                                 done=lambda end: self._ended(habit, began, end, done))
-        works = self._habits["list"].took > 0
-        if not habit.patient and (habit.hung or works):
-            first = SOONER if habit.hung else LATER + stdin.count(b"\n") / RATE
-            self._feeler.watch(question, max(first, 2 * habit.took))
+                                 done=lambda end: self._ended(recent, began, end, done))
+        works = self._recent["list"].took > 0
+        if not recent.patient and (recent.hung or works):
+            first = SOONER if recent.hung else LATER + stdin.count(b"\n") / RATE
+            self._tool_check.watch(question, max(first, 2 * recent.took))
 
-    def _ended(self, habit: _Habit, began: float, end: Exit, done: Done) -> None:
+    def _ended(self, recent: _Recent, began: float, end: Exit, done: Done) -> None:
         self._child, broken_off = None, self._broken_off
         try:
-            self._feeler.stop()
-            habit.patient, habit.hung = broken_off, end.timed_out and not broken_off
+            self._tool_check.stop()
+            recent.patient, recent.hung = broken_off, end.timed_out and not broken_off
             if end.status is not None and not (end.timed_out or broken_off):
-                habit.took = max(habit.took / 2, self.loop.clock() - began)
+                recent.took = max(recent.took / 2, self.loop.clock() - began)
         finally:                                    # whoever waits for it has to hear of it
             done(replace(end, timed_out=end.timed_out or broken_off), broken_off)
 
@@ -88,8 +88,10 @@ class Runner:
             self._child.kill()
 
 
-class _Feeler:
-    """Asks a question again and again, until it is answered; ``found()`` is called then."""
+class _ToolCheck:
+    """Whether the tool of a run that seems to hang works: asks a question again and again, until it is answered;
+    ``found()`` is called then.
+    """
 
     def __init__(self, loop: Loop, spawn: Spawn, found: Callable[[], object], torn: Callable[[bool], object]) -> None:
         self.loop, self.spawn, self.found, self.torn = loop, spawn, found, torn

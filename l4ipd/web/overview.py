@@ -31,7 +31,7 @@ class Group:
 
 
 @dataclass
-class Survey:
+class Overview:
     """The whole, in the order of the configuration."""
 
     groups: list[Group] = field(default_factory=list)          # those with something to show
@@ -55,16 +55,16 @@ def tone(monitor: Monitor) -> str:
     return "bad" if monitor.verdict else "unk"
 
 
-def look(daemon: Daemon, pattern: str = "", limit: int = SHOWN) -> Survey:
+def look(daemon: Daemon, pattern: str = "", limit: int = SHOWN) -> Overview:
     """Count everybody; choose at most ``limit`` of the endpoints that match, those with something amiss first.
 
     ``pattern`` may be several, with blanks or commas between them.
     """
-    survey = Survey(unfit=warnings.unfit(daemon))
+    overview = Overview(unfit=warnings.unfit(daemon))
     try:
         matches = matching.matcher(pattern.replace(",", " ").split() or ["*"])
     except matching.Unclear as problem:
-        survey.unclear, matches = str(problem), lambda name: False
+        overview.unclear, matches = str(problem), lambda name: False
     odd = _oddly_ruled(daemon)
     chosen: dict[Monitor, None] = {}
     rest: list[Monitor] = []
@@ -74,27 +74,27 @@ def look(daemon: Daemon, pattern: str = "", limit: int = SHOWN) -> Survey:
             kind = tone(monitor)
             if kind != "ok" or monitor in odd:
                 amiss.add(monitor)
-            survey.tones[kind] += 1
+            overview.tones[kind] += 1
             if kind in ("bad", "warn"):
-                survey.ailing.append(monitor)
+                overview.ailing.append(monitor)
             if matches(monitor.endpoint.name):
-                survey.matched += 1
+                overview.matched += 1
                 if monitor not in amiss:
                     rest.append(monitor)
                 elif len(chosen) < limit:
                     chosen[monitor] = None
-        survey.endpoints += len(members)
-        survey.services += 1
+        overview.endpoints += len(members)
+        overview.services += 1
         count = tally((monitor.endpoint, monitor.eligible) for monitor in members)
         if not count.serving and any(monitor.verdict for monitor in members):
-            survey.empty.append(name)
-        survey.groups.append(Group(name, members, count, [], amiss))
+            overview.empty.append(name)
+        overview.groups.append(Group(name, members, count, [], amiss))
     chosen |= dict.fromkeys(rest[:limit - len(chosen)])
-    survey.left_out = survey.matched - len(chosen)
-    for group in survey.groups:
+    overview.left_out = overview.matched - len(chosen)
+    for group in overview.groups:
         group.shown = [monitor for monitor in group.members if monitor in chosen]
-    survey.groups = [group for group in survey.groups if group.shown]
-    return survey
+    overview.groups = [group for group in overview.groups if group.shown]
+    return overview
 
 
 def _oddly_ruled(daemon: Daemon) -> set[Monitor]:

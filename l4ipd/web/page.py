@@ -21,7 +21,7 @@ from l4ipd.report.status import Kernel
 from l4ipd.report.text import ago, printable
 from l4ipd.report.trends import Trends
 from l4ipd.web import graphs, overview, page_style
-from l4ipd.web.overview import Group, Survey
+from l4ipd.web.overview import Group, Overview
 from l4ipd.web.page_style import POLICY, REFRESH
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def plural(count: int, word: str) -> str:
 
 # -- the head
 
-def verdict(seen: Survey) -> tuple[str, str]:
+def verdict(seen: Overview) -> tuple[str, str]:
     """The whole in one sentence, and its tone."""
     up, down, unknown = seen.tones["ok"] + seen.tones["warn"], seen.tones["bad"], seen.tones["unk"]
     if not seen.endpoints:
@@ -106,7 +106,7 @@ def verdict(seen: Survey) -> tuple[str, str]:
     return "ok", "The endpoint is up" if seen.endpoints == 1 else f"All {seen.endpoints} endpoints are up"
 
 
-def _opening(seen: Survey, tone: str, headline: str, pattern: str) -> Iterator[str]:
+def _opening(seen: Overview, tone: str, headline: str, pattern: str) -> Iterator[str]:
     up = seen.tones["ok"] + seen.tones["warn"]
     host = esc(socket.gethostname())
     yield ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -123,7 +123,7 @@ def _opening(seen: Survey, tone: str, headline: str, pattern: str) -> Iterator[s
            f'{shape("bad")}<span>l4ipd does not answer: what you see is old</span></p></div>\n<main>')
 
 
-def _hero(seen: Survey, tone: str, headline: str) -> str:
+def _hero(seen: Overview, tone: str, headline: str) -> str:
     shown = {monitor.endpoint.name for group in seen.groups for monitor in group.shown}
     links = "".join(_ailing(monitor, shown) for monitor in seen.ailing[:LINKS])
     more = len(seen.ailing) - LINKS
@@ -140,7 +140,7 @@ def _ailing(monitor: Monitor, shown: Collection[str]) -> str:
             f'<span class="s">{esc(status.verdict(monitor)[:WORDS])}</span></li>')
 
 
-def _figures(daemon: Daemon, seen: Survey) -> str:
+def _figures(daemon: Daemon, seen: Overview) -> str:
     rules, schedule = daemon.steering.rules, daemon.fleet.schedule
     agree = "" if len(rules.want) == len(rules.have) else f" of {len(rules.want)}"
     figures = [("Endpoints up", f"{seen.tones['ok'] + seen.tones['warn']} <small>of {seen.endpoints}</small>"),
@@ -159,7 +159,7 @@ def _figures(daemon: Daemon, seen: Survey) -> str:
     return f"<dl>{cards}</dl>\n"
 
 
-def _matching(seen: Survey, pattern: str) -> str:
+def _matching(seen: Overview, pattern: str) -> str:
     if seen.unclear:
         return f"<code>{esc(pattern)}</code> is not understood: {esc(seen.unclear)}."
     verb = "matches" if seen.matched == 1 else "match"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from l4ipd.checks.discretion import HIDDEN, tells
+from l4ipd.checks.redaction import HIDDEN, tells
 from l4ipd.config.files import Refused, load
 from l4ipd.config.parse import ConfigError, parse
 from l4ipd.config.warnings import warnings
@@ -92,7 +92,7 @@ def test_what_is_no_file(check: str, complaint: str) -> None:
     assert complaint in str(refused.value)
 
 
-# -- discretion
+# -- redaction
 
 @pytest.mark.parametrize(("words", "told"), [
     ("got hunter2", True), ("got unter", True), ("got hunte", True), ("got hunt er2", False), ("", False)])

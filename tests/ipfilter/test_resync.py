@@ -111,7 +111,7 @@ def test_many_rules_are_read_seldom() -> None:
 
 
 def test_what_a_real_listing_costs_is_what_counts(kernel: Sandbox) -> None:
-    """A thousand rules, by real processes: what is measured is most of what it took, and the interval keeps its price."""
+    """A thousand rules, by real processes: what is measured is most of what it took, and sets the interval."""
     loop, settings = Loop(), Ipfilter(interface="ext0")
     settings = replace(settings, ipnat=tuple(tool_words(kernel.path)["ipnat"]), resync=0.05)
     nat = NatTable(settings, Dialect("6.0.0", True, True), lambda line: None, lambda: it.want)

@@ -35,7 +35,7 @@ def patience(request: Request) -> float | None:
         raise Refusal(f"wait: {error}") from None
 
 
-class Emptying:
+class Drain:
     """Waits until the endpoints of these names have no session left, ``seconds`` at most.
 
     ``gone()`` says whether they have no rule any more, before which new sessions may come. ``ended`` is called once.

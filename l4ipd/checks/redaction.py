@@ -10,7 +10,7 @@ TELLING = 5                                         # bytes of a secret in a row
 HIDDEN = "got an answer that repeats a secret, which is not shown"
 
 
-class Discretion:
+class Redaction:
     """Stands before the ``done`` of a probe that knows ``secrets``."""
 
     def __init__(self, done: Callable[[Verdict], object], secrets: tuple[bytes, ...]) -> None:
