@@ -251,16 +251,16 @@ def test_other_tools_have_other_habits() -> None:
 def test_a_question_that_cannot_be_asked_is_not_asked(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench()
     bench.works()
-    spawn = bench.it._feeler.spawn
+    spawn = bench.it._tool_check.spawn
 
     def refuses(*words: object, **more: object) -> Child:
         raise MemoryError
 
-    bench.it._feeler.spawn = refuses
+    bench.it._tool_check.spawn = refuses
     bench.begin("hang")
     took, end, broken_off = bench.one()
     assert took == near(TIMEOUT) and end.timed_out and not broken_off and "internal error" in caplog.text
-    bench.it._feeler.spawn = spawn
+    bench.it._tool_check.spawn = spawn
     bench.begin("hang")
     assert bench.one()[2]
 

@@ -1,4 +1,4 @@
-"""Somebody else who removes rules of ours, or loads such that look like ours: when it is a fight, and what is said."""
+"""Somebody else who removes rules of ours, or loads such that look like ours: when that is a conflict, what is said."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from l4ipd.ipfilter.rivals import OFTEN, PUT_BACK, SLOWER, TOLD, TRUCE, WITHIN, Rivals, Times
+from l4ipd.ipfilter.conflicts import LEFT_ALONE, OFTEN, PUT_BACK, SLOWER, TOLD, WITHIN, Conflicts, Times
 
 MARK = "the tag l4ip"
 CAUSE = f"another l4ipd with {MARK} is the likely cause: give each its own; {SLOWER}"
@@ -14,12 +14,12 @@ NOBODY = f"another l4ipd, or a program that loads all rules anew, is the likely 
 NEVER = float("inf")
 
 
-def rivals() -> Rivals:
-    """What begins with s is a stranger's."""
-    return Rivals(lambda line: f"of {line}" if line.startswith("s") else "")
+def conflicts() -> Conflicts:
+    """What begins with s is a leftover."""
+    return Conflicts(lambda line: f"of {line}" if line.startswith("s") else "")
 
 
-def lose(it: Rivals, now: float, *lines: str, mark: str = MARK, within: float = WITHIN) -> dict[str, float]:
+def lose(it: Conflicts, now: float, *lines: str, mark: str = MARK, within: float = WITHIN) -> dict[str, float]:
     """They are removed, and put back a moment later."""
     late = it.removed(list(lines), now, within, mark)
     for line in lines:
@@ -28,7 +28,7 @@ def lose(it: Rivals, now: float, *lines: str, mark: str = MARK, within: float = 
     return late
 
 
-def come(it: Rivals, now: float, *lines: str, mark: str = MARK, within: float = WITHIN) -> None:
+def come(it: Conflicts, now: float, *lines: str, mark: str = MARK, within: float = WITHIN) -> None:
     """Rules that we have not loaded appear, and are removed a moment later."""
     it.appeared(lines, lines, now, within, mark)
     for line in lines:
@@ -38,7 +38,7 @@ def come(it: Rivals, now: float, *lines: str, mark: str = MARK, within: float = 
 # -- ours that are lost
 
 def test_a_rule_that_is_lost_again_and_again_is_put_back_later_each_time() -> None:
-    it = rivals()
+    it = conflicts()
     late = [lose(it, float(now), "a") for now in range(0, 50, 5)]
     assert late == [{}, {}, {"a": 12.0}, {"a": 20.0}, {"a": 30.0}, {"a": 35.0}, {"a": 40.0}, {"a": 45.0}, {"a": 50.0},
                     {"a": 55.0}]
@@ -46,7 +46,7 @@ def test_a_rule_that_is_lost_again_and_again_is_put_back_later_each_time() -> No
 
 
 def test_only_those_that_are_lost_often() -> None:
-    it = rivals()
+    it = conflicts()
     lose(it, 0.0, "a", "b")
     lose(it, 1.0, "a")
     assert lose(it, 2.0, "b", "a") == {"a": 4.0}
@@ -55,25 +55,25 @@ def test_only_those_that_are_lost_often() -> None:
 
 def test_what_is_within_a_minute() -> None:
     for third, counts in ((60.5, True), (60.6, False)):
-        it = rivals()
+        it = conflicts()
         lose(it, 0.0, "a")
         lose(it, 30.0, "a")
         assert bool(lose(it, third, "a")) is counts
-    it = rivals()
+    it = conflicts()
     for now in (0.0, 200.0):
         lose(it, now, "a", within=500.0)
     assert lose(it, 400.0, "a", within=500.0), "or within as long as three looks take"
 
 
 def test_what_we_have_not_put_back_was_no_loss() -> None:
-    it = rivals()
+    it = conflicts()
     for now in range(10):
         assert not it.removed(["a"], float(now), WITHIN, MARK)
         it.put_back("b", now + 0.5, WITHIN)
 
 
 def test_what_was_put_back_and_is_there_is_not_missed_any_more() -> None:
-    it = rivals()
+    it = conflicts()
     it.removed(["a", "b"], 0.0, WITHIN, MARK)
     it.settle(lambda line: line == "a")
     for _ in range(3):
@@ -86,7 +86,7 @@ def test_what_was_put_back_and_is_there_is_not_missed_any_more() -> None:
 
 
 def test_what_is_said_of_losses(caplog: pytest.LogCaptureFixture) -> None:
-    it = rivals()
+    it = conflicts()
     lose(it, 0.0, "a")
     lose(it, 1.0, "a", "b")
     lose(it, 2.0, "b", "a")
@@ -101,11 +101,11 @@ def test_what_is_said_of_losses(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_what_is_said_without_a_tag(caplog: pytest.LogCaptureFixture) -> None:
-    it = rivals()
+    it = conflicts()
     for now in range(3):
         lose(it, float(now), "a", mark="")
     assert caplog.messages[-1] == f"a rule of ours was removed by somebody else 3 times within a minute: a: {NOBODY}"
-    it = rivals()
+    it = conflicts()
     for now in range(4):
         come(it, float(now), "s", mark="")
     assert caplog.messages[-1] == f"a rule that no endpoint makes came back 3 times within a minute: s: {NOBODY}"
@@ -114,43 +114,43 @@ def test_what_is_said_without_a_tag(caplog: pytest.LogCaptureFixture) -> None:
 
 # -- others' that come
 
-def test_a_stranger_that_comes_back_again_and_again() -> None:
-    it = rivals()
+def test_a_leftover_that_comes_back_again_and_again() -> None:
+    it = conflicts()
     for now in (0.0, 10.0, 20.0):
         come(it, now, "s")
         assert not it.contested(now) and not it.spared("s", now)
     it.appeared(["s"], ["s"], 30.0, WITHIN, MARK)
-    assert it.contested(30.0) and it.truce_until == 30.0 + TRUCE[0] == it.due
+    assert it.contested(30.0) and it.contested_until == 30.0 + LEFT_ALONE[0] == it.due
     assert it.spared("s", 89.9) and not it.spared("s", 90.0) and not it.spared("other", 89.9)
 
 
 def test_coming_is_within_a_minute_too() -> None:
     for fourth, counts in ((60.5, True), (60.6, False)):
-        it = rivals()
+        it = conflicts()
         for now in (0.0, 20.0, 40.0, fourth):
             come(it, now, "s")
         assert it.contested(fourth) is counts
 
 
-def test_what_could_be_an_endpoints_is_no_stranger(caplog: pytest.LogCaptureFixture) -> None:
-    it = rivals()
+def test_what_could_be_an_endpoints_is_no_leftover(caplog: pytest.LogCaptureFixture) -> None:
+    it = conflicts()
     for now in range(10):
         come(it, float(now), "a")
-    assert not it.strangers and not it.contested(9.0) and it.due == NEVER and not caplog.messages
+    assert not it.leftovers and not it.contested(9.0) and it.due == NEVER and not caplog.messages
 
 
-def test_strangers_are_those_that_are_still_there() -> None:
-    it = rivals()
+def test_leftovers_are_those_that_are_still_there() -> None:
+    it = conflicts()
     it.appeared(["s1", "s2"], ["s1", "s2", "a"], 0.0, WITHIN, MARK)
-    assert it.strangers == {"s1", "s2"}
+    assert it.leftovers == {"s1", "s2"}
     it.appeared(["s3"], ["s2", "s3"], 0.0, WITHIN, MARK)
-    assert it.strangers == {"s2", "s3"} and it.due == float("-inf")
+    assert it.leftovers == {"s2", "s3"} and it.due == float("-inf")
     it.appeared([], [], 0.0, WITHIN, MARK)
-    assert it.strangers == set() and it.due == NEVER
+    assert it.leftovers == set() and it.due == NEVER
 
 
-def test_what_is_said_of_strangers(caplog: pytest.LogCaptureFixture) -> None:
-    it = rivals()
+def test_what_is_said_of_leftovers(caplog: pytest.LogCaptureFixture) -> None:
+    it = conflicts()
     come(it, 0.0, "s1")
     come(it, 1.0, "s1")
     come(it, 2.0, "s3", "s2", "s1")
@@ -164,7 +164,7 @@ def test_what_is_said_of_strangers(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_so_many_are_remembered_as_told(caplog: pytest.LogCaptureFixture) -> None:
-    it = rivals()
+    it = conflicts()
     come(it, 0.0, *(f"s{number}" for number in range(TOLD)))
     come(it, 1.0, "sx")
     caplog.clear()
@@ -178,17 +178,17 @@ def test_so_many_are_remembered_as_told(caplog: pytest.LogCaptureFixture) -> Non
     assert len(caplog.messages) == 1
 
 
-# -- the truce
+# -- how long leftovers are left alone
 
-def test_each_truce_is_longer_than_the_last() -> None:
-    it, ends = rivals(), []
+def test_each_time_is_longer_than_the_last() -> None:
+    it, ends = conflicts(), []
     now = 0.0
     for _ in range(3):
         lose(it, now, "a")
         now += 1.0
     for _ in range(6):
-        ends.append(it.truce_until - now + 1.0)
-        now = it.truce_until + 1.0                  # peace, and it goes on at once
+        ends.append(it.contested_until - now + 1.0)
+        now = it.contested_until + 1.0                  # it was over, and goes on at once
         for _ in range(3):
             lose(it, now, "a")
             if it.contested(now):
@@ -196,27 +196,27 @@ def test_each_truce_is_longer_than_the_last() -> None:
             now += 1.0
         now += 1.0
     assert ends == [60.0, 120.0, 300.0, 600.0, 600.0, 600.0]
-    assert TRUCE == (60.0, 120.0, 300.0, 600.0)
+    assert LEFT_ALONE == (60.0, 120.0, 300.0, 600.0)
 
 
-def test_a_long_peace_makes_the_next_truce_a_short_one() -> None:
-    for peace, length in ((60.0, 120.0), (60.1, 60.0)):
-        it = rivals()
+def test_after_a_long_quiet_the_next_time_is_a_short_one() -> None:
+    for quiet, length in ((60.0, 120.0), (60.1, 60.0)):
+        it = conflicts()
         for now in (0.0, 1.0, 2.0):
             lose(it, now, "a")
-        assert it.truce_until == 62.0
-        last = it.truce_until + peace
+        assert it.contested_until == 62.0
+        last = it.contested_until + quiet
         for now in (last - 2.0, last - 1.0, last):
             lose(it, now, "a")
-        assert it.truce_until == last + length
+        assert it.contested_until == last + length
 
 
-def test_each_fight_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    it = rivals()
+def test_each_conflict_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    it = conflicts()
     for before in range(0, 66, 6):
         lose(it, float(before), "a")
     assert caplog.text.count("3 times within a minute") == 1
-    now = it.truce_until
+    now = it.contested_until
     for more in range(3):
         lose(it, now + more, "a")
     assert caplog.text.count("3 times within a minute") == 2
