@@ -42,6 +42,7 @@ class Steering:
         self.nat = NatTable(settings, self.dialect, self._known, self._want)
         self.rules = Reconciler(loop, self.nat.table, settings.timeout, settings.resync, removal=self._removal,
                                 listed=self._listed, repaired=self._repaired, whose=self._whose, budget=budget)
+        self.rules.suspend()                        # until start(): there may be no tools yet
         self.removing = False                       # at the end, all of our rules go
         self.inherited: set[str] = set()            # clusters of which rules were in the kernel when we came
         self._spoken = spoken
@@ -64,6 +65,7 @@ class Steering:
         """Read the table and adopt what is ours, and find out what the tools understand."""
         self._saved = saved.rules
         self.rules.hold_changes(True)               # until we know the dialect
+        self.rules.resume()
         self._ask()
         self.loop.later(self.settings.timeout, self._no_table)
 

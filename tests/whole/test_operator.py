@@ -216,6 +216,7 @@ def test_a_rehearsal_has_a_socket_of_its_own(node: OperatedGateway) -> None:
     path = node.lines("^control socket: ")[0].split()[2]
     assert not path.startswith(str(node.directory))
     wait("up", lambda: node.ctl("-s", path, "show", "web[12]")[0] == 0)
+    assert not node.lines("^ipnat"), "nothing is asked of a sandbox that is not there yet"
     node.stop()
     assert not os.path.exists(os.path.dirname(path)), "nothing is left"
 
