@@ -19,9 +19,9 @@ from l4ipd.checks.verdict import Verdict
 from l4ipd.events import Event, Events
 from l4ipd.ipfilter import plan
 from l4ipd.model import Config, Endpoint
-from l4ipd.monitor.blindness import Sight
 from l4ipd.monitor.checker import Checker
 from l4ipd.monitor.monitor import Monitor
+from l4ipd.monitor.reachability import Reachability
 from l4ipd.monitor.schedule import Schedule
 from l4ipd.runtime.loop import Loop
 from l4ipd.saved_state import Saved
@@ -57,9 +57,9 @@ class Fleet:
         self.disabled: dict[str, float] = {}        # by the operator: endpoint -> since when, seconds since the epoch
         self.cut: set[str] = set()                  # disabled endpoints whose sessions are to end at once
         self.undecided: set[str] = set()            # endpoints without any outcome yet
-        self.sight = Sight(loop, self._addresses, events.say)
+        self.reachability = Reachability(loop, self._addresses, events.say)
         self.schedule = Schedule(loop, limit, start, changed=self._state_changed, decided=self._first_outcome,
-                                 spoiled=lambda monitor, verdict, began: self.sight.spoils(
+                                 spoiled=lambda monitor, verdict, began: self.reachability.spoils(
                                      monitor.endpoint.address, verdict, began), alone=self._is_alone, refused=refused,
                                  weighed=lambda monitor: self._changed(monitor.endpoint.group))
         self.transitions = Transitions(events.tell, members=self.members, tally=self.tally, kept=kept)
@@ -154,7 +154,7 @@ class Fleet:
         self.transitions.settle()
         for monitor in self.monitors.values():
             monitor.stop()
-        self.sight.stop()
+        self.reachability.stop()
 
     # -- the operator
 

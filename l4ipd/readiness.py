@@ -61,8 +61,8 @@ class Standing:
 class Readiness:
     """Every cluster's standing, and what the operator took out of service. Changes are told as they are seen.
 
-    Looks at a cluster again when a service of it was touched, and at all of them when the rules, the sight or the
-    operator have changed.
+    Looks at a cluster again when a service of it was touched, and at all of them when the rules have changed, what is
+    reachable, or what the operator wants.
     """
 
     def __init__(self, loop: Loop, fleet: Fleet, steering: Steering, events: Events) -> None:
@@ -144,7 +144,7 @@ class Readiness:
         if self.stopping:
             return
         rules, fleet = self.steering.rules, self.fleet
-        seen = (rules.problem, rules.complaint, rules.belief.ever, rules.look_only, fleet.sight.blind,
+        seen = (rules.problem, rules.complaint, rules.belief.ever, rules.look_only, fleet.reachability.blind,
                 fleet.transitions.waits, rules.belief.version, (rules.runs, rules.busy) if rules.held else None)
         if seen != self._seen:
             self._seen = seen
@@ -196,7 +196,7 @@ class Readiness:
             patience = self.steering.settings.timeout + LATE if self.before.get(standing.cluster.name) else GRACE
             return bool(rules.problem or rules.complaint or rules.held) and (
                 self.loop.now >= standing.troubled + patience)
-        return self._is_left(standing) or self.fleet.sight.blind or not self._unproved(standing)
+        return self._is_left(standing) or self.fleet.reachability.blind or not self._unproved(standing)
 
     def _tell(self, standing: Standing) -> None:
         name, first = standing.cluster.name, standing.told is None
@@ -218,7 +218,7 @@ class Readiness:
         """Why clients are better off elsewhere, whatever the rules are; empty if they are not."""
         if self._is_left(standing):
             return "out of service by the operator, see l4ipctl join"
-        if self.fleet.sight.blind:
+        if self.fleet.reachability.blind:
             return "the gateway is blind: no member has a route"
         if standing.told is None and self._unproved(standing):
             return "not every endpoint has been checked yet"

@@ -18,7 +18,7 @@ def unfit(daemon: Daemon) -> str:
     """Why the daemon cannot vouch for the rules that steer traffic at present; empty if it can."""
     if daemon.stopping:
         return "stopping"
-    if daemon.fleet.sight.blind:
+    if daemon.fleet.reachability.blind:
         return "the gateway is blind: no member has a route"
     rules = daemon.steering.rules
     name = rules.table.name
@@ -36,7 +36,7 @@ def unfit(daemon: Daemon) -> str:
 def troubles(daemon: Daemon) -> list[str]:
     """Everything that is wrong with us, one thing a line."""
     found = [line for rules in tables(daemon) for line in _of_table(rules)]
-    since = daemon.fleet.sight.blind_since
+    since = daemon.fleet.reachability.blind_since
     if since is not None:
         found.insert(0, f"the gateway is blind, for {ago(daemon.loop.now - since)}: no member has a route; states, "
                         "rules and sessions stay as they are")

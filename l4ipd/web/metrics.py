@@ -71,7 +71,7 @@ def whole(daemon: Daemon, history: History, lateness: Lateness) -> Iterator[Metr
     yield gauge("l4ip_fit", "Whether the daemon knows the kernel's rules and can change them, and sees its members, as "
                 "/healthz says.", (), {(): not warnings.unfit(daemon)})
     yield gauge("l4ip_blind", "Whether no member at all has a route, so that no probe counts.", (),
-                {(): daemon.fleet.sight.blind})
+                {(): daemon.fleet.reachability.blind})
     yield gauge("l4ip_cluster_ready", "Whether the addresses of the cluster deserve to be announced by this gateway.",
                 ("cluster",), {(name,): each.ready for name, each in daemon.readiness.standings.items()})
     yield gauge("l4ip_endpoints", "Endpoints in the configuration.", (), {(): len(daemon.fleet.monitors)})

@@ -81,11 +81,11 @@ def test_a_blind_gateway() -> None:
     with balancer(cluster("www", *web(1))) as daemon:
         settle(daemon)
         assert value(scrape(daemon), "l4ip_blind") == 0 and not warnings.unfit(daemon)
-        daemon.fleet.sight.blind_since = daemon.loop.now
+        daemon.fleet.reachability.blind_since = daemon.loop.now
         assert value(scrape(daemon), "l4ip_blind") == 1 and value(scrape(daemon), "l4ip_fit") == 0
         assert "blind" in warnings.unfit(daemon) and "no member has a route" in warnings.troubles(daemon)[0]
         assert "the gateway is blind" in status.summary(daemon)
-        daemon.fleet.sight.blind_since = None
+        daemon.fleet.reachability.blind_since = None
 
 
 def test_counts_of_probes() -> None:

@@ -1,4 +1,4 @@
-"""Is it the members, or is it the gateway that sees none of them any more?
+"""Is it the members, or is it the gateway that reaches none of them any more?
 
 A member without a route is down for the gateway, and for the clients that it forwards. When no member at all has a
 route, the gateway itself is in trouble (a cable, a switch, a routing daemon): it is *blind*. Nothing would be gained
@@ -11,7 +11,7 @@ The routing table is asked at the first outcome that failed, before it is counte
        ^                                                          |
        +---- a member has a route, event "sighted" <--------------+ looked for at every outcome, and every LOOK seconds
 
-What failed of a probe that began before the gateway saw again does not count either.
+What failed of a probe that began before it had one does not count either.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SIGNS = {"L4TOUT", "L6TOUT", "L7TOUT", "PROCERR", "PROCTOUT"}       # as well as
 Tell = Callable[[str, str, int], object]            # kind of event, text, level
 
 
-class Sight:
+class Reachability:
     """``addresses()`` are those of all members; ``leads(address, send)`` says whether there is a way to one, and may
     send a datagram to find out (see :mod:`l4ipd.checks.routes`).
     """
@@ -40,8 +40,8 @@ class Sight:
                  leads: Callable[[str, bool], bool] = routes.leads_to) -> None:
         self.loop, self.addresses, self.tell, self.leads = loop, addresses, tell, leads
         self.blind_since: float | None = None       # on the clock of the loop
-        self._over = float("-inf")                  # when the gateway last saw again
-        self._witness = ""                          # a member that had a route when last asked about
+        self._over = float("-inf")                  # when the gateway was last blind
+        self._reachable = ""                        # a member that had a route when last asked about
         self._asked = float("-inf")                 # the turn in which it was
         self._place = 0                             # how many of the members the present round of looks is through with
         self._timer = Timer(self._look)
@@ -55,15 +55,15 @@ class Sight:
         if self.blind_since is not None:
             if not self.leads(address, True):
                 return True
-            self._see(address)
+            self._regained(address)
         if verdict.passed:
             return False
         if began <= self._over:
             return True
         routeless = verdict.text.endswith(NO_ROUTE.text)
-        if not (routeless or verdict.code in SIGNS) or self._sees(address, routeless):
+        if not (routeless or verdict.code in SIGNS) or self._any_route(address, routeless):
             return False
-        self._lose()
+        self._lost()
         return True
 
     def stop(self) -> None:
@@ -74,19 +74,19 @@ class Sight:
         if self.blind:
             self.loop.set(self._timer, self.loop.now + LOOK)
 
-    def _sees(self, address: str, doubtful: bool) -> bool:
+    def _any_route(self, address: str, doubtful: bool) -> bool:
         """Whether any member has a route; asked once a turn, and as a rule about one member."""
         if self._asked == self.loop.now:
             return True
-        likely = (self._witness, address) if self._witness else (address,)
+        likely = (self._reachable, address) if self._reachable else (address,)
         for each in (*likely, *self.addresses()):
             if self.leads(each, doubtful):
-                self._witness, self._asked = each, self.loop.now
+                self._reachable, self._asked = each, self.loop.now
                 return True
         return False
 
-    def _lose(self) -> None:
-        self.blind_since, self._witness, self._place = self.loop.now, "", 0
+    def _lost(self) -> None:
+        self.blind_since, self._reachable, self._place = self.loop.now, "", 0
         self.loop.set(self._timer, self.loop.now + LOOK)
         count = len(set(self.addresses()))
         self.tell("blind", f"the gateway is blind: no route to any of its {count} members; states, rules and sessions "
@@ -101,14 +101,14 @@ class Sight:
         self._place += SLICE
         found = next((address for address in some if self.leads(address, True)), "")
         if found or not members:
-            self._see(found)
+            self._regained(found)
         else:
             self.loop.set(self._timer, self.loop.now + LOOK)
 
-    def _see(self, address: str) -> None:
+    def _regained(self, address: str) -> None:
         assert self.blind_since is not None
         lasted, self.blind_since = self.loop.now - self.blind_since, None
-        self._over, self._witness = self.loop.now, address
+        self._over, self._reachable = self.loop.now, address
         self.loop.clear(self._timer)
         self.tell("sighted", f"the gateway sees again: a route to {address or 'its members'}, after {lasted:.0f} s in "
                              "which no probe counted", logging.INFO)

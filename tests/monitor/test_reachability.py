@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 
 from l4ipd.checks.verdict import Verdict
-from l4ipd.monitor.blindness import LOOK, SLICE, Sight
+from l4ipd.monitor.reachability import LOOK, SLICE, Reachability
 from l4ipd.runtime.loop import Loop
 from support.loops import Clock, Sleeper
 
@@ -27,8 +27,8 @@ class Country:
         self.hidden: set[str] = set()               # what only a datagram finds out (FreeBSD)
         self.asked: list[str] = []
         self.told: list[str] = []
-        self.sight = Sight(self.loop, lambda: self.members, lambda kind, text, level: self.told.append(kind),
-                           self.leads)
+        self.reachability = Reachability(self.loop, lambda: self.members,
+                                         lambda kind, text, level: self.told.append(kind), self.leads)
 
     def leads(self, address: str, send: bool) -> bool:
         self.asked.append(address)
@@ -36,7 +36,7 @@ class Country:
 
     def outcome(self, address: str, verdict: Verdict = NO_ROUTE, took: float = 0.0) -> bool:
         """Whether it counts."""
-        return not self.sight.spoils(address, verdict, self.loop.now - took)
+        return not self.reachability.spoils(address, verdict, self.loop.now - took)
 
     def run(self, seconds: float) -> None:
         end = self.clock.now + seconds
@@ -61,7 +61,7 @@ def test_one_without_a_route_counts(country: Country) -> None:
 def test_none_with_a_route_is_blindness_at_the_first_failure(country: Country, verdict: Verdict) -> None:
     country.routes.clear()
     assert not country.outcome("a", verdict)
-    assert country.told == ["blind"] and country.sight.blind
+    assert country.told == ["blind"] and country.reachability.blind
     assert not country.outcome("b", GOOD) and not country.outcome("c") and country.told == ["blind"]
 
 
@@ -90,7 +90,7 @@ def test_sighted_without_any_outcome(country: Country) -> None:
     assert country.told == ["blind"]
     country.routes.add("c")
     country.run(2 * LOOK)
-    assert country.told == ["blind", "sighted"] and not country.sight.blind
+    assert country.told == ["blind", "sighted"] and not country.reachability.blind
     asked = len(country.asked)
     country.run(20 * LOOK)
     assert len(country.asked) == asked, "and looks no more"
@@ -141,7 +141,7 @@ def test_a_datagram_is_sent_only_where_a_probe_found_no_way(country: Country) ->
 def test_stopped(country: Country) -> None:
     country.routes.clear()
     country.outcome("a")
-    country.sight.stop()
+    country.reachability.stop()
     country.routes.add("a")
     country.run(10 * LOOK)
     assert country.told == ["blind"]
