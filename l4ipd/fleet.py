@@ -184,7 +184,7 @@ class Fleet:
             self._changed(endpoint.group)
             self._tallies.clear()
             self.transitions.again(monitor)
-            monitor.hasten()
+            monitor.probe_soon()
             self.events.tell(Event("enabled", endpoint.name, (
                 f"{endpoint.name} {endpoint.where} disabled -> enabled: by the operator, to be checked first; "
                 f"{self.tally(endpoint.group)}")))

@@ -7,23 +7,23 @@ from collections.abc import Sequence
 
 from l4ipd.checks.verdict import Verdict
 from l4ipd.control.server import Client
-from l4ipd.monitor.checker import HASTE
+from l4ipd.monitor.checker import APART
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.monitor.schedule import Schedule
 from l4ipd.report import status
 from l4ipd.report.text import printable
 from l4ipd.runtime.loop import Timer
 
-BATCH, BEAT = 200, 0.02                             # so many probes are hastened at once, every so many seconds
-GRACE = 1.0 + HASTE                                 # seconds beyond the timeouts
+BATCH, BEAT = 200, 0.02                             # so many probes begin at once, every so many seconds
+GRACE = 1.0 + APART                                 # seconds beyond the timeouts
 
 
 class Checking:
     """One such command, until every verdict is there or the time for it is up.
 
-    Each endpoint is hastened once a second at most, whoever asks, so that nobody can drive the commands that check it.
-    A probe that is in flight already may have seen the world before the operator mended it: its verdict does not
-    count, and the next one is asked for at once.
+    Each endpoint is probed out of its turn once a second at most, whoever asks, so that nobody can drive the commands
+    that check it. A probe that is in flight already may have seen the world before the operator mended it: its verdict
+    does not count, and the next one is asked for at once.
     """
 
     def __init__(self, schedule: Schedule[Monitor], client: Client, chosen: Sequence[Monitor]) -> None:
@@ -32,7 +32,7 @@ class Checking:
         self._left: dict[str, None] = {}            # who was asked and has not answered
         self._stale: set[str] = set()               # whose verdict in flight does not count
         self._failed = False
-        self._beat = Timer(self._hasten)
+        self._beat = Timer(self._probe_some)
         self._limit = Timer(self._give_up)
         schedule.listen(self._heard)
         client.left = self._stop
@@ -40,19 +40,19 @@ class Checking:
                       for monitor in chosen)        # a command may have to wait for a place as long as it may run
         ahead = BEAT * len(chosen) / BATCH
         schedule.loop.set(self._limit, schedule.loop.now + 2 * slowest + ahead + GRACE)
-        self._hasten()
+        self._probe_some()
 
     def raised(self) -> None:
         """One of our timers has raised: the rest cannot be had."""
         self.client.raised()
 
-    def _hasten(self) -> None:
+    def _probe_some(self) -> None:
         for _ in range(min(BATCH, len(self._ahead))):
             monitor = self._ahead.popleft()
             self._left[monitor.endpoint.name] = None
             if monitor.checker.in_flight and not monitor.checker.queued:
                 self._stale.add(monitor.endpoint.name)
-            monitor.hasten()
+            monitor.probe_soon()
         if self._ahead:
             self.schedule.loop.set(self._beat, self.schedule.loop.now + BEAT)
 

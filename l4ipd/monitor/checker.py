@@ -27,7 +27,7 @@ from l4ipd.monitor.schedule import Schedule
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Timed
 
-HASTE = 1.0                                         # seconds between two probes out of turn
+APART = 1.0                                         # seconds between two probes out of their turn
 
 
 class _Starting:
@@ -73,7 +73,7 @@ class Checker:
 
     __slots__ = ("schedule", "listeners", "queued", "stopped", "slot", "asks", "_checks", "_first", "_others",
                  "_agents", "_several", "_timing", "place", "_probe", "_reserved", "_begun", "_prolonged", "_due",
-                 "_pace", "_hastened")
+                 "_pace", "_out_of_turn")
 
     def __init__(self, schedule: Schedule[Any], recipes: Sequence[Recipe], listener: Listener) -> None:
         self.schedule = schedule
@@ -95,7 +95,7 @@ class Checker:
         self._prolonged = (0.0, 0)                  # the round, and the place in it, that was given more time last
         self._due = 0.0
         self._pace = 0.0                            # seconds between the last two times it was due; 0: not on its phase
-        self._hastened = float("-inf")              # when somebody last had it probed out of its turn
+        self._out_of_turn = float("-inf")           # when somebody last had it probed out of its turn
 
     @property
     def endpoint(self) -> Endpoint:
@@ -119,12 +119,12 @@ class Checker:
         self._due = self.schedule.loop.now + pace.first(self.endpoint.name, wanted)
         self.schedule.loop.set(self, self._due)
 
-    def hasten(self) -> None:
+    def probe_soon(self) -> None:
         """Probe now, or let the probe in flight be it; once a second at most, whoever asks how often.
 
         Only refusals of clients may bring about more: see :mod:`l4ipd.monitor.refusals`.
         """
-        when = max(self.schedule.loop.now, self._hastened + HASTE)
+        when = max(self.schedule.loop.now, self._out_of_turn + APART)
         if self.slot is None or self._due > when:   # else its turn comes before, or it is in flight
             self.probe_at(when)
 
@@ -146,7 +146,7 @@ class Checker:
     def probe_at(self, when: float) -> None:
         """Let the next probe be ``when``, unless one is in flight."""
         if not self.in_flight and not self.stopped:
-            self._due = self._hastened = when
+            self._due = self._out_of_turn = when
             self._pace = 0.0
             self.schedule.loop.set(self, when)
 

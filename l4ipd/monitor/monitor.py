@@ -122,9 +122,9 @@ class Monitor:
         """When its next probe is to be, which would be ``due``: earlier if a refusal waits to be judged."""
         return due if self.refusals is None else self.refusals.due(due)
 
-    def hasten(self) -> None:
-        """Probe it soon: see :meth:`Checker.hasten`."""
-        self.checker.hasten()
+    def probe_soon(self) -> None:
+        """Probe it soon: see :meth:`Checker.probe_soon`."""
+        self.checker.probe_soon()
 
     # -- what it was, and what the operator wants
 

@@ -96,7 +96,7 @@ class Refusals:
             self.open, self._client = verdict, client
         self._when = now
         if banned:
-            self.monitor.checker.hasten()
+            self.monitor.checker.probe_soon()
             return False
         when = max(now, self._asked + APART)
         if self.monitor.checker.probe_by(when):

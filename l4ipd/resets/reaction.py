@@ -17,7 +17,7 @@ from l4ipd.resets.ipmon import Reset
 from l4ipd.resets.targets import Target, Targets
 from l4ipd.runtime.loop import Loop
 
-HASTE = 1.0                                         # seconds between two probes that resets hasten
+APART = 1.0                                         # seconds between two probes that resets bring about
 WORDS = {"own": "own probes", "down": "down already", "unknown": "of no endpoint", "stale": "older than we",
          "haste": "probed just now", "doubted": "not believed", "unreadable": "unreadable"}
 log = logging.getLogger("l4ipd.resets")
@@ -60,7 +60,7 @@ class Reaction:
         if not targets:
             return "unknown"
         if reset.port is None:
-            return self._hasten(targets)
+            return self._probe_soon(targets)
         if any(self.targets.is_own(target, reset.client) for target in targets):
             return "own"
         self.heard()
@@ -74,19 +74,19 @@ class Reaction:
         believed = self.action == "any" or (self.action == "refused" and reset.refused)
         meant = [each for each in up if _speaks_for(each.endpoint, reset.port)] if believed and not unverified else []
         if not meant:
-            return self._hasten(targets)
+            return self._probe_soon(targets)
         verdict = Verdict("RST", f"{_what(reset)}, seen by ipmon")
         uses = {each.refuse(verdict, reset.client) for each in meant}
         return next(use for use in ("used", "doubted", "haste") if use in uses)
 
-    def _hasten(self, targets: Iterable[Target]) -> str:
+    def _probe_soon(self, targets: Iterable[Target]) -> str:
         """Have who is there probed now, but not again and again."""
         now, use = self.loop.now, "haste"
         for target in targets:
-            if now - target.hastened >= HASTE:
-                target.hastened, use = now, "used"
+            if now - target.probed >= APART:
+                target.probed, use = now, "used"
                 for each in target.watched:
-                    each.hasten()
+                    each.probe_soon()
         return use
 
     def counted(self, inet6: bool, hits: Mapping[str, int]) -> None:
@@ -110,7 +110,7 @@ class Reaction:
         self._count("own", own)
         up = [target for target in targets if target.eligible]
         if new > own:
-            self._count(self._hasten(up) if up else "down" if targets else "unknown", new - own)
+            self._count(self._probe_soon(up) if up else "down" if targets else "unknown", new - own)
 
 
 def _speaks_for(endpoint: Endpoint, port: int) -> bool:

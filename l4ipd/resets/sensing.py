@@ -2,7 +2,7 @@
 
 ::
 
-    ResetRules: log rules --> IPFilter --> ipmon, or a log file --> Listener --> Reaction --> refuse() | hasten()
+    ResetRules: log rules --> IPFilter --> ipmon, or a log file --> Listener --> Reaction --> refuse() | probe_soon()
                 count rules -> ipfstat, once a second ------------> hits ---------^
 
 Where resets come from, whom they are about, what they do, and whether we are deaf are small parts of their own; this

@@ -24,18 +24,18 @@ class Watched(Protocol):
     @property
     def eligible(self) -> bool: ...
     def refuse(self, verdict: Verdict, client: str) -> str: ...
-    def hasten(self) -> object: ...
+    def probe_soon(self) -> object: ...
 
 
 class Target:
     """One port of one member, or a range of them, and the endpoints that are there."""
 
-    __slots__ = ("address", "ports", "watched", "hastened", "expected", "expected_until", "own", "own_until")
+    __slots__ = ("address", "ports", "watched", "probed", "expected", "expected_until", "own", "own_until")
 
     def __init__(self, address: str, ports: range) -> None:
         self.address, self.ports = address, ports
         self.watched: list[Watched] = []
-        self.hastened = float("-inf")
+        self.probed = float("-inf")                 # when a reset last had it probed
         self.expected, self.expected_until = 0, 0.0     # records that our own refused probes have yet to cause
         self.own, self.own_until = "", 0.0          # our address towards it
 

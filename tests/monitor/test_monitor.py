@@ -67,7 +67,7 @@ def test_one_that_is_probed_out_of_turn_keeps_its_phase(world: World) -> None:
     world.run(45)
     last = world.probes.starts[-1][0]
     world.run(10 - (world.clock.now - last) - 2)
-    monitor.hasten()
+    monitor.probe_soon()
     world.run(13)
     assert [round(when - last, 1) for when, _ in world.probes.starts[-3:]] == [8.0, 10.0, 20.0]
 
@@ -252,7 +252,7 @@ def test_another_trouble_is_no_end_of_trouble(world: World, caplog: pytest.LogCa
         world.run(30.0)
     monitor.stop()
     assert len(caplog.records) == 2 and "can probe again" not in caplog.text
-    monitor.hasten()                                # by somebody who does not know yet that it is over
+    monitor.probe_soon()                                # by somebody who does not know yet that it is over
     before = len(world.probes.starts)
     world.run(30.0)
     assert len(world.probes.starts) == before
@@ -332,15 +332,15 @@ def test_enabled_again_it_is_checked_first(world: World) -> None:
     assert not monitor.eligible
     world.probes.now = None
     monitor.enable()
-    monitor.hasten()
+    monitor.probe_soon()
     world.run(0.1)
     assert len(world.probes.flying) == 1
     assert not monitor.eligible
     world.probes.end(BAD)
     assert not monitor.eligible, "one failure of three does not take it down, and does not let it in"
-    monitor.hasten()
+    monitor.probe_soon()
     world.run(0.1)
-    assert not world.probes.flying, "nobody hastens it twice a second"
+    assert not world.probes.flying, "nobody has it probed twice a second"
     world.run(1.0)
     world.probes.end(GOOD)
     assert monitor.eligible
@@ -348,26 +348,26 @@ def test_enabled_again_it_is_checked_first(world: World) -> None:
 
 
 @pytest.mark.parametrize("often", [0.01, 0.3, 0.9, 1.7])
-def test_whoever_asks_and_however_often_it_is_hastened_once_a_second(world: World, often: float) -> None:
+def test_whoever_asks_and_however_often_it_is_probed_soon_once_a_second(world: World, often: float) -> None:
     monitor = world.monitor(replace(PACE, interval=3600.0, fast_interval=3600.0, down_interval=3600.0))
     world.probes.now = GOOD
     world.run(1.0)
     world.probes.starts.clear()
     for _ in range(int(20 / often)):
-        monitor.hasten()
+        monitor.probe_soon()
         world.run(often)
     assert all(gap >= 1.0 for gap in gaps(world)), gaps(world)
     assert len(world.probes.starts) >= 20 / max(2 * often, 1.1), "and that often it is"
 
 
-def test_who_hastens_it_does_not_put_its_turn_off(world: World) -> None:
+def test_who_has_it_probed_soon_does_not_put_its_turn_off(world: World) -> None:
     monitor = world.monitor(replace(PACE, interval=0.3, fast_interval=0.3, down_interval=0.3))
     world.probes.now = GOOD
     world.run(1.0)
     world.probes.starts.clear()
     begin = world.clock.now
     for _ in range(200):
-        monitor.hasten()
+        monitor.probe_soon()
         world.run(0.05)
     turns = (world.clock.now - begin) / 0.3
     assert turns - 2 <= len(world.probes.starts) <= turns * 1.3 + 2

@@ -141,7 +141,7 @@ def test_who_was_out_and_fails_comes_back_by_rise(site: Site) -> None:
 
 def test_a_probe_that_began_before_is_asked_again(site: Site) -> None:
     one = site.members[0]
-    one.hasten()
+    one.probe_soon()
     site.run(0.01)
     one.refuse(REFUSED, "a")
     site.run(0.01)
@@ -171,7 +171,7 @@ def test_our_own_trouble_decides_nothing(site: Site) -> None:
 
 def test_with_trouble_of_ours_nobody_could_decide(site: Site) -> None:
     one = site.members[0]
-    one.hasten()
+    one.probe_soon()
     site.run(0.01)
     site.probes.end(local("no such program"))
     assert one.refuse(REFUSED, "a") == "used"
@@ -301,7 +301,7 @@ def test_whoever_is_refused_and_however_often_two_probes_a_second_at_most(site: 
     for number in range(1000):
         one.refuse(REFUSED, f"new{number}")
         one.refuse(REFUSED, "3")
-        one.hasten()
+        one.probe_soon()
         site.run(0.01)
         if site.probes.flying and number % 3 == 0:  # some in flight while others are refused
             site.probes.end(GOOD)

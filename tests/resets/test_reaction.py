@@ -187,7 +187,7 @@ def test_once_a_line_was_fresh_the_clock_may_be_set_back(bench: Bench) -> None:
     assert refused(monitor) == [True]
 
 
-def test_haste_has_a_limit(bench: Bench) -> None:
+def test_probes_for_resets_have_a_limit(bench: Bench) -> None:
     """Clients that are reset by the thousand do not make for thousands of probes."""
     bench.add()
     bench.begin()
@@ -213,7 +213,7 @@ def test_a_probe_in_flight_that_began_before_does_not_count(bench: Bench) -> Non
     monitor = bench.add(check=Check("tcp", interval=3600, fast_interval=3600, rise=1))
     bench.verdict = None
     bench.begin()
-    monitor.hasten()
+    monitor.probe_soon()
     bench.until(lambda: monitor.checker.in_flight)
     bench.take(line())
     bench.until(lambda: bench.probes == 2)

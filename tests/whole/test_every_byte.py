@@ -111,7 +111,7 @@ class Watched:
         self.hits += 1
         return "used"
 
-    def hasten(self) -> None:
+    def probe_soon(self) -> None:
         self.hits += 1
 
 
@@ -128,7 +128,7 @@ def test_lines_of_ipmon(loop: Loop, record: bytes) -> None:
         source._took(line + b"\n")
     before = sum(each.hits for each in watched) + listener.missed
     for target in targets._targets.values():
-        target.hastened = float("-inf")
+        target.probed = float("-inf")
     source._took(record + b"\n")
     assert sum(each.hits for each in watched) + listener.missed > before, "it is still heard"
 
