@@ -40,7 +40,7 @@ def take_snapshot(loop: Loop, nat: NatTable, done: Callable[[Snapshot], object])
             words = end.error or ("its listing was cut short" if end.clean else
                                   explain(end.status, end.stderr.decode(errors="replace"), end.timed_out))
             reader.snapshot.problem = f"ipnat -lhR: {words}"
-            if end.status is not None and end.status <= 0:
+            if end.status is not None and (end.timed_out or end.status <= 0):
                 iterator.tear()
         elif iterator.came_to_its_end(loop.now):    # it began in the middle, perhaps
             take_snapshot(loop, nat, done)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from l4ipd.ipfilter import runner
 from l4ipd.ipfilter.runner import AGAIN, LATER, PATIENCE, RATE, SOONER, Question, Runner
 from l4ipd.runtime.child import Child, Exit
+from l4ipd.runtime.loop import Loop
 from support.simulated_tools import World
 
 LIST, ADD = ("ipnat", "-l"), ("ipnat", "-f", "-")
@@ -214,14 +216,17 @@ def test_one_without_its_last_line_is_no_answer() -> None:
     assert took == near(LATER + 0.1 + AGAIN + 0.1) and broken_off and bench.torn == [False]
 
 
-def test_a_question_ends_with_the_run() -> None:
-    bench = Bench()
+@pytest.mark.parametrize(("kind", "question"), [("change", ADDING), ("list", LISTING)])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_question_ends_with_the_run(kind: str, question: Question, seed: int) -> None:
+    bench = Bench(seed=seed)
     bench.works()
     bench.begin("slow", "stubborn")                 # 4.1 s, and a question that takes its time to die
-    took, end, broken_off = bench.one()
+    took, end, broken_off = bench.one(kind, question)
     assert took == near(4.1) and end.clean and not broken_off
     bench.run(20.0)
-    assert bench.asked == [ADD] and not bench.tools.running, "and is not asked again"
+    assert len(bench.asked) == 1 and not bench.tools.running, "and is not asked again"
+    assert bench.loop.errors.total == 0
 
 
 def test_a_question_that_is_under_way_holds_for_the_next_run() -> None:
@@ -281,5 +286,30 @@ def test_whoever_waits_hears_of_the_end_whatever_happens(caplog: pytest.LogCaptu
     assert len(bench.ends) == 1 and "OSError" in caplog.text
 
 
-def test_real_children_by_default() -> None:
-    assert Runner(Bench().loop, None, lambda behind: None).spawn is Child
+def test_a_run_is_fed_nothing_by_default() -> None:
+    bench = Bench()
+    bench.it.start("change", ADD, ADDING, 5.0, bench.ended)
+    bench.until(lambda: bool(bench.ends), 5.0)
+    assert bench.ends[0][0].clean
+
+
+def test_with_real_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listing from which only its end is wanted is not read on, however long it would be."""
+    monkeypatch.setattr(runner, "LATER", 0.05)
+    monkeypatch.setattr(runner, "PATIENCE", 60.0)
+    loop = Loop()
+    torn: list[bool] = []
+    ends: list[tuple[bool, bool]] = []
+
+    def ended(end: Exit, broken_off: bool) -> None:
+        ends.append((end.timed_out, broken_off))
+        loop.stop()
+
+    it = Runner(loop, None, torn.append)
+    it.start("list", ("true",), Question(("true",)), 60.0, ended)
+    loop.run()
+    question = Question(("/bin/sh", "-c", "echo the end; while :; do echo more; done"), b"the end")
+    it.start("change", ("sleep", "600"), question, 60.0, ended)
+    loop.run()
+    loop.close()
+    assert ends == [(False, False), (True, True)] and torn == [True] and it.spawn is Child

@@ -148,6 +148,7 @@ class Tools:
 
     def spawn(self, loop: Loop, words: Sequence[str], *, stdin: bytes = b"", timeout: float | None,
               done: Callable[[Exit], object], output: Callable[[bytes], bool] | None = None) -> Child:
+        assert loop is self.loop
         self.runs.append(tuple(words))
         return Process(self, words, stdin, timeout, done, output)       # type: ignore[return-value]
 
