@@ -23,6 +23,7 @@ from l4ipd.monitor.checker import Checker
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.monitor.reachability import Reachability
 from l4ipd.monitor.schedule import Schedule
+from l4ipd.overrides import Disabled, Overrides, by_operator
 from l4ipd.runtime.loop import Loop
 from l4ipd.saved_state import Saved
 from l4ipd.transitions import Past, Transitions
@@ -54,7 +55,8 @@ class Fleet:
         self.loop, self.events = loop, events
         self.monitors: dict[str, Monitor] = {}
         self.groups: dict[str, list[Monitor]] = {}  # by service
-        self.disabled: dict[str, float] = {}        # by the operator: endpoint -> since when, seconds since the epoch
+        self.overrides = Overrides(loop, self._over)
+        self.disabled = self.overrides.disabled     # by the operator
         self.cut: set[str] = set()                  # disabled endpoints whose sessions are to end at once
         self.undecided: set[str] = set()            # endpoints without any outcome yet
         self.reachability = Reachability(loop, self._addresses, events.say)
@@ -136,10 +138,12 @@ class Fleet:
     def restore(self, saved: Saved) -> None:
         """What the operator disabled stays so; and of what is as it was nothing is told."""
         now = time.time()
-        self.disabled = {name: now if when is None else when for name, when in saved.disabled.items()
-                         if name in self.monitors}
-        for name in self.disabled:
-            self.monitors[name].disable()
+        for name, when in saved.disabled.items():
+            if name in self.monitors:
+                until = self.loop.now + saved.until[name] - now if name in saved.until else None
+                self.disabled[name] = Disabled(now if when is None else when, saved.users.get(name, ""), until)
+                self.monitors[name].disable()
+        self.overrides.watch()
         self.cut = {name for name in saved.cut if name in self.disabled}        # it may not have come to that
         past = {name: Past(saved.seen(name), self.loop.now - saved.age(name, now))
                 for name in saved.states if name in self.monitors}
@@ -155,15 +159,19 @@ class Fleet:
         for monitor in self.monitors.values():
             monitor.stop()
         self.reachability.stop()
+        self.overrides.stop()
 
     # -- the operator
 
-    def disable(self, monitors: Sequence[Monitor], now: bool) -> None:
-        """Take endpoints out, whatever their probes say. Sessions are left to finish or, with ``now``, cut off."""
+    def disable(self, monitors: Sequence[Monitor], now: bool, user: str = "", seconds: float | None = None) -> None:
+        """Take endpoints out, whatever their probes say, for so many seconds, or until they are enabled.
+
+        Sessions are left to finish or, with ``now``, cut off.
+        """
+        self.overrides.disable([monitor.endpoint.name for monitor in monitors], user, seconds)
         for monitor in monitors:
             endpoint = monitor.endpoint
             monitor.disable()
-            self.disabled[endpoint.name] = time.time()
             (self.cut.add if now else self.cut.discard)(endpoint.name)
             self._changed(endpoint.group)
             self.transitions.touch(endpoint.group)
@@ -171,11 +179,28 @@ class Fleet:
         for monitor in monitors:
             endpoint = monitor.endpoint
             self.events.tell(Event("disabled", endpoint.name, (
-                f"{endpoint.name} {endpoint.where} {monitor.seen} -> disabled: by the operator, its sessions "
-                f"{'are cut off' if now else 'may finish'}; {self.tally(endpoint.group)}")))
+                f"{endpoint.name} {endpoint.where} {monitor.seen} -> disabled: {by_operator(user, seconds)}, its "
+                f"sessions {'are cut off' if now else 'may finish'}; {self.tally(endpoint.group)}")))
 
-    def enable(self, monitors: Sequence[Monitor]) -> None:
+    def disable_for(self, monitors: Sequence[Monitor], user: str, seconds: float | None) -> None:
+        """Of endpoints that are disabled already: from now on for so many seconds, or until they are enabled."""
+        self.overrides.disable([monitor.endpoint.name for monitor in monitors], user, seconds)
+        for monitor in monitors:
+            endpoint = monitor.endpoint
+            forever = "" if seconds is not None else ", until it is enabled"
+            self.events.tell(Event("disabled", endpoint.name, (
+                f"{endpoint.name} {endpoint.where} disabled -> disabled: {by_operator(user, seconds)}{forever}; "
+                f"{self.tally(endpoint.group)}")))
+
+    def _over(self, names: Sequence[str]) -> None:
+        """The time is over for which they were disabled."""
+        self._enable([self.monitors[name] for name in names], "the time is over for which it was disabled")
+
+    def enable(self, monitors: Sequence[Monitor], user: str = "") -> None:
         """Put endpoints back: each is checked first, then added."""
+        self._enable(monitors, by_operator(user))
+
+    def _enable(self, monitors: Sequence[Monitor], why: str) -> None:
         for monitor in monitors:
             endpoint = monitor.endpoint
             monitor.enable()
@@ -186,7 +211,7 @@ class Fleet:
             self.transitions.again(monitor)
             monitor.probe_soon()
             self.events.tell(Event("enabled", endpoint.name, (
-                f"{endpoint.name} {endpoint.where} disabled -> enabled: by the operator, to be checked first; "
+                f"{endpoint.name} {endpoint.where} disabled -> enabled: {why}, to be checked first; "
                 f"{self.tally(endpoint.group)}")))
 
     # -- what is asked of it

@@ -27,6 +27,7 @@ VERSION = 1
 OLD = 3600.0                                        # seconds after which "since when" is forgotten
 SLACK = 1.0                                         # seconds that a time may be in the future
 SIZE_LIMIT = 64 << 20                               # bytes
+LONGEST_USER = 100                                  # characters of a name
 log = logging.getLogger("l4ipd.state")
 
 
@@ -45,6 +46,8 @@ class Saved:
     draining: frozenset[str] = frozenset()          # endpoints that are not up, but alive
     cut: frozenset[str] = frozenset()               # disabled endpoints whose sessions were to end at once
     discovered: Mapping[str, tuple[Member, ...]] = field(default_factory=dict)  # what sources of members said last
+    users: Mapping[str, str] = field(default_factory=dict)      # disabled endpoint -> who did it, where that is known
+    until: Mapping[str, float] = field(default_factory=dict)    # disabled endpoint -> when it is to be enabled again
 
     def seen(self, name: str) -> str:
         """The state of an endpoint that is in ``states``: up, down or draining."""
@@ -100,6 +103,8 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
         draining, cut = (frozenset(str(name) for name in data.get(key, ())) for key in ("draining", "cut"))
         discovered = {str(key): tuple(_member(*each) for each in members)
                       for key, members in data.get("discovered", {}).items()}
+        users = {str(name): str(user)[:LONGEST_USER] for name, user in data.get("disabled_by", {}).items()}
+        until = {str(name): _until(when, written, now) for name, when in data.get("disabled_until", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ValueError("it is damaged") from None
     if not 0 <= now - written <= OLD:
@@ -108,7 +113,7 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
         log.info("%s is %s: since when endpoints are up or down is forgotten%s", path, age,
                  "" if not disabled else "; what the operator disabled stays disabled")
         states, ready = {}, {}
-    return Saved(disabled, states, rules, tables, tags, counts, left, ready, draining, cut, discovered)
+    return Saved(disabled, states, rules, tables, tags, counts, left, ready, draining, cut, discovered, users, until)
 
 
 def _number(value: float) -> float:
@@ -122,6 +127,12 @@ def _time(value: float, now: float) -> float | None:
     """When something was: from 0 to ``now``, give or take rounding, and a clock set back a little; else not known."""
     when = _number(value)
     return min(when, now) if 0 <= when <= now + SLACK else None
+
+
+def _until(value: float, written: float, now: float) -> float:
+    """When something is to end; a clock that was set back since makes it no longer than it was when it was written."""
+    when = _number(value)
+    return min(when, now + max(0.0, when - written))
 
 
 def _tag(value: int) -> int:
@@ -146,6 +157,7 @@ def encode(saved: Saved, now: float) -> bytes:
                        "cut": sorted(saved.cut), "rules": sorted(saved.rules),
                        "filters": {"tables": sorted(saved.tables), "tags": sorted(saved.tags),
                                    "counts": sorted(saved.counts)},
+                       "disabled_by": dict(saved.users), "disabled_until": dict(saved.until),
                        "left": dict(saved.left), "ready": dict(saved.ready),
                        "discovered": {key: [(each.name, each.address, each.weight, each.fallback, each.port)
                                             for each in members] for key, members in saved.discovered.items()}}

@@ -51,6 +51,9 @@ def snapshot(daemon: Daemon) -> Saved:
               if monitor.seen != "unknown"}
     states = {name: (seen == "up", round(began + since, 1)) for name, (seen, since) in known.items()}
     draining = frozenset(name for name, (seen, _) in known.items() if seen == "draining")
-    return Saved(fleet.disabled, states, daemon.steering.unmarked(), *daemon.sensing.rules.traces(),
+    since = {name: each.since for name, each in fleet.disabled.items()}
+    users = {name: each.user for name, each in fleet.disabled.items() if each.user}
+    until = {name: round(began + each.until, 1) for name, each in fleet.disabled.items() if each.until is not None}
+    return Saved(since, states, daemon.steering.unmarked(), *daemon.sensing.rules.traces(),
                  daemon.readiness.left, daemon.readiness.told(), draining, frozenset(fleet.cut),
-                 dict(daemon.discovery.known))
+                 dict(daemon.discovery.known), users=users, until=until)

@@ -19,7 +19,7 @@ from support import TESTS
 HERE = Path(l4ipd.__file__).parent
 #: from the ground up; what stands in one line does not know of each other
 FLOORS = (("model", "events"), ("runtime",), ("ipfilter", "checks", "sandbox"), ("config", "monitor", "resets"),
-          ("discovery", "transitions", "obsolete_rules", "saved_state"), ("fleet",), ("steering",),
+          ("discovery", "transitions", "obsolete_rules", "saved_state", "overrides"), ("fleet",), ("steering",),
           ("readiness", "shutdown"), ("daemon",), ("reload",), ("state_saver", "report"), ("control", "web"),
           ("descriptors",), ("main",), ("demo",), ("__main__",))
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names} | {"": -1}

@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     commands = words.add_subparsers(dest="command", metavar="COMMAND")
     for name, pattern, text in (
             ("show", "*", "what is up, since when, why not, and whether its rule is in the kernel"),
-            ("disable", "+", "take endpoints out, until they are enabled"),
+            ("disable", "+", "take endpoints out, until they are enabled, or for a time"),
             ("enable", "+", "put them back: checked first, then added"),
             ("check", "+", "probe now, print the verdicts"),
             ("monitor", "", "print events as they happen"),
@@ -69,6 +69,8 @@ def parser() -> argparse.ArgumentParser:
         if name == "sessions":
             command.add_argument("--count", action="store_true", help="how many each endpoint has, no more")
         if name == "disable":
+            command.add_argument("--for", metavar="TIME", type=time_text, help="enable them again after TIME, such as "
+                                 "30m or 2h: checked first, then added")
             command.add_argument("--now", action="store_true", help="cut their sessions off: now or never, for "
                                  "IPFilter ends sessions only together with their rules")
             command.add_argument("--wait", metavar="TIME", nargs="?", const=True, type=time_text, help="return when no "
@@ -77,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def time_text(text: str) -> str:
-    """What --wait may be given, and no pattern by mistake."""
+    """What --for and --wait may be given, and no pattern by mistake."""
     if not re.fullmatch(r"\d{1,9}(\.\d+)?(ms|s|m|h)?", text):
         raise argparse.ArgumentTypeError(f"{text} is no time, such as 30s or 5m; patterns come first")
     return text
@@ -116,7 +118,7 @@ def run(options: argparse.Namespace, path: str) -> int:
         request["pattern"] = patterns[0] if len(patterns) == 1 else patterns
     if getattr(options, "clusters", []):
         request["clusters"] = options.clusters
-    for word in ("now", "count", "wait"):
+    for word in ("now", "count", "wait", "for"):
         if getattr(options, word, None):
             request[word] = getattr(options, word)
     printer = Printer(options)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from l4ipd.control import session_lines
 from l4ipd.control.check_now import Checking
 from l4ipd.control.clusters import Clusters
-from l4ipd.control.disable import LOOK_EVERY, SETTLE, Disabling, unsaved_words
+from l4ipd.control.disable import LOOK_EVERY, SETTLE, Disabling, how_long, unsaved_words, user_of
 from l4ipd.control.drain import patience
 from l4ipd.control.server import Answer, Client, Refusal, Request, end
 from l4ipd.daemon import Daemon
@@ -127,15 +127,15 @@ class Commands:
 
     def disable(self, client: Client, request: Request) -> None:
         """Take endpoints out; answers when their rules are gone, or says that they are not."""
-        wait = patience(request)
-        Disabling(self.daemon, self.file, client, self._chosen(request), request.get("now") is True, wait)
+        wait, seconds = patience(request), how_long(request)
+        Disabling(self.daemon, self.file, client, self._chosen(request), request.get("now") is True, wait, seconds)
 
     def enable(self, client: Client, request: Request) -> None:
         """Put endpoints back: they are checked, then added."""
         chosen = self._chosen(request)
         fresh = [monitor for monitor in chosen if monitor.disabled]
         names = {monitor.endpoint.name for monitor in fresh}
-        self.daemon.fleet.enable(fresh)
+        self.daemon.fleet.enable(fresh, user_of(client))
 
         def lines() -> Iterator[Answer]:
             for monitor in chosen:

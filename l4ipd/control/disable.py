@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 
+from l4ipd.config.values import bounded_duration, span
 from l4ipd.control.drain import Drain
-from l4ipd.control.server import Answer, Client, end
+from l4ipd.control.server import Answer, Client, Refusal, Request, end
 from l4ipd.daemon import Daemon
 from l4ipd.ipfilter.session_count import Count
 from l4ipd.model import Endpoint
@@ -19,7 +20,9 @@ from l4ipd.monitor.monitor import Monitor
 from l4ipd.report import status
 from l4ipd.report.text import printable
 from l4ipd.runtime.state_file import StateFile
+from l4ipd.runtime.user_name import user_name
 
+SHORTEST, LONGEST = 1.0, 8760 * 3600.0             # seconds that --for may say: to a year
 SETTLE = 3.0                                        # seconds that it waits for the rules to be gone
 LOOK_EVERY = 0.02                                   # seconds between two looks whether they are
 NOW_OR_NEVER = ("their sessions may finish; --now is for now or never: IPFilter ends sessions only together with their "
@@ -30,13 +33,29 @@ CANNOT_CUT = "sessions are left to finish: this ipnat cannot end them (no -p)"
 log = logging.getLogger("l4ipd.control")
 
 
+def how_long(request: Request) -> float | None:
+    """For how many seconds to disable, by ``for``; None: until they are enabled. Raises Refusal."""
+    if request.get("for") is None:
+        return None
+    try:
+        return bounded_duration(str(request["for"]), SHORTEST, LONGEST)
+    except ValueError as error:
+        raise Refusal(f"for: {error}") from None
+
+
+def user_of(client: Client) -> str:
+    """Who asks, if the system tells."""
+    return "" if client.user is None else user_name(client.user)
+
+
 class Disabling:
-    """One such command, until its answer is under way. ``wait``: for so many seconds, until no session is left."""
+    """One such command, until its answer is under way. ``wait``: for so many seconds, until no session is left;
+    ``seconds``: how long they are to be disabled, None: until they are enabled."""
 
     def __init__(self, daemon: Daemon, file: StateFile, client: Client, chosen: Sequence[Monitor], now: bool,
-                 wait: float | None) -> None:
+                 wait: float | None, seconds: float | None = None) -> None:
         self.daemon, self.file, self.client, self.chosen, self.now = daemon, file, client, chosen, now
-        self.wait = wait
+        self.wait, self.seconds = wait, seconds
         loaded = self._with_rules()
         self._before = {monitor.endpoint.name for monitor in chosen if monitor.disabled}
         self._late = {name for name in self._before if now and name not in loaded}
@@ -44,13 +63,19 @@ class Disabling:
         had = [group for group in {monitor.endpoint.group: None for monitor in chosen} if daemon.fleet.serving(group)]
         changing = [monitor for monitor in chosen
                     if not monitor.disabled or now and monitor.endpoint.name in loaded]
-        daemon.fleet.disable(changing, now)
+        changed = {monitor.endpoint.name for monitor in changing}
+        retimed = [monitor for monitor in chosen
+                   if monitor.endpoint.name not in changed and self._changes_time(monitor)]
+        self._retimed = {monitor.endpoint.name for monitor in retimed}
+        user = user_of(client)
+        daemon.fleet.disable(changing, now, user, seconds)
+        daemon.fleet.disable_for(retimed, user, seconds)
         self._warnings = [f"{group}: no member is left" for group in had if not daemon.fleet.serving(group)]
         if now and not self._can_cut:
             self._warnings.append(CANNOT_CUT)
         for line in self._warnings:
             log.warning("disable by the operator: %s", line)
-        self._asked = file.asked if changing else 0
+        self._asked = file.asked if changing or retimed else 0
         self._until = daemon.loop.now + SETTLE
         daemon.loop.later(LOOK_EVERY, self._look)   # the next turn plans the rules anew
 
@@ -137,8 +162,20 @@ class Disabling:
         for monitor in self.chosen:
             name = monitor.endpoint.name
             already = name in self._before
+            out = status.taken_out(self.daemon, name)
             yield {"endpoint": name, "address": monitor.endpoint.where, "state": status.state(monitor),
-                   "changed": not already, "text": f"{name} {'was disabled already' if already else 'disabled'}"}
+                   "changed": not already, "disabled_until": status.whole(out.until) if out else None,
+                   "text": f"{name} {'was disabled already' if already else 'disabled'}{self._how_long(name)}"}
+
+    def _how_long(self, name: str) -> str:
+        if self.seconds is not None:
+            return f"{', from now on' if name in self._before else ''} for {span(self.seconds)}"
+        return ", from now on until it is enabled" if name in self._retimed else ""
+
+    def _changes_time(self, monitor: Monitor) -> bool:
+        """Whether it is for another time now that it is disabled."""
+        known = self.daemon.fleet.disabled.get(monitor.endpoint.name)
+        return known is not None and (self.seconds is not None or known.until is not None)
 
     def _problems(self, gone: bool) -> tuple[list[str], bool]:
         """What the operator ought to know, and whether all went well nevertheless."""

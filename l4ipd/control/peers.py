@@ -11,8 +11,12 @@ import os
 import socket
 import struct
 import sys
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+if TYPE_CHECKING:
+    import ctypes
+
+NOBODY_KNOWN = 0xFFFFFFFF                           # (uid_t)-1
 LOCAL_PEERCRED = 1                                  # unix(4) on FreeBSD; its level is 0
 
 
@@ -43,14 +47,30 @@ def user_of(connection: socket.socket) -> int | None:
             return int(struct.unpack_from("I", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
         if sys.platform.startswith(("freebsd", "dragonfly", "darwin")):     # struct xucred: version, uid, groups
             return int(struct.unpack_from("II", connection.getsockopt(0, LOCAL_PEERCRED, 256))[1])
-        return _getpeereid(connection.fileno())
+        return _ask_libc(connection.fileno())
     return None
 
 
-def _getpeereid(fd: int) -> int | None:
-    """getpeereid(3), which NetBSD has."""
+def _ask_libc(fd: int) -> int | None:
+    """getpeereid(3), which NetBSD has, or getpeerucred(3C) of illumos."""
     import ctypes  # 1 MB
 
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "getpeerucred"):
+        return _getpeerucred(fd, libc)
     user, group = ctypes.c_uint32(), ctypes.c_uint32()
-    failed = ctypes.CDLL(None).getpeereid(fd, ctypes.byref(user), ctypes.byref(group))
+    failed = libc.getpeereid(fd, ctypes.byref(user), ctypes.byref(group))
     return None if failed else user.value
+
+
+def _getpeerucred(fd: int, libc: ctypes.CDLL) -> int | None:
+    import ctypes
+
+    libc.ucred_geteuid.argtypes = libc.ucred_free.argtypes = [ctypes.c_void_p]
+    libc.ucred_geteuid.restype = ctypes.c_uint32
+    found = ctypes.c_void_p()                       # NULL: allocate one
+    if libc.getpeerucred(fd, ctypes.byref(found)):
+        return None
+    user = int(libc.ucred_geteuid(found))
+    libc.ucred_free(found)
+    return None if user == NOBODY_KNOWN else user

@@ -1,5 +1,5 @@
 """What people and programs are told: rows and lines on endpoints and on ourselves, history, trends, the
 notify program.
 
-May import: config, daemon, events, ipfilter, model, monitor, readiness, runtime.
+May import: config, daemon, events, ipfilter, model, monitor, overrides, readiness, runtime.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from l4ipd.model import Endpoint, host_port
 from l4ipd.readiness import GATEWAY
@@ -19,9 +19,23 @@ if TYPE_CHECKING:
 
     from l4ipd.daemon import Daemon
     from l4ipd.monitor.monitor import Monitor
+    from l4ipd.overrides import Disabled
 
 UNREADY = 20                                        # clusters that are not ready and named one by one
+TAKEN_OUT, NAMED = 10, 3                            # commands that are told of what is disabled, and endpoints of each
 Kernel = Mapping[str, "int | None"]                 # rules of ours in the kernel -> connections that each has had
+
+
+class TakenOut(NamedTuple):
+    """By whom an endpoint is disabled, as far as that is known, and from when to when, in seconds since the epoch."""
+
+    since: float
+    user: str = ""
+    until: float | None = None                      # None: until it is enabled
+
+    def __str__(self) -> str:
+        return (f"disabled{f' by {self.user}' if self.user else ''} since {_minute(self.since)}" +
+                (f", until {_minute(self.until)}" if self.until is not None else ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +50,7 @@ class Row:
     verdict: str
     took: float                                     # seconds
     serving: bool = False                           # up, and not held back by the operator
-    disabled: bool = False
+    disabled: TakenOut | None = None                # if the operator has disabled it
     code: str = ""                                  # of the last outcome, LOCAL included; empty before the first
     connections: int | None = None                  # None: not known
     sessions: int | None = None                     # None: not known
@@ -46,10 +60,13 @@ class Row:
     def data(self) -> dict[str, object]:
         """For JSON. The keys are part of the interface: l4ipctl(8)."""
         return {"endpoint": self.endpoint, "address": self.address, "state": self.state, "up": self.serving,
-                "disabled": self.disabled, "rule": self.loaded, "sessions": self.sessions,
+                "disabled": self.disabled is not None, "rule": self.loaded, "sessions": self.sessions,
                 "connections": self.connections,
                 "seconds": round(self.since, 1), "code": self.code, "verdict": self.verdict,
-                "milliseconds": round(self.took * 1000, 1), "origin": self.origin, "vips": list(self.vips)}
+                "milliseconds": round(self.took * 1000, 1), "origin": self.origin, "vips": list(self.vips),
+                "disabled_by": self.disabled.user or None if self.disabled else None,
+                "disabled_since": round(self.disabled.since) if self.disabled else None,
+                "disabled_until": whole(self.disabled.until) if self.disabled else None}
 
 
 def rows(daemon: Daemon, names: Iterable[str] | None = None, kernel: Kernel | None = None) -> list[Row]:
@@ -64,7 +81,7 @@ def row(daemon: Daemon, monitor: Monitor, kernel: Kernel | None = None) -> Row:
     code = "LOCAL" if monitor.trouble else monitor.verdict.code if monitor.verdict else ""
     return Row(endpoint.name, endpoint.where, state(monitor), loaded(daemon, monitor, kernel),
                since(daemon, monitor), printable(verdict(monitor)), monitor.took, monitor.fit,
-               monitor.disabled, code, connections(daemon, monitor, kernel),
+               taken_out(daemon, endpoint.name), code, connections(daemon, monitor, kernel),
                daemon.sessions.recent().of(endpoint.name), endpoint.origin, vips(endpoint))
 
 
@@ -75,8 +92,21 @@ def vips(endpoint: Endpoint) -> tuple[str, ...]:
 
 def since(daemon: Daemon, monitor: Monitor) -> float:
     """For how many seconds it has been in its state, which may be that the operator has disabled it."""
-    when = daemon.fleet.disabled.get(monitor.endpoint.name)
-    return daemon.loop.now - monitor.since if when is None else max(0.0, time.time() - when)
+    override = daemon.fleet.disabled.get(monitor.endpoint.name)
+    return daemon.loop.now - monitor.since if override is None else max(0.0, time.time() - override.since)
+
+
+def taken_out(daemon: Daemon, name: str) -> TakenOut | None:
+    """By whom an endpoint is disabled, and until when by the clock as it is now; None: it is not."""
+    override = daemon.fleet.disabled.get(name)
+    if override is None:
+        return None
+    until = None if override.until is None else time.time() + override.until - daemon.loop.now
+    return TakenOut(override.since, override.user, until)
+
+
+def whole(when: float | None) -> int | None:
+    return None if when is None else round(when)
 
 
 def verdict(monitor: Monitor) -> str:
@@ -152,6 +182,26 @@ def _readiness(daemon: Daemon) -> list[str]:
     return [*lines, *more]
 
 
+def _taken_out(daemon: Daemon) -> list[str]:
+    """Who has disabled what, since when and until when: a line for what was done at once, the latest first."""
+    done: dict[Disabled, list[str]] = {}
+    for name, override in daemon.fleet.disabled.items():
+        done.setdefault(override, []).append(name)
+    latest = sorted(done, key=lambda override: override.since, reverse=True)
+    lines = [f"{taken_out(daemon, done[each][0])}: {_names(done[each])}" for each in latest[:TAKEN_OUT]]
+    rest = sum(len(done[each]) for each in latest[TAKEN_OUT:])
+    return [printable(line) for line in lines] + ([f"and {rest} more that are disabled"] if rest else [])
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+def _minute(when: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
+
+
 def table(lines: Sequence[Row], width: int = 0) -> list[str]:
     """The rows under their headings, in columns; cut to ``width`` if that is given."""
     return _table([line.data() for line in lines], width)
@@ -172,8 +222,8 @@ def summary(daemon: Daemon) -> str:
 
 def summaries(daemon: Daemon) -> list[str]:
     """What stands below the table: the line on the whole, how full the kernel's table of sessions is, how sensing
-    resets goes, and which clusters are not ready.
+    resets goes, which clusters are not ready, and who has disabled what.
     """
     sensing = daemon.sensing.summary()
     lines = [daemon.nat_usage.summary, printable(sensing)]
-    return [summary(daemon), *filter(None, lines), *_readiness(daemon)]
+    return [summary(daemon), *filter(None, lines), *_readiness(daemon), *_taken_out(daemon)]

@@ -188,7 +188,11 @@ def endpoints(daemon: Daemon, connections: Kernel) -> Iterator[bytes]:
     since = daemon.fleet.disabled
     yield from family(gauge, "l4ip_endpoint_disabled_timestamp_seconds", "When the operator took the endpoint out.",
                       [each for each in monitors if each.endpoint.name in since],
-                      lambda each: round(since[each.endpoint.name], 3))
+                      lambda each: round(since[each.endpoint.name].since, 3))
+    ends = {name: clock + each.until - now for name, each in since.items() if each.until is not None}
+    yield from family(gauge, "l4ip_endpoint_disabled_until_timestamp_seconds", "When the endpoint is to be enabled "
+                      "again by itself.", [each for each in monitors if each.endpoint.name in ends],
+                      lambda each: round(ends[each.endpoint.name], 3))
     yield from family(gauge, "l4ip_endpoint_rules_wanted", "Rules that the endpoint ought to have.", monitors,
                       lambda each: wanted[each.endpoint.name])
     yield from family(gauge, "l4ip_endpoint_rules_loaded", "Rules that the endpoint has in the kernel.", monitors,

@@ -292,10 +292,8 @@ def _why(row: status.Row) -> str:
 
 
 def _disabled(row: status.Row) -> str:
-    """Since when, in full: it is what the operator forgets."""
-    if not row.disabled:
-        return ""
-    return f'<span class="n">disabled since {time.strftime("%F %H:%M", time.localtime(time.time() - row.since))}</span>'
+    """Who, since when and until when, in full: it is what the operator forgets."""
+    return f'<span class="n">{esc(str(row.disabled))}</span>' if row.disabled else ""
 
 
 def _rule(monitor: Monitor, row: status.Row, connections: int | None) -> str:

@@ -25,7 +25,7 @@ from support.operated_gateway import A, B, C, OperatedGateway
 from support.sandbox_tools import sandbox
 
 ROW_KEYS = {"endpoint", "address", "state", "up", "disabled", "rule", "sessions", "connections", "seconds", "code",
-            "verdict", "milliseconds", "origin", "vips"}
+            "verdict", "milliseconds", "origin", "vips", "disabled_by", "disabled_since", "disabled_until"}
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
 import random
+import shutil
 import socket
 import stat
+import subprocess
 import sys
 import tempfile
 import threading
@@ -18,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from l4ipd.control import server
+from l4ipd.control import peers, server
 from l4ipd.control.peers import quota, user_of
 from l4ipd.control.socket_file import BACKLOG, Unusable, is_served, listen, make_way
 from l4ipd.runtime import stream_server
@@ -480,3 +483,46 @@ def test_who_has_connected(toy: ControlServer) -> None:
         assert user_of(one) == os.geteuid() or user_of(one) is None
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         assert user_of(stranger) in (None, 0xFFFFFFFF, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_user_is_known() -> None:
+    """By the number that he has when he connects, whatever he says."""
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as listener:
+        os.chmod(directory, 0o755)
+        listener.bind(f"{directory}/s")
+        os.chmod(f"{directory}/s", 0o666)
+        listener.listen()
+        code = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({directory + '/s'!r}); s.recv(1)"
+        with subprocess.Popen(["/usr/bin/env", "python3", "-I", "-S", "-c", code], user=65534, cwd="/") as process:
+            with listener.accept()[0] as client:
+                assert user_of(client) == 65534
+            assert process.wait(PATIENCE) == 0
+
+
+UCRED = """
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <sys/socket.h>
+int getpeerucred(int fd, void **found) {
+    struct ucred peer; socklen_t size = sizeof peer;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size)) return -1;
+    unsigned *user = malloc(sizeof *user);
+    *user = peer.uid; *found = user;
+    return 0;
+}
+unsigned ucred_geteuid(const void *found) { return *(const unsigned *)found; }
+void ucred_free(void *found) { free(found); }
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("cc") is None, reason="no C compiler to make it with")
+def test_who_has_connected_on_illumos(tmp_path: Path) -> None:
+    """Its getpeerucred(3C), made of what Linux has."""
+    (tmp_path / "ucred.c").write_text(UCRED)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "ucred.so", tmp_path / "ucred.c"], check=True)
+    libc = ctypes.CDLL(str(tmp_path / "ucred.so"))
+    here, there = socket.socketpair()
+    with here, there, open(os.devnull) as stranger:
+        assert peers._getpeerucred(here.fileno(), libc) == os.geteuid()
+        assert peers._getpeerucred(stranger.fileno(), libc) is None

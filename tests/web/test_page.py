@@ -19,6 +19,7 @@ from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.model import Check, Member
 from l4ipd.monitor.outcomes import TRAIL
+from l4ipd.overrides import Disabled
 from l4ipd.report.history import History
 from l4ipd.report.trends import Trends
 from l4ipd.web import graphs, overview, page
@@ -89,7 +90,7 @@ def test_what_it_tells_of_each_endpoint() -> None:
             feed(daemon, f"www/http/{name}", GOOD)
         feed(daemon, "www/http/web1", BAD)
         feed(daemon, "www/http/web2", BAD)
-        daemon.fleet.monitors["www/http/web3"].disabled = True
+        daemon.fleet.disable([daemon.fleet.monitors["www/http/web3"]], now=False)
         settle(daemon)
         text = read(daemon).text
         for words in ("up web1 10.0.0.2:8080 L7STS 503 Service Unavailable (1 of 3 failed) in kernel 1 234 conns",
@@ -262,16 +263,23 @@ def test_a_thousand_endpoints_in_trouble_are_small_and_each_row_has_its_heading(
         assert text.count('class="l"') == overview.SHOWN and text.count("strip day") == overview.SHOWN
 
 
-def test_since_when_it_is_disabled_and_how_available_its_service_was() -> None:
+@pytest.mark.parametrize("user, seconds, words", [
+    ("", None, "disabled since 2026-11-27 09:12"), ("alice", None, "disabled by alice since 2026-11-27 09:12"),
+    ("<b>", None, "disabled by &lt;b&gt; since 2026-11-27 09:12"),
+    ("alice", 86400, "disabled by alice since 2026-11-27 09:12, until (tomorrow)")])
+def test_who_disabled_it_and_how_available_its_service_was(user: str, seconds: float | None, words: str) -> None:
     with balancer(cluster("www", *web(2))) as daemon:
         feed(daemon, "www/http/web1", GOOD)
         daemon.fleet.monitors["www/http/web2"].disabled = True
-        daemon.fleet.disabled["www/http/web2"] = time.mktime((2026, 11, 27, 9, 12, 40, 0, 0, -1))
+        since = time.mktime((2026, 11, 27, 9, 12, 40, 0, 0, -1))
+        until = None if seconds is None else daemon.loop.now + seconds
+        daemon.fleet.disabled["www/http/web2"] = Disabled(since, user, until)
         settle(daemon)
         trends = Trends(daemon.loop, daemon)
         trends.look()
         text = " ".join("".join(page.render(daemon, History(), {}, "", trends)).split())
-        assert "disabled since 2026-11-27 09:12<" in text
+        tomorrow = [time.strftime("%F %H:%M", time.localtime(time.time() + 86400 - early)) for early in (60, 0)]
+        assert any(f">{words.replace('(tomorrow)', each)}<" in text for each in tomorrow)
         assert re.search(r"available 100 % since \d+-\d+-\d+ \d+:\d+<", text)
 
 

@@ -23,11 +23,12 @@ times = st.floats(0, NOW)
 
 @given(st.dictionaries(st.text(), times), st.dictionaries(st.text(), st.tuples(st.booleans(), times)),
        st.frozensets(st.text()), st.frozensets(st.text()), st.frozensets(st.integers(0, 2**32 - 1)),
-       st.frozensets(st.text()))
+       st.frozensets(st.text()), st.dictionaries(st.text(), st.text(max_size=100)), st.dictionaries(st.text(), times))
 def test_what_is_written_is_read_back(disabled: dict[str, float], states: dict[str, tuple[bool, float]],
                                       rules: frozenset[str], tables: frozenset[str], tags: frozenset[int],
-                                      counts: frozenset[str]) -> None:
-    saved = Saved(disabled, states, rules, tables, tags, counts)
+                                      counts: frozenset[str], users: dict[str, str],
+                                      until: dict[str, float]) -> None:
+    saved = Saved(disabled, states, rules, tables, tags, counts, users=users, until=until)
     assert decode(encode(saved, NOW), NOW + 1) == saved
 
 
@@ -58,6 +59,8 @@ def changed(**more: Any) -> bytes:
     (changed(filters={"tags": [1 << 32]}), "damaged"), (changed(filters={"tags": [-1]}), "damaged"),
     (changed(filters={"tags": [10**400]}), "damaged"), (changed(disabled={"a/b/c": 10**400}), "damaged"),
     (changed(filters=3), "damaged"), (changed(filters={"tags": ["x"]}), "damaged"),
+    (changed(disabled_until={"a/b/c": "soon"}), "damaged"),
+    (changed(disabled_until={"a/b/c": float("nan")}), "damaged"), (changed(disabled_by=[]), "damaged"),
     (changed(written=float("inf")), "damaged"), (changed(written=10**400), "damaged"),
     (b" " * (saved_state.SIZE_LIMIT + 1), "larger than 64 MB"),
 ])
@@ -77,6 +80,24 @@ def test_what_the_operator_disabled_never_expires(age: float, kept: bool) -> Non
     found = decode(encode(SAVED, NOW), NOW + age)
     assert found.disabled == SAVED.disabled and found.rules == SAVED.rules
     assert found.states == (SAVED.states if kept else {})
+
+
+@pytest.mark.parametrize("now, left", [
+    (NOW, 3600), (NOW + 600, 3000), (NOW + 3600, 0), (NOW + 1e7, 0), (NOW - 1e7, 3600), (0, 3600)])
+def test_how_long_it_is_disabled_yet(now: float, left: float) -> None:
+    """The time between two runs counts; but a clock that was set back, or is not set yet, makes it no longer."""
+    found = decode(changed(disabled_until={"a/b/c": NOW + 3600}), now)
+    assert max(0.0, found.until["a/b/c"] - now) == left
+
+
+def test_what_an_older_l4ipd_reads_of_a_newer_file() -> None:
+    """It knows ``disabled`` alone, whose values are since when."""
+    saved = Saved({"a/b/c": NOW}, users={"a/b/c": "alice"}, until={"a/b/c": NOW + 60})
+    assert json.loads(encode(saved, NOW))["disabled"] == {"a/b/c": NOW}
+    assert decode(encode(saved, NOW), NOW) == saved
+    older = json.loads(encode(saved, NOW))
+    del older["disabled_by"], older["disabled_until"]
+    assert decode(json.dumps(older).encode(), NOW) == Saved({"a/b/c": NOW})
 
 
 def test_since_when() -> None:
