@@ -27,13 +27,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from l4ipd.ipfilter.batches import next_batch
 from l4ipd.ipfilter.belief import Belief
+from l4ipd.ipfilter.changes import LIE, Changes
 from l4ipd.ipfilter.conflicts import LOST, Conflicts
-from l4ipd.ipfilter.held_lines import Attempt, Held, HeldLines
-from l4ipd.ipfilter.listing import IN_USE, Listing, Table, in_use
+from l4ipd.ipfilter.faults import Faults
+from l4ipd.ipfilter.held_lines import Attempt, Held
+from l4ipd.ipfilter.listing import Listing, Table
 from l4ipd.ipfilter.resync import Budget, Resync
 from l4ipd.ipfilter.runner import Question, Runner, Spawn
 from l4ipd.model import Words
@@ -41,8 +42,6 @@ from l4ipd.runtime.backoff import Backoff
 from l4ipd.runtime.child import Exit
 from l4ipd.runtime.loop import Loop, Timer
 
-AGAIN = 1.0                                         # seconds until a rule that is in use is tried again
-LIE = "it reported success, but the kernel's table says otherwise"
 log = logging.getLogger("l4ipd.rules")
 
 
@@ -68,17 +67,13 @@ class Reconciler:
         self.want: dict[str, None] = {}             # in the order in which to load them
         self.belief = Belief()
         self.conflicts = Conflicts(whose)
-        self.problem = ""                           # why the table cannot be read at present
-        self.complaint = ""                         # what the last failed change said, until all is as wanted
+        self.faults = Faults()
         self.pause = False                          # start nothing
         self.look_only = False                      # read the table, change nothing
         self.hasty = False                          # read it only when something is known to be amiss
-        self.failed_runs = self.repairs = 0
-        self._held = HeldLines(self._name)
-        self._listings, self._changes = Backoff(loop, self.touch), Backoff(loop, self.touch)
+        self.repairs = 0
+        self._changes, self._listings = Changes(loop, self.touch, self._name), Backoff(loop, self.touch)
         self._runner = Runner(loop, spawn, self._torn)
-        self._attempts: dict[str, Attempt] = {}     # since the table was read last
-        self._said: set[str] = set()                # what was logged since all was as wanted
         self._dirty = True
         self._rests = False                         # all that can be done at present is done
         self._wake = Timer(self.touch)
@@ -117,7 +112,7 @@ class Reconciler:
         """The wish is another now: after a failure it is tried again at once, however long the wait had become."""
         self.touch()
         self._listings.news()
-        self._changes.news()
+        self._changes.backoff.news()
 
     def reread(self) -> None:
         """Read the table at the next occasion, whatever we believe."""
@@ -126,7 +121,7 @@ class Reconciler:
 
     def knows(self, line: str) -> bool:
         """Whether a rule is ours because we have loaded or adopted it, and it may be there still."""
-        return line in self.belief.have or line in self._attempts
+        return line in self.belief.have or line in self._changes.tried
 
     @property
     def have(self) -> Mapping[str, str]:
@@ -141,7 +136,17 @@ class Reconciler:
     @property
     def held(self) -> Mapping[str, Held]:
         """Lines that the tool does not take at present, or does not let go."""
-        return self._held.lines
+        return self._changes.held.lines
+
+    @property
+    def problem(self) -> str:
+        """Why the table cannot be read at present."""
+        return self.faults.problem
+
+    @property
+    def complaint(self) -> str:
+        """What the last failed change said, until all is as wanted."""
+        return self.faults.complaint
 
     @property
     def contested(self) -> bool:
@@ -170,12 +175,11 @@ class Reconciler:
 
     def _amiss(self) -> list[str]:
         """Rules that are there and should not be, or should be and are not, or may be either."""
-        failed = [line for line, attempt in self._attempts.items() if attempt.words]
-        return self.belief.amiss(self.want, failed, lambda line: self.removal(line) is not None)
+        return self.belief.amiss(self.want, self._changes.failures, lambda line: self.removal(line) is not None)
 
     def known(self) -> set[str]:
         """Every rule that is ours, or is about to be, or may be."""
-        return {*self.want, *self.belief.have, *self._attempts}
+        return {*self.want, *self.belief.have, *self._changes.tried}
 
     @property
     def runs(self) -> int:
@@ -191,8 +195,7 @@ class Reconciler:
                 self.belief.stale = True
             self.table, self.timeout, self.resync.least = table, timeout, resync
             self._listings.succeeded()
-            self._changes.succeeded()
-            self._held.clear()
+            self._changes.forget()
             self._runner.forget()
         self.touch()
 
@@ -218,10 +221,10 @@ class Reconciler:
     def _go_on(self) -> None:
         """What we believe is to be trusted: change what differs, and then read it back."""
         now = self.loop.now
-        command, lines = next_batch(self.want, self.belief, self._held, now,
+        command, lines = next_batch(self.want, self.belief, self._changes.held, now,
                                     lambda line: None if self.conflicts.spared(line, now) else self.removal(line))
         if lines:
-            if not self._changes.waiting:
+            if not self._changes.backoff.waiting:
                 self._change(command, lines)
         elif self.belief.proven:
             self._rest()
@@ -232,18 +235,16 @@ class Reconciler:
 
     def _rest(self) -> None:
         self._rests = True
-        if not self._held.lines:
-            self._held.clear()
-            self._changes.succeeded()
-            self.complaint = ""
-            self._said.clear()
+        if not self.held:
+            self._changes.forget()
+            self.faults.over()
         self._sleep()
         self.resync.rest()
 
     def _sleep(self) -> None:
         """Until something that waits for its time is due."""
         now = self.loop.now
-        times = self._held.next(now), self.table.iterator.quiet_until, self.conflicts.due
+        times = self._changes.held.next(now), self.table.iterator.quiet_until, self.conflicts.due
         due = min((time for time in times if time > now), default=float("inf"))
         if due < float("inf"):
             self.loop.set(self._wake, due)
@@ -252,40 +253,28 @@ class Reconciler:
 
     def _change(self, command: str, lines: list[str]) -> None:
         words = {"add": self.table.adding, "purge": self.table.purging}.get(command, self.table.removing)
-        text = [self._text(command, line) for line in lines]
+        text = [self._changes.text(command, line, self.table, self.belief) for line in lines]
         log.debug("%s: %s: %s", self.table.name, command, "; ".join(text))
-        for line in lines:
-            self._attempts[line] = Attempt(command, "", len(lines) == 1, len(self.belief.copies.get(line, ())))
+        self._changes.begin(command, lines, self.belief)
         self._run("change", words, lambda end, broken_off: self._changed(command, lines, end, broken_off),
                   ("\n".join(text) + "\n").encode())
 
-    def _text(self, command: str, line: str) -> str:
-        """What to feed. A listed form may stand for two rules: if it does not remove its own, its double is tried."""
-        if command == "add":
-            return self.table.feed(line)
-        held = self._held.lines.get(line)
-        words = self.belief.copies[line][0] if command == "copy" else self.belief.have[line]
-        doubled = held is not None and held.doubled
-        return self.table.other(words) if doubled != (command == "copy") else words
-
     def _changed(self, command: str, lines: list[str], end: Exit, broken_off: bool) -> None:
         self.belief.proven = False
-        stuck = self._in_use(lines, end)
+        stuck = self._changes.in_use(lines, end, self.table)
         if end.clean or stuck:
             for line in lines:
                 if line not in stuck:
                     self._done(command, line)
             if stuck:
-                self._changes.succeeded()           # the tool works
-            elif self._changes.failures:
+                self._changes.backoff.succeeded()   # the tool works
+            elif self._changes.backoff.failures:
                 self.belief.stale = True            # what it says has to be confirmed
             else:
-                self._held.grow()
+                self._changes.held.grow()
             return
-        self.failed_runs += 1
-        words = self.table.complaint(end)
-        for line in lines:
-            self._attempts[line] = replace(self._attempts[line], words=words, broken_off=broken_off)
+        self.faults.runs += 1
+        self._changes.failed(lines, self.table.complaint(end), broken_off)
         self.belief.stale = True
 
     def _done(self, command: str, line: str) -> None:
@@ -295,20 +284,6 @@ class Reconciler:
             self.belief.copies.pop(line, None)      # the next listing will tell if there is one more
         else:
             self.belief.removed(line)
-
-    def _in_use(self, lines: list[str], end: Exit) -> list[str]:
-        """Lines that cannot be removed as long as the kernel remembers where a listing stood (FACTS.md 3-3).
-
-        They are tried again, with no listing in between: it would take hold of a rule itself.
-        """
-        now = self.loop.clock()
-        stuck = in_use(lines, end)
-        if not stuck or not self.table.iterator.in_use(now):
-            return []
-        for line in stuck:
-            self._held.pause(line, IN_USE, now + AGAIN)
-            self._attempts.pop(line, None)
-        return stuck
 
     # -- listing
 
@@ -324,13 +299,11 @@ class Reconciler:
                 self._listings.skip()
             return
         if self._listings.failures:
-            self._changes.news()
+            self._changes.backoff.news()
         self._listings.succeeded()
         self.resync.listed(end, listing.lines)
-        if self.problem:
-            log.info("%s works again", self.table.name)
-            self.problem = ""
-        leaving = {line for line, attempt in self._attempts.items() if attempt.command != "add"}
+        self.faults.read(self.table.name)
+        leaving = {line for line, attempt in self._changes.tried.items() if attempt.command != "add"}
         torn = self.table.iterator.came_to_its_end(self.loop.now)
         if torn or not listing.table.reads_as(self.table) or self.belief.doubts(listing, leaving):
             self.belief.stale = True                # and read again
@@ -346,23 +319,20 @@ class Reconciler:
 
     def _unreadable(self, words: str) -> None:
         self.belief.stale = True
-        self.failed_runs += 1
         self._listings.failed()
-        if words != self.problem:
-            log.error("%s: %s; trying again", self.table.name, words)
-            self.problem = words
+        self.faults.unread(self.table.name, words)
 
     def _believe(self, listing: Listing) -> None:
         first, before = not self.belief.ever, self.belief.have
-        attempts, self._attempts = self._attempts, {}
+        tried = self._changes.take()
         self.belief.take(listing)
         self.listed()
         have = self.belief.have
-        self.conflicts.appeared([line for line in have if line not in before and line not in attempts], have,
+        self.conflicts.appeared([line for line in have if line not in before and line not in tried], have,
                              self.loop.now, self.resync.often, self.table.mark)
         if not first:
-            self._lost([line for line in before if line not in have and line in self.want and line not in attempts])
-        self._judge(attempts)
+            self._lost([line for line in before if line not in have and line in self.want and line not in tried])
+        self._judge(tried)
 
     def _lost(self, lines: list[str]) -> None:
         """What should be there and is not, although we have not touched it."""
@@ -370,37 +340,25 @@ class Reconciler:
             self.repairs += len(lines)
             late = self.conflicts.removed(lines, self.loop.now, self.resync.often, self.table.mark)
             for line, until in late.items():
-                self._held.pause(line, LOST, until)
+                self._changes.held.pause(line, LOST, until)
             self.repaired(lines)
 
-    def _judge(self, attempts: Mapping[str, Attempt]) -> None:
+    def _judge(self, tried: Mapping[str, Attempt]) -> None:
         """What has become of all that was tried since the table was read last?"""
-        now = self.loop.now
-        done = [line for line, attempt in attempts.items() if self._shows(line, attempt)]
-        undone = {line: attempt if attempt.words else replace(attempt, words=LIE) for line, attempt in attempts.items()
-                  if not (self._shows(line, attempt) or attempt.broken_off)}
-        if done:
-            self._changes.succeeded()
-            self._held.succeeded(done, now)
-            for line in done:
-                if not attempts[line].words:
-                    change = self.conflicts.put_back if attempts[line].command == "add" else self.conflicts.taken_out
-                    change(line, now, self.resync.often)
-        elif undone:
-            self._changes.failed()
-            if self._held.failed(undone, now):
-                self._changes.skip()
+        done, undone = self._changes.judge(tried, self.belief)
+        for line in done:
+            if not tried[line].words:
+                change = self.conflicts.put_back if tried[line].command == "add" else self.conflicts.taken_out
+                change(line, self.loop.now, self.resync.often)
         lies = [line for line, attempt in undone.items() if attempt.words == LIE]
-        self.failed_runs += bool(lies)
+        self.faults.runs += bool(lies)
         if lies:
-            self._complain(f"reported success, but the kernel's table says otherwise: {lies[0]}")
-        elif undone and self._changes.failures > 1:     # one failure may be chance
-            self._complain(next(iter(undone.values())).words)
-        self._held.settle(self._is_right)
+            self.faults.unchanged(self.table.name,
+                                  f"reported success, but the kernel's table says otherwise: {lies[0]}")
+        elif undone and self._changes.backoff.failures > 1:     # one failure may be chance
+            self.faults.unchanged(self.table.name, next(iter(undone.values())).words)
+        self._changes.held.settle(self._is_right)
         self.conflicts.settle(self._is_right)
-
-    def _shows(self, line: str, attempt: Attempt) -> bool:
-        return self.belief.shows(attempt.command, line, attempt.copies)
 
     def _is_right(self, line: str) -> bool:
         return (line in self.want) == (line in self.belief.have) and line not in self.belief.copies
@@ -427,10 +385,3 @@ class Reconciler:
     def _name(self, line: str, words: str) -> None:
         log.error("%s does not %s this rule, which will be tried again: %s: %s", self.table.name,
                   "load" if line in self.want else "remove", line, words)
-
-    def _complain(self, words: str) -> None:
-        """Say once what goes wrong with changes."""
-        if words not in self._said:
-            log.error("%s: %s; trying again", self.table.name, words)
-            self._said.add(words)
-        self.complaint = words

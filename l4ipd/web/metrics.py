@@ -141,7 +141,7 @@ def tables(daemon: Daemon) -> Iterator[Metric]:
     yield counter("l4ip_tool_runs", "Runs of a tool, to read rules or to change them.", tool,
                   each(lambda table: table.runs))
     yield counter("l4ip_tool_failures", "Runs of a tool that failed.", tool,
-                  each(lambda table: table.failed_runs))
+                  each(lambda table: table.faults.runs))
 
 
 def nat_table(daemon: Daemon) -> Iterator[Metric]:

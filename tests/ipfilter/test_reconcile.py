@@ -93,7 +93,7 @@ def test_add_remove_and_read_back(bench: Bench) -> None:
     bench.want(rule(3), rule(4))
     bench.settle()
     assert bench.ours() == [rule(3), rule(4)]
-    assert bench.it.failed_runs == 0
+    assert bench.it.faults.runs == 0
     assert bench.it.runs == 6, "list, add, read back; add, remove, read back"
 
 
@@ -216,7 +216,7 @@ def test_no_ipnat_at_all(bench: Bench, caplog: pytest.LogCaptureFixture) -> None
     missing = NatTable(Ipfilter(interface="ext0", ipnat=("/nonexistent/ipnat",)), Dialect(), lambda line: None).table
     bench.it.use(missing, 1.0, 60.0)
     bench.want(rule(2))
-    bench.until(lambda: bench.it.failed_runs == 4)
+    bench.until(lambda: bench.it.faults.runs == 4)
     said = [record.getMessage() for record in caplog.records]
     assert said == ["ipnat: /nonexistent/ipnat: no such program: name it in the configuration, ipfilter.ipnat; "
                     "trying again"], "once"
@@ -230,22 +230,14 @@ def test_a_new_wish_does_not_wait_for_an_old_failure(bench: Bench, monkeypatch: 
     monkeypatch.setattr(backoff, "LONGEST", 1000.0)
     bench.faults.write_text("fail\nfail\n")
     bench.want(rule(2))
-    bench.until(lambda: bench.it.failed_runs == 1)
+    bench.until(lambda: bench.it.faults.runs == 1)
     for _ in range(50):                             # a second failure, and no storm of tries
         bench.it.hurry()
-    bench.until(lambda: bench.it.failed_runs == 2)
+    bench.until(lambda: bench.it.faults.runs == 2)
     bench.want(rule(2), rule(3))
     bench.it.hurry()
     bench.settle()
-    assert bench.ours() == [rule(2), rule(3)] and bench.it.failed_runs == 2
-
-
-def test_every_reason_of_a_failure_is_said_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    for words in ("one", "two", "one", "two", "two"):
-        bench.it._complain(words)
-    assert [record.getMessage() for record in caplog.records] == [
-        "ipnat: one; trying again", "ipnat: two; trying again"]
-    assert bench.it.complaint == "two"
+    assert bench.ours() == [rule(2), rule(3)] and bench.it.faults.runs == 2
 
 
 def test_who_is_in_our_way_is_named_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -355,7 +355,7 @@ def test_news_does_not_wait_for_an_old_failure() -> None:
     bench.noise("fail", only="change")
     bench.want(rule(2))
     bench.run(60.0)
-    bench.until(lambda: bench.it._changes.waiting, 5.0)
+    bench.until(lambda: bench.it._changes.backoff.waiting, 5.0)
     bench.quiet()
     bench.want(rule(2), rule(3))
     bench.until(lambda: rule(3) in bench.ours(), 0.5)
@@ -369,7 +369,7 @@ def test_a_slow_tool_has_its_time() -> None:
     bench.until(bench.right, 30.0)
     bench.want(*map(rule, range(20, 50)))
     bench.until(bench.right, 60.0)
-    assert bench.it.failed_runs == 0
+    assert bench.it.faults.runs == 0
 
 
 # -- many rules of others

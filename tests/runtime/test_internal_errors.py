@@ -387,7 +387,7 @@ def test_a_line_of_a_listing_that_cannot_be_borne_is_left_out(steering: Steering
     steering.want(RULES[0], RULES[2])
     steering.it.reread()
     steering.settle(RULES[0], RULES[2])
-    assert not steering.it.failed_runs
+    assert not steering.it.faults.runs
 
 
 @pytest.mark.parametrize("where, name", [(snapshot._Reader, "feed"), (snapshot._Reader, "_sort")],

@@ -58,7 +58,7 @@ def test_endpoints() -> None:
         assert value(families, "l4ip_rules_loaded", tool="ipnat") == 3
         assert value(families, "l4ip_endpoints") == 4
         assert value(families, "l4ip_fit") == 1
-        daemon.steering.rules.problem = "ipnat: no such program"
+        daemon.steering.rules.faults.problem = "ipnat: no such program"
         assert value(scrape(daemon), "l4ip_fit") == 0
 
 

@@ -122,7 +122,7 @@ def test_the_headline(outcomes: tuple[tuple[Verdict, ...], ...], expected: str) 
             feed(daemon, f"www/http/web{place}", *verdicts)
         settle(daemon)
         assert expected in read(daemon).text
-        daemon.steering.rules.problem = "IPFilter is disabled"
+        daemon.steering.rules.faults.problem = "IPFilter is disabled"
         assert "ipnat: IPFilter is disabled" in read(daemon).text
 
 
@@ -139,7 +139,7 @@ def test_everything_from_outside_is_escaped() -> None:
         history = History()
         history.heard(Event("down", "www/http/web1", f"said {NASTY}"))
         feed(daemon, "www/http/web1", Verdict("L7RSP", NASTY))
-        daemon.steering.rules.complaint = NASTY
+        daemon.steering.rules.faults.complaint = NASTY
         escaped = '"><script>alert(1)</script>\\x1b[31m\\x00\\x202e&amp;\'\\x0a'
         for pattern in (NASTY, ""):                 # told: the complaint, the event; the verdict; the pattern, or
             reader = read(daemon, pattern, history)
