@@ -16,24 +16,7 @@ from l4ipd.monitor import doubt, refusals
 from l4ipd.monitor.doubt import Doubt
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.report import status
-from support.monitors import BAD, GOOD, LATE, PACE, REFUSED, World
-
-SLOW = replace(PACE, interval=600.0, fast_interval=600.0, down_interval=600.0)
-
-
-class Site(World):
-    """Members of one service that are up, whose probes then wait for the test."""
-
-    def __init__(self, *names: str) -> None:
-        super().__init__()
-        self.schedule.alone = lambda each: not any(other.eligible for other in self.members if other is not each)
-        self.probes.now = GOOD
-        self.members = [self.monitor(SLOW, name=name) for name in names or ("web1", "web2")]
-        self.run(2.0)
-        assert all(member.up for member in self.members)
-        self.probes.now = None
-        self.changes.clear()
-        self.probes.starts.clear()
+from support.monitors import BAD, GOOD, LATE, REFUSED, SLOW, Site
 
 
 @pytest.fixture

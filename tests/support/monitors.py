@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from l4ipd.checks.recipe import Recipe, recipe
 from l4ipd.checks.verdict import Verdict
@@ -15,6 +16,7 @@ from support.loops import Clock, Sleeper
 GOOD, BAD, LATE = Verdict("L4OK", "connected"), Verdict("L4CON", "connection refused"), Verdict("L4TOUT", "no answer")
 REFUSED = Verdict("RST", "connection refused, seen by ipmon")
 PACE = Check("tcp", interval=10.0, timeout=2.0, rise=2, fall=3, fast_interval=1.0, down_interval=4.0)
+SLOW = replace(PACE, interval=600.0, fast_interval=600.0, down_interval=600.0)
 
 
 class Probes:
@@ -84,3 +86,18 @@ class World:
         before = len(self.probes.starts)
         while len(self.probes.starts) == before:
             self.loop.turn()
+
+
+class Site(World):
+    """Members of one service that are up, whose probes then wait for the test."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.schedule.alone = lambda each: not any(other.eligible for other in self.members if other is not each)
+        self.probes.now = GOOD
+        self.members = [self.monitor(SLOW, name=name) for name in names or ("web1", "web2")]
+        self.run(2.0)
+        assert all(member.up for member in self.members)
+        self.probes.now = None
+        self.changes.clear()
+        self.probes.starts.clear()
