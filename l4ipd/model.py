@@ -184,9 +184,15 @@ class Endpoint:
         return (check.port or self.probe_port) in self.member_ports
 
     @property
-    def probed(self) -> tuple[str, int, tuple[Check, ...]]:
+    def checked_as(self) -> str:
+        """The service that commands are told of."""
+        return self.same_as or self.service
+
+    @property
+    def probed(self) -> tuple[str, int, tuple[Check, ...], str]:
         """What the probes depend on; while it stays the same, probes in flight and counters stay valid."""
-        return self.address, self.probe_port, self.checks
+        told = any("{service}" in word for check in self.checks for word in check.command)
+        return self.address, self.probe_port, self.checks, self.checked_as if told else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,13 +96,17 @@ class Recipe:
 
 def recipe(check: Check, endpoint: Endpoint) -> Recipe:
     """How to probe ``endpoint`` as ``check`` says."""
-    port = check.port or endpoint.probe_port
-    address = endpoint.address
+    address, port, command = asked(check, endpoint)
     steps = () if check.closed and check.type == "tcp" else _steps(check)
     host = host_port(address.partition("%")[0], port).encode() if steps and steps[0].tail else b""
     speaks = "" if not steps else "we" if steps[0].send else "it"
-    return Recipe(_method(check, ":" in address, speaks), address, 0 if check.type in PORTLESS else port, steps, host,
-                  _command(check, endpoint, port))
+    return Recipe(_method(check, ":" in address, speaks), address, port, steps, host, command)
+
+
+def asked(check: Check, endpoint: Endpoint) -> Asked:
+    """What sets a recipe apart from those of other endpoints with an equal check; port 0 for those that need none."""
+    port = check.port or endpoint.probe_port
+    return endpoint.address, 0 if check.type in PORTLESS else port, _command(check, endpoint, port)
 
 
 def which(endpoint: Endpoint, place: int) -> str:
@@ -267,7 +271,7 @@ def _dialog(dialog: tuple[Step, ...]) -> tuple[Exchange, ...]:
 def _command(check: Check, endpoint: Endpoint, port: int) -> Words:
     """The words of a command with ``{address}`` and the like replaced; any other brace stays as it is."""
     names = {"{address}": endpoint.address, "{port}": str(port), "{cluster}": endpoint.cluster,
-             "{service}": endpoint.same_as or endpoint.service, "{member}": endpoint.member,
+             "{service}": endpoint.checked_as, "{member}": endpoint.member,
              "{source}": check.source or ""}
     return tuple(_replaced(word, names) for word in check.command)
 

@@ -6,8 +6,10 @@ is that of starting it, whatever it does then.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
+from l4ipd.checks.recipe import Asked, asked
 from l4ipd.model import Check, Config
 
 COST = {"tcp": 30e-6, "udp": 30e-6, "ping": 30e-6, "http": 50e-6, "tls": 800e-6, "https": 850e-6, "exec": 10e-3,
@@ -58,21 +60,27 @@ def _kind(check: Check) -> str:
 
 
 def estimate(config: Config) -> Estimate:
-    """Add up all checks of all endpoints."""
+    """Add up all checks of all endpoints; equal ones are made once."""
     by_type: dict[str, float] = {}
     endpoints = descriptors = 0
     commands = 0.0
-    for cluster in config.clusters:
-        for service in cluster.services:
-            members = len(cluster.members)
-            endpoints += members
-            if service.same_as:
-                continue                            # no probe of its own
-            descriptors += members * (3 if any(check.type == "exec" for check in service.checks) else 1)
-            for check in service.checks:
-                rate = members / service.checks[0].interval
-                by_type[_kind(check)] = by_type.get(_kind(check), 0.0) + rate
-                if check.type == "exec":
-                    commands += min(members, rate * check.timeout)
+    for checks, rounds in _rounds(config).items():
+        endpoints += sum(rounds.values())
+        descriptors += len(rounds) * (3 if any(check.type == "exec" for check in checks) else 1)
+        for check in checks:
+            rate = len(rounds) / checks[0].interval
+            by_type[_kind(check)] = by_type.get(_kind(check), 0.0) + rate
+            if check.type == "exec":
+                commands += min(len(rounds), rate * check.timeout)
     cpu = sum(COST[kind] * often for kind, often in by_type.items())
     return Estimate(endpoints, sum(by_type.values()), cpu, descriptors, commands, by_type)
+
+
+def _rounds(config: Config) -> dict[tuple[Check, ...], Counter[tuple[Asked, ...]]]:
+    """By their checks, what is asked in each round of them, and how many endpoints hear it."""
+    found: dict[tuple[Check, ...], Counter[tuple[Asked, ...]]] = {}
+    for cluster in config.clusters:
+        rounds = {service.name: found.setdefault(service.checks, Counter()) for service in cluster.services}
+        for endpoint in cluster.endpoints():
+            rounds[endpoint.service][tuple(asked(check, endpoint) for check in endpoint.checks)] += 1
+    return found

@@ -90,13 +90,25 @@ def _member_port(section: Section, port: int, ports: int) -> int:
 
 def _of_other(service: Service, named: dict[str, Service], place: Place) -> tuple[Check, ...]:
     """The checks of the service that it names, at ``place``."""
-    other = named.get(service.same_as)
+    line = _line(service, named)
+    other, last = named.get(service.same_as), line[-1]
+    circle = [each.name for each in line[line.index(named[last.same_as]):]] if last.same_as in named else []
     if other is None:
         near = like(service.same_as, named, 1)
         place.refuse(f"{shown(service.same_as)} is no service of this cluster"
                      f"{f': did you mean {near[0]}?' if near else ''}")
     elif other is service:
         place.refuse("is the service itself: name another one, whose check stands for it")
-    elif other.same_as:
-        place.refuse(f"{other.name} has no check of its own, but that of {other.same_as}: name that")
+    elif service.name == next((name for name in named if name in circle), None):    # told of once
+        place.refuse(f"goes round in a circle, {', '.join(circle)}: one of them needs a check of its own")
+    elif other.same_as and not last.same_as:
+        place.refuse(f"{other.name} has no check of its own, but that of {last.name}: name that")
     return other.checks if other is not None else ()
+
+
+def _line(service: Service, named: dict[str, Service]) -> list[Service]:
+    """It, the service that it names, whom that one names, and so on; of a circle each once."""
+    found = [service]
+    while (other := named.get(found[-1].same_as)) is not None and other not in found:
+        found.append(other)
+    return found

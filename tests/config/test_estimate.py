@@ -33,3 +33,36 @@ def test_estimates(check: str, members: int, text: str, warned: list[str]) -> No
     assert bool(warnings) == bool(warned)
     for words in warned:
         assert words in warnings[0]
+
+
+def services(text: str, members: str = "m: 10.0.0.1, n: 10.0.0.2") -> str:
+    return (f"ipfilter: {{interface: em0}}\nclusters:\n  c:\n    address: 192.0.2.1\n"
+            f"    services: {{{text}}}\n    members: {{{members}}}\n")
+
+
+MANY = ", ".join(f"s{number}: {{port: {number}, check: %s}}" for number in range(1, 61))
+
+
+@pytest.mark.parametrize(("text", "expected"), [
+    (MANY % (("tcp",) * 60), "120 endpoints, 24 probes a second, about 0.072 % of a core, up to 120 descriptors"),
+    (MANY % (("{type: tcp, port: 8080}",) * 60), "120 endpoints, 0.4 probes a second, about 0.0012 % of a core, "
+     "up to 2 descriptors"),
+    (MANY % (("ping",) * 60), "120 endpoints, 0.4 probes a second, about 0.0012 % of a core, up to 2 descriptors"),
+    (MANY % (("{type: exec, command: [/bin/x]}",) * 60), "120 endpoints, 0.4 probes a second"),
+    (MANY % (("{type: exec, command: [/bin/x, '{port}']}",) * 60), "120 endpoints, 24 probes a second"),
+    (MANY % (("{type: exec, command: [/bin/x, '{service}']}",) * 60), "120 endpoints, 24 probes a second"),
+    ("a: {port: 1}, b: {port: 2-9, check: {same_as: a}}", "4 endpoints, 0.4 probes a second"),
+    ("a: {port: 1}, b: {port: 2, member_port: 1}", "4 endpoints, 0.4 probes a second"),
+    ("a: {port: 1}, b: {port: 2, member_port: 1, check: {type: tcp, interval: 10s}}", "4 endpoints, 0.6 probes a sec"),
+    ("a: {port: 1}, b: {port: 2, member_port: 1, check: [tcp, ping]}", "4 endpoints, 1.2 probes a second"),
+])
+def test_equal_checks_are_made_once(text: str, expected: str) -> None:
+    assert str(estimate(parse(services(text), "test"))).startswith(expected)
+
+
+def test_equal_commands_run_once() -> None:
+    """Nine services of one member would be too many."""
+    for check, warned in (("{type: exec, command: [/bin/x], interval: 2s, timeout: 2s}", False),
+                          ("{type: exec, command: [/bin/x, '{service}'], interval: 2s, timeout: 2s}", True)):
+        text = ", ".join(f"s{number}: {{port: {number}, check: {check}}}" for number in range(1, 10))
+        assert bool(estimate(parse(services(text, "m: 10.0.0.1"), "test")).warnings(1000, 8)) is warned

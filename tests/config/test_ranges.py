@@ -74,6 +74,19 @@ ERRORS: list[tuple[str, list[str]]] = [
      ["s.check.same_as: is the service itself: name another one, whose check stands for it"]),
     ("a: {port: 1}, b: {port: 2, check: {same_as: a}}, s: {port: 3, check: {same_as: b}}",
      ["s.check.same_as: b has no check of its own, but that of a: name that"]),
+    ("a: {port: 1}, b: {port: 2, check: {same_as: a}}, c: {port: 3, check: {same_as: b}}, "
+     "s: {port: 4, check: {same_as: c}}",
+     ["c.check.same_as: b has no check of its own, but that of a: name that",
+      "s.check.same_as: c has no check of its own, but that of a: name that"]),
+    ("s: {port: 1, check: {same_as: b}}, b: {port: 2, check: {same_as: s}}",
+     ["s.check.same_as: goes round in a circle, s, b: one of them needs a check of its own"]),
+    ("into: {port: 9, check: {same_as: b}}, a: {port: 1, check: {same_as: b}}, b: {port: 2, check: {same_as: c}}, "
+     "c: {port: 3, check: {same_as: a}}",
+     ["a.check.same_as: goes round in a circle, a, b, c: one of them needs a check of its own"]),
+    ("a: {port: 1, check: {same_as: a}}, s: {port: 2, check: {same_as: a}}",
+     ["a.check.same_as: is the service itself: name another one, whose check stands for it"]),
+    ("a: {port: 1, check: {same_as: x}}, s: {port: 2, check: {same_as: a}}",
+     ["a.check.same_as: x is no service of this cluster"]),
     ("a: {port: 1}, s: {port: 3, check: {same_as: a, port: 7}}",
      ["s.check.port: unknown key; known here: same_as"]),
     ("a: {port: 1}, s: {port: 3, check: [ping, {same_as: a}]}",
@@ -132,13 +145,22 @@ def test_the_check_of_another_service() -> None:
                    "members: {m: 10.0.0.1, n: {address: 10.0.0.2, port: 2222}}")
     for member, port in (("m", 2121), ("n", 2222)):
         one, two = endpoint(found, f"c/ftp/{member}"), endpoint(found, f"c/data/{member}")
-        assert one.probed == two.probed == (one.address, port, one.checks)
+        assert one.probed == two.probed == (one.address, port, one.checks, "ftp")
         assert (two.where, two.port_words) == (f"{two.address}:100-199", "100-199")
     assert explained(found)[-1] == "c/data: as c/ftp"
-    assert estimate(found).probes == estimate(config(
-        "ftp: {port: 21, check: [ftp, {type: exec, command: [/bin/x]}]}", "members: {m: 10.0.0.1, n: 10.0.0.2}")).probes
+    assert estimate(found).probes == 4 * estimate(config("ftp: {port: 21}")).probes, "two checks of two members"
 
 
 def test_what_is_said_of_a_check_is_said_once() -> None:
     found = config("a: {port: 1, protocol: udp, check: udp}, b: {port: 2-3, protocol: udp, check: {same_as: a}}")
     assert [words.partition(":")[0] for words in warnings(found)] == ["c/a"]
+
+
+def test_a_command_that_is_told_of_another_service_is_another_command() -> None:
+    """The service whose check it is has got another name: its command says so."""
+    command = "{type: exec, command: [/bin/x, '%s']}"
+    for word, same in (("{service}", False), ("{member}", True)):
+        before, after = (endpoint(config(f"{name}: {{port: 21, check: {command % word}}}, "
+                                         f"data: {{port: 100-199, check: {{same_as: {name}}}}}"), "c/data/m")
+                         for name in ("ftp", "ftps"))
+        assert (before.probed == after.probed) is same

@@ -259,6 +259,18 @@ def test_an_address_of_somebody_else(box: Sandbox) -> None:
     assert len(box.ipnat("-l").rules) == 3
 
 
+def test_a_range_of_somebody_else_is_told_of_in_one_line(box: Sandbox) -> None:
+    box.add("rdr em0 203.0.113.10 port 40000-40999 -> 10.0.0.2 port 50000 tcp/udp")
+    box.add("rdr em0 203.0.113.10 port 39990-40009 -> 10.0.0.2 port 50000 tcp")
+    box.add("\n".join(f"rdr em0 203.0.113.11 port {port} -> 10.0.0.2 port 80 tcp" for port in (80, 443, 81)))
+    box.add("\n".join(f"rdr em0 203.0.113.12 port {port} -> 10.0.0.2 port 80 tcp" for port in range(2, 16, 2)))
+    lines = box.stderr.read_text().splitlines()[1:]
+    assert [line.partition(": cannot listen there, its rules get no traffic: ")[0] for line in lines] == [
+        f"sandbox: 203.0.113.{where}" for where in (
+            "10:40000-40999/tcp", "10:40000-40999/udp", "10:39990-39999/tcp", "11:80-81,443/tcp",
+            "12:2,4,6,8,10,... (7 ports)/tcp")]
+
+
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on loopback")
 def test_ipv6(box: Sandbox) -> None:
     vip = free_port(address="::1")

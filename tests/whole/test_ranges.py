@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import socket
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -13,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from l4ipd.ipfilter import rdr
-from support.gateway import wait
+from support.gateway import free_port, wait
 from support.operated_gateway import A, B, OperatedGateway
-from support.sandbox_tools import Sandbox, sandbox
+from support.sandbox_tools import Sandbox, has_ipv6, sandbox
 
 VIP, MANY = "127.0.0.1", 3
 
@@ -175,6 +177,147 @@ def test_a_refusal_counts_at_the_port_that_is_checked(node: Node, source: str) -
                   + ("RST connection refused, seen by ipmon|L4CON connection refused" if kind == "log" else "L4CON"))
     node.wait_data(B)
     assert not node.lines("are not believed")
+
+
+@pytest.mark.parametrize("address", [VIP, "::1"])
+def test_a_range_of_udp(node: Node, address: str, request: pytest.FixtureRequest) -> None:
+    """Real datagrams, also of IPv6; who answers is checked over tcp, as another service is."""
+    if ":" in address and (request.node.callspec.params["kernel"] == "4.1" or not has_ipv6()):
+        pytest.skip("no IPv6 on loopback, or none in this IPFilter's rdr rules")
+    sink = node.web(address, free_port())
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(each) for each in datagram_sockets(address)]
+        inner, outer = servers[0].getsockname()[1], datagram_sockets(address)
+        vip = outer[0].getsockname()[1]
+        for each in outer:
+            each.close()
+        node.config.write_text(node.config.read_text() + f"  media: {{address: '{address}', members: {{m: '{address}'"
+            f"}}, services: {{control: {{port: {free_port()}, member_port: {sink.port}}}, rtp: {{port: "
+            f"{vip}-{vip + MANY - 1}, protocol: udp, member_port: {inner}, check: {{same_as: control}}}}}}}}\n")
+        code, out, err = node.ctl("reload")
+        assert code == 0, out + err
+        wait("its rule", lambda: any(f"port {vip}-{vip + MANY - 1} -> {address} port {inner} udp" in line
+                                     for line in node.rules()))
+        for place in (2, 0, 1):
+            with socket.socket(servers[0].family, socket.SOCK_DGRAM) as client:
+                client.settimeout(30)
+                client.connect((address, vip + place))
+                client.send(b"question")
+                data, sender = servers[place].recvfrom(99)
+                servers[place].sendto(data + b" answered", sender)
+                assert client.recv(99) == b"question answered"
+        assert {(row["vip_port"] - vip, row["member_port"] - inner) for row in node.rows("sessions", "media/rtp")} == {
+            (place, place) for place in range(MANY)}
+        assert {row["sessions"] for row in node.rows("show", "media/rtp")} == {MANY}
+        sink.stop()
+        node.wait_log("^media/rtp/m .* up -> down: L4CON")
+
+
+def datagram_sockets(address: str) -> list[socket.socket]:
+    """On so many ports in a row."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for first in range(22000, 32000, MANY):
+        made = [socket.socket(family, socket.SOCK_DGRAM) for _ in range(MANY)]
+        try:
+            for place, each in enumerate(made):
+                each.settimeout(30)
+                each.bind((address, first + place))
+            return made
+        except OSError:
+            for each in made:
+                each.close()
+    raise AssertionError("no ports")
+
+
+def test_sessions_of_a_range_end_with_a_member_that_is_dead(node: Node, request: pytest.FixtureRequest) -> None:
+    if request.node.callspec.params["kernel"] == "4.1":
+        pytest.skip("it cannot end sessions")
+    with contextlib.ExitStack() as stack:
+        held = clients(node, stack)
+        node.one.stop()
+        node.wait_data(B)
+        assert over(held[A]), "by the gateway: the member would have gone on"
+        assert goes_on(held[B])
+
+
+def test_a_range_is_drained_and_cut_by_the_operator(node: Node, request: pytest.FixtureRequest) -> None:
+    with contextlib.ExitStack() as stack:
+        held = clients(node, stack)
+        assert node.ctl("disable", "www/data/web1")[0] == 0
+        node.wait_data(B)
+        assert {row["endpoint"] for row in node.rows("sessions", "data")} == {"www/data/web1", "www/data/web2"}
+        assert goes_on(held[A])
+        assert node.ctl("enable", "www/data/web1")[0] == 0
+        node.wait_data(A, A, B)
+    if request.node.callspec.params["kernel"] == "4.1":
+        return
+    with contextlib.ExitStack() as stack:
+        held = clients(node, stack)
+        assert node.ctl("disable", "--now", "www/data/web1")[0] == 0
+        node.wait_data(B)
+        assert over(held[A]) and goes_on(held[B])
+        assert node.rows("show", "control")[0]["state"] == "up", "the service whose check it is goes on"
+
+
+def clients(node: Node, stack: contextlib.ExitStack) -> dict[str, socket.socket]:
+    """Connections to the last port of the range, by the member that they lead to."""
+    found: dict[str, socket.socket] = {}
+    for _ in range(3):
+        client = stack.enter_context(socket.create_connection((VIP, node.first + MANY - 1), timeout=30))
+        found[member_of(node, client.getsockname()[1])] = client
+    assert found.keys() == {A, B}
+    return found
+
+
+def member_of(node: Node, client_port: int) -> str:
+    """Whose session it is."""
+    found: list[str] = []
+
+    def listed() -> bool:
+        found.extend(row["member"] for row in node.rows("sessions", "data") if row["client_port"] == client_port)
+        return bool(found)
+
+    wait("its session", listed)
+    return found[0]
+
+
+def over(client: socket.socket) -> bool:
+    try:
+        return client.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def goes_on(client: socket.socket) -> bool:
+    client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    return client.recv(99).startswith(b"HTTP/1.0 200")
+
+
+def test_a_reload_to_a_single_port_and_back(node: Node) -> None:
+    """What is known of the endpoints stays, as their checks are those of another service."""
+    before, since = {row["endpoint"]: row["seconds"] for row in node.rows("show", "data")}, time.monotonic()
+    text, told = node.config.read_text(), len(node.text().splitlines())
+    range_words, single = f"port: {node.words(node.first)}, member_port: ", f"port: {node.first}, member_port: "
+    for words in (text.replace(range_words, single), text):
+        node.config.write_text(words)
+        code, out, err = node.ctl("reload")
+        assert code == 0 and "4 endpoints: 0 new, 2 changed, 0 gone" in out, out + err
+        ports = node.words(node.first) if words == text else str(node.first)
+        wait_alone(node, {f"rdr lo0 {VIP}/32 port {ports} -> {address} port {node.inner} tcp round-robin tag l4ip{more}"
+                          for address, more in ((A, ""), (A, ".2"), (B, ""))})
+        assert {node.get(0) for _ in range(3)} == {f"{A}:0", f"{B}:0"}
+        passed = time.monotonic() - since
+        for row in node.rows("show", "data"):
+            assert row["state"] == "up" and row["seconds"] >= before[row["endpoint"]] + passed - 0.2, "as before"
+    assert Counter(node.get(2) for _ in range(6)) == {f"{A}:2": 4, f"{B}:2": 2}
+    more = node.text().splitlines()[told:]
+    assert all(line.startswith("configuration reloaded: ") for line in more), more
+
+
+def wait_alone(node: Node, expected: set[str]) -> None:
+    """These are the only rules beside those of the service that is checked."""
+    wait(f"the rules {expected} alone", lambda: expected == {
+        line for line in node.rules() if f" {node.port} ->" not in line})
 
 
 def refused(node: Node, port: int) -> None:

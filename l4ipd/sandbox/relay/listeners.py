@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from l4ipd.runtime.loop import Loop
 from l4ipd.sandbox.kernel import Kernel
@@ -23,6 +23,7 @@ from l4ipd.sandbox.syntax.address import NORMAL, bits_of, to_text
 
 MOST_PORTS = 1024                       # of one rule; more are not listened on
 RETRY = 5.0                             # seconds
+MOST_NAMED = 5                          # ports, or ranges of them, of one address in a line for people
 Place = tuple[int, str, int]            # protocol, address, port
 
 
@@ -49,9 +50,7 @@ class Relay:
             if not self.listeners[place].busy:
                 self.listeners.pop(place).close()
         self._failed = {place: why for place, why in self._failed.items() if place in wanted}
-        for place in wanted:
-            if place not in self.listeners and place not in self._failed:
-                self._open(place)
+        self._open([place for place in wanted if place not in self.listeners and place not in self._failed])
 
     def close(self) -> None:
         for listener in self.listeners.values():
@@ -82,25 +81,44 @@ class Relay:
             self.warn(f"rule of line {rule.line}: not listened for: "
                       f"it names no single address and no port, or more than {MOST_PORTS}")
 
-    def _open(self, place: Place) -> None:
-        proto, address, port = place
-        try:
-            listener = TcpListener if proto == netdb.TCP else UdpListener
-            self.listeners[place] = listener(self.loop, self.kernel, address, port)
-        except OSError as error:
-            why = os.strerror(error.errno or errno.EINVAL)
-            self._failed[place] = why
-            if (place, why) not in self._warned:
-                self._warned.add((place, why))
-                kind = "tcp" if proto == netdb.TCP else "udp"
-                where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-                self.warn(f"{where}/{kind}: cannot listen there, its rules get no traffic: {why}")
+    def _open(self, places: Iterable[Place]) -> None:
+        for place in places:
+            proto, address, port = place
+            try:
+                listener = TcpListener if proto == netdb.TCP else UdpListener
+                self.listeners[place] = listener(self.loop, self.kernel, address, port)
+            except OSError as error:
+                self._failed[place] = os.strerror(error.errno or errno.EINVAL)
+        self._complain()
+
+    def _complain(self) -> None:
+        """Of an address whose ports fail for one reason there is one line, be they a range of a thousand."""
+        new = [failure for failure in self._failed.items() if failure not in self._warned]
+        self._warned.update(new)
+        found: dict[tuple[int, str, str], list[int]] = {}
+        for (proto, address, port), why in new:
+            found.setdefault((proto, address, why), []).append(port)
+        for (proto, address, why), ports in found.items():
+            where = f"[{address}]" if ":" in address else address
+            kind = "tcp" if proto == netdb.TCP else "udp"
+            self.warn(f"{where}:{_listed(sorted(ports))}/{kind}: cannot listen there, its rules get no traffic: {why}")
 
     def _tick(self) -> None:
         """What is only due now and then: sessions that have expired, addresses that failed."""
         self._timer = self.loop.later(RETRY, self._tick)
         self.kernel.nat.expire()
         self.sync()                     # closes what was only kept for its sessions
-        for place in list(self._failed):
-            del self._failed[place]
-            self._open(place)
+        again, self._failed = self._failed, {}
+        self._open(again)
+
+
+def _listed(ports: list[int]) -> str:
+    """``80``, ``80,443``, ``40000-40999``; of many that do not follow each other the first ones."""
+    runs: list[list[int]] = []
+    for port in ports:
+        if runs and runs[-1][-1] == port - 1:
+            runs[-1][1:] = [port]
+        else:
+            runs.append([port])
+    more = f",... ({len(ports)} ports)" if len(runs) > MOST_NAMED else ""
+    return ",".join("-".join(map(str, run)) for run in runs[:MOST_NAMED]) + more
