@@ -125,7 +125,7 @@ def check(config: Config, path: str, verbose: bool = False, at_home: bool = True
         raise Refused("\n".join(asked.flaws))
     config = asked.config
     lines = plan.all_up(config)
-    print("".join(f"{line}\n" for line in lines), end="", flush=True)
+    show_rules(lines)
     load = estimate(config)
     for words in (*asked.told, *(explained(config) if verbose else ())):
         print(words, file=sys.stderr)
@@ -140,6 +140,17 @@ def check(config: Config, path: str, verbose: bool = False, at_home: bool = True
         return 1
     print("configuration OK", file=sys.stderr)
     return 0
+
+
+def show_rules(lines: list[str]) -> None:
+    """Print them. Raises Refused where that cannot be: whoever compares them with others must not believe a part."""
+    try:
+        print("".join(f"{line}\n" for line in lines), end="", flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)    # what is buffered would be tried again at the end
+        raise Refused(f"the rules cannot be written: {(error.strerror or str(error)).lower()}") from None
 
 
 def shortages(config: Config, load: Estimate) -> list[str]:

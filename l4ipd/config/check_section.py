@@ -78,7 +78,7 @@ def defaults(place: Place, before: Pace) -> Pace:
                 _interval(section, "fast_interval", before.fast_interval),
                 _interval(section, "down_interval", before.down_interval),
                 section.get("purge", words.purge, before.purge),
-                section.get("source", words.address, before.source))
+                section.get("source", words.our_address, before.source))
     _fit(section, pace)
     return pace
 
@@ -146,7 +146,7 @@ def _pace(section: Section, pace: Pace) -> Pace:
     down = _interval(section, "down_interval", pace.down_interval)
     own = Pace(interval, _interval(section, "timeout", pace.timeout), _count(section, "rise", pace.rise),
                _count(section, "fall", pace.fall), min(FAST, interval) if fast is None else fast,
-               interval if down is None else down, source=section.get("source", words.address, pace.source))
+               interval if down is None else down, source=section.get("source", words.our_address, pace.source))
     return _fit(section, own)
 
 
@@ -157,7 +157,7 @@ def _later(section: Section, pace: Pace, first: Check) -> Pace:
             section.entry[key].refuse(f"only the first check of a list has {key}: all run at its pace")
     timeout = _interval(section, "timeout", pace.timeout)
     return _fit(section, Pace(first.interval, timeout, first.rise, first.fall, first.fast_interval,
-                              first.down_interval, source=section.get("source", words.address, pace.source)))
+                              first.down_interval, source=section.get("source", words.our_address, pace.source)))
 
 
 def _fit(section: Section, pace: Pace) -> Pace:

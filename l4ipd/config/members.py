@@ -85,4 +85,4 @@ def _server(text: str) -> tuple[str, int]:
     if text.startswith("[") and text.endswith("]") or not colon or text.count(":") > 1 and not address.endswith("]"):
         address, port = text, str(PORT)
     bracketed = address.startswith("[") and address.endswith("]")
-    return words.address(address[1:-1] if bracketed else address), words.port(port)
+    return words.our_address(address[1:-1] if bracketed else address), words.port(port)

@@ -41,6 +41,8 @@ FACILITIES = ("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news",
 LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 LEVEL_ALIASES = {"error": "err", "warn": "warning", "panic": "emerg", "critical": "crit"}
 MAX_AGE = 432000                                    # seconds: five days, what the kernel gives to a tcp connection
+FOR_RULES = ("write its address, for ipnat accepts a name that it cannot resolve and then loads a rule for every"
+             " address")
 SOCKET_PATH_MAX = 103                               # sun_path has 104 bytes on the BSDs, the last one is NUL
 
 
@@ -135,20 +137,26 @@ def level(text: str) -> str:
 def name(text: str) -> str:
     """The name of a cluster, service or member: it appears in logs, patterns and the environment of commands."""
     if not NAME.fullmatch(text):
-        raise ValueError("is no name: 1 to 64 letters, digits and _ . : @ + -, beginning with a letter, a digit or _")
+        raise ValueError("is no name: 1 to 64 letters (a to z), digits and _ . : @ + -, beginning with a letter, a"
+                         " digit or _")
     return text
 
 
-def address(text: str) -> str:
-    """An address that a rule can name, in its shortest spelling."""
-    parsed = _numeric(text)
+def address(text: str, instead: str = FOR_RULES) -> str:
+    """An address that a rule can name, in its shortest spelling. ``instead`` of a host name: what to write, and why."""
+    parsed = _numeric(text, instead)
     reason = _unfit(parsed)
     if reason:
         raise ValueError(f"{shown(text)} is {reason}")
     return str(parsed)
 
 
-def _numeric(text: str) -> IPv4Address | IPv6Address:
+def our_address(text: str) -> str:
+    """An address that no rule names: of our own, or of a name server."""
+    return address(text, "write its address, for names are not looked up here")
+
+
+def _numeric(text: str, instead: str) -> IPv4Address | IPv6Address:
     try:
         return IPv6Address(text) if ":" in text else IPv4Address(text)
     except AddressValueError:
@@ -158,8 +166,7 @@ def _numeric(text: str) -> IPv4Address | IPv6Address:
     if re.fullmatch(r"[0-9.]+:[0-9]+|\[.*\](:[0-9]+)?", text):
         raise ValueError(f"{shown(text)} is not an address alone: a port is written as port or member_port")
     if re.search("[g-zG-Z]", text) and re.fullmatch(r"[\w.-]+", text):
-        raise ValueError(f"{shown(text)} is a host name: write its address, for ipnat accepts a name that it cannot"
-                         " resolve and then loads a rule for every address")
+        raise ValueError(f"{shown(text)} is a host name: {instead}")
     raise ValueError(f"{shown(text)} is not an IPv4 or IPv6 address")
 
 

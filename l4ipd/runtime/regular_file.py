@@ -1,4 +1,7 @@
-"""Files that a configuration names are read without waiting: a named pipe would keep its reader for ever."""
+"""Files that a configuration names are read without waiting: a named pipe would keep its reader for ever.
+
+Nor is anything else replaced by a file: root can rename over /dev/null, and then nobody has it any more.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,18 @@ def read(path: str, limit: int) -> bytes:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise Irregular
         return file.read(limit + 1)
+
+
+def spare_others(path: str) -> None:
+    """Raise OSError if there is something at ``path``, or where it leads, that is no regular file."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise Irregular
 
 
 def _at_once(path: str, flags: int) -> int:

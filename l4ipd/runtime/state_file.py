@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from l4ipd.runtime import directories
+from l4ipd.runtime import directories, regular_file
 from l4ipd.runtime.loop import Loop, Timer
 
 PAUSE = 1.0                                         # seconds between two writes
@@ -24,7 +24,8 @@ log = logging.getLogger("l4ipd.state")
 
 
 def write(path: str, text: bytes) -> None:
-    """Replace the file as a whole, or leave it as it is. Raises OSError."""
+    """Replace the file as a whole, or leave it as it is. Raises OSError: also where a device, a pipe or such lies."""
+    regular_file.spare_others(path)
     directory = os.path.dirname(path) or "."
     directories.make(directory, 0o700)
     draft = f"{path}.{os.getpid()}.new"

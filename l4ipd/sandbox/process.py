@@ -30,6 +30,7 @@ class SandboxProcess:
         self._child: Child | None = None
         self._ready: Callable[[], object] | None = None
         self._failed: Callable[[str], object] = log.error
+        self._complaint = ""                        # the last line that it has said
 
     def adapt(self, config: Config) -> Config:
         """``config`` with the sandbox's tools, and with private places for what it does not place itself."""
@@ -45,7 +46,7 @@ class SandboxProcess:
         """Start the sandbox, and call ``ready()`` when it serves, or ``failed(words)`` when it never will."""
         self._ready, self._failed = ready, failed
         words = serve_words(self.socket, "--until-eof")
-        self._child = Child(loop, words, timeout=None, done=self._ended, output=self._said, errors=_complained,
+        self._child = Child(loop, words, timeout=None, done=self._ended, output=self._said, errors=self._complained,
                             hold_stdin=True, env={**os.environ, "LC_ALL": "C"})
 
     def stop(self) -> None:
@@ -61,10 +62,11 @@ class SandboxProcess:
         return False
 
     def _ended(self, end: Exit) -> None:
-        self._failed(f"the sandbox has ended: {end.error or f'exit status {end.status}'}")
+        why = end.error or self._complaint or f"exit status {end.status}"
+        self._failed(f"the sandbox has ended: {why}")
 
-
-def _complained(chunk: bytes) -> bool:
-    for line in chunk.decode(errors="replace").splitlines():
-        log.warning("sandbox: %s", line.removeprefix("sandbox: "))
-    return False
+    def _complained(self, chunk: bytes) -> bool:
+        for line in chunk.decode(errors="replace").splitlines():
+            self._complaint = line.removeprefix("sandbox: ")
+            log.warning("sandbox: %s", self._complaint)
+        return False

@@ -30,7 +30,7 @@ def serve(path: str, version: Version, until_eof: bool, iterator_life: float) ->
     try:
         server = Server(loop, path, lambda call: start(kernel, call), kernel.log.wait)
     except OSError as error:
-        sys.stderr.write(f"sandbox: {path}: cannot listen there: {error.strerror}\n")
+        sys.stderr.write(f"sandbox: {path}: cannot listen there: {error.strerror or error}\n")
         return 1
     relay = Relay(loop, kernel, lambda line: print("sandbox:", line, file=sys.stderr, flush=True))
     kernel.changed = relay.sync

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import socket
+import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -69,7 +70,9 @@ class Server:
                 probe.connect(self.path)
             except FileNotFoundError:
                 return
-            except ConnectionRefusedError:
+            except ConnectionRefusedError:          # a file that is no socket refuses, too
+                if not stat.S_ISSOCK(os.stat(self.path, follow_symlinks=False).st_mode):
+                    raise OSError(errno.EEXIST, "is there, and is no socket") from None
                 os.unlink(self.path)
                 return
         raise OSError(errno.EADDRINUSE, "another sandbox answers there")

@@ -309,32 +309,35 @@ SERVICE_ERRORS: list[tuple[str, list[str]]] = [
      ["6: clusters.c.services.s.member_port: x is not a port (1-65535)",
       "6: clusters.c.services.s.sticky: 2 is not yes or no"]),
     ("'a b': {port: 80}",
-     ["6: clusters.c.services.a b: is no name: 1 to 64 letters, digits and _ . : @ + -, beginning with a "
-      "letter, a digit or _"]),
+     ["6: clusters.c.services.a b: is no name: 1 to 64 letters (a to z), digits and _ . : @ + -, beginning with "
+      "a letter, a digit or _"]),
     ("a/b: {port: 80}",
-     ["6: clusters.c.services.a/b: is no name: 1 to 64 letters, digits and _ . : @ + -, beginning with a "
-      "letter, a digit or _"]),
+     ["6: clusters.c.services.a/b: is no name: 1 to 64 letters (a to z), digits and _ . : @ + -, beginning with "
+      "a letter, a digit or _"]),
     ("'*': {port: 80}",
-     ["6: clusters.c.services.*: is no name: 1 to 64 letters, digits and _ . : @ + -, beginning with a letter, "
-      "a digit or _"]),
+     ["6: clusters.c.services.*: is no name: 1 to 64 letters (a to z), digits and _ . : @ + -, beginning with "
+      "a letter, a digit or _"]),
     ("'': {port: 80}",
-     ["6: clusters.c.services.'': is no name: 1 to 64 letters, digits and _ . : @ + -, beginning with a "
-      "letter, a digit or _"]),
+     ["6: clusters.c.services.'': is no name: 1 to 64 letters (a to z), digits and _ . : @ + -, beginning with "
+      "a letter, a digit or _"]),
     ('"a\\eb": {port: 80}',
-     ["6: clusters.c.services.a\\x1bb: is no name: 1 to 64 letters, digits and _ . : @ + -, beginning with a "
-      "letter, a digit or _"]),
+     ["6: clusters.c.services.a\\x1bb: is no name: 1 to 64 letters (a to z), digits and _ . : @ + -, beginning with "
+      "a letter, a digit or _"]),
     (".x: {port: 80}",
-     ["6: clusters.c.services..x: is no name: 1 to 64 letters, digits and _ . : @ + -, beginning with a "
-      "letter, a digit or _"]),
+     ["6: clusters.c.services..x: is no name: 1 to 64 letters (a to z), digits and _ . : @ + -, beginning with "
+      "a letter, a digit or _"]),
     ("-x: {port: 80}",
-     ["6: clusters.c.services.-x: is no name: 1 to 64 letters, digits and _ . : @ + -, beginning with a "
-      "letter, a digit or _"]),
+     ["6: clusters.c.services.-x: is no name: 1 to 64 letters (a to z), digits and _ . : @ + -, beginning with "
+      "a letter, a digit or _"]),
     ("é: {port: 80}",
-     ["6: clusters.c.services.é: is no name: 1 to 64 letters, digits and _ . : @ + -, beginning with a letter, "
-      "a digit or _"]),
+     ["6: clusters.c.services.é: is no name: 1 to 64 letters (a to z), digits and _ . : @ + -, beginning with "
+      "a letter, a digit or _"]),
+    ("s: {port: 80, check: {type: tcp, source: gw.example.org}}",
+     ["6: clusters.c.services.s.check.source: gw.example.org is a host name: write its address, for names are not "
+      "looked up here"]),
     (65 * "x" + ": {port: 80}",
      ["6: clusters.c.services.xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx: is no name: 1 "
-      "to 64 letters, digits and _ . : @ + -, beginning with a letter, a digit or _"]),
+      "to 64 letters (a to z), digits and _ . : @ + -, beginning with a letter, a digit or _"]),
     ("- {port: 80}", ["5: clusters.c.services: a mapping of names to services is wanted, not a list"]),
     ("s: {port: 80}\n      t: {port: 80, check: ping}",
      ["7: clusters.c.services.t.port: 203.0.113.1 port 80 tcp already belongs to c/s (line 6)"]),

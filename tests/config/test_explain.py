@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from l4ipd.config import check_section
 from l4ipd.config.explain import explained
 from l4ipd.config.parse import parse
-from support.gateway import Gateway
+from support.gateway import PATIENCE, Gateway
 from support.sample_conf import SAMPLE, switched_on
 from support.sandbox_tools import Sandbox
 
@@ -92,3 +94,12 @@ def test_n_explains_with_v_only(gateway: Gateway) -> None:
             "at most 500 ms, up after 2, down after 2\n")
     assert quiet.returncode == said.returncode == 0 and quiet.stdout == said.stdout
     assert line not in quiet.stderr and line in said.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_rules_that_cannot_be_written_are_not_said_to_be_fine(gateway: Gateway) -> None:
+    gateway.configure("www: {address: 127.0.0.1, services: {http: {port: 1}}, members: {m: 127.0.0.2}}")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(gateway.command("-n"), stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE,
+                              env=gateway.environment(), cwd=gateway.directory)
+    assert (done.returncode, done.stderr) == (1, "the rules cannot be written: no space left on device\n")

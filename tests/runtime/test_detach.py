@@ -150,3 +150,13 @@ def test_the_address_of_a_sandbox_of_its_own_is_there(service: Service) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     wait("a rule", lambda: A in service.ctl("rules")[1])
     assert str(ROOT) not in os.readlink(f"/proc/{service.pid()}/cwd") if sys.platform == "linux" else True
+
+
+def test_why_a_sandbox_cannot_be_had_is_said(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setenv("TMPDIR", str(deep))
+    done = service.run("--sandbox")
+    assert done.returncode == 1
+    assert "ipfilter.sock: cannot listen there: AF_UNIX path too long" in done.stderr
+    wait("nobody is left", service.nobody)

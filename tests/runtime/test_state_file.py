@@ -53,6 +53,23 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "state.json").is_symlink()
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, link: bool) -> None:
+    """``state: /dev/null`` cost a machine its /dev/null: root may rename over a device."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    for name, words in (("pipe", "is no regular file"), ("directory", "Is a directory")):
+        path = tmp_path / name
+        if link:
+            path = tmp_path / f"{name}.link"
+            path.symlink_to(name)
+        before = path.lstat()
+        with pytest.raises(OSError, match=words):
+            write(str(path), b"new")
+        assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".new")], "no draft is left"
+
+
 class Kept:
     """A file that is kept on a loop."""
 

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,16 @@ def test_a_second_one_is_refused_and_a_stale_socket_replaced(box: Sandbox) -> No
         assert third.stdout.readline() == b"ready\n"
         third.terminate()
         third.wait(10)
+
+
+def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    """A file refuses connections as a stale socket does."""
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    for name in ("precious", "link"):
+        done = subprocess.run(serve_words(str(tmp_path / name)), cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and "is there, and is no socket" in done.stderr
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "precious").read_text() == "precious"
 
 
 def test_until_eof(tmp_path: object) -> None:
