@@ -26,7 +26,7 @@ def seen(it: Outcomes) -> tuple[int, int, int, list[bool]]:
                                   "-" + "+" * 60 + "-", "+" * 200])
 def test_rows(text: str) -> None:
     it, outcomes = Outcomes(), [letter == "+" for letter in text]
-    assert seen(it) == of([])
+    assert seen(it) == of([]) and it.failed == 0
     for number, passed in enumerate(outcomes, 1):
         it.add(passed)
         assert seen(it) == of(outcomes[:number])

@@ -47,7 +47,10 @@ def test_it_is_believed_again_at_the_very_moment(site: Site) -> None:
     until = site.loop.now + 1.0
     site.loop.now = math.nextafter(until, 0.0)
     assert one.refuse(REFUSED, "b") == "doubted"
+    assert one.refusals is not None and one.refusals.words == (
+        "its resets are not believed for 1 s: 1 were contradicted by probes")
     site.loop.now = until
+    assert one.refusals.words == ""
     assert one.refuse(REFUSED, "b") == "used"
 
 
