@@ -62,8 +62,8 @@ class Ports(NamedTuple):
 
 def run(verbose: bool) -> int:
     """The whole tour, until ^C."""
-    from l4ipd import main
     from l4ipd.descriptors import CHILD, opened
+    from l4ipd.run import allot_descriptors, run_daemon
     from l4ipd.runtime import logs
     from l4ipd.sandbox.process import SandboxProcess
 
@@ -79,8 +79,8 @@ def run(verbose: bool) -> int:
     with contextlib.ExitStack() as stack:
         stack.callback(sandbox.stop)
         config = sandbox.adapt(config)
-        main.run(options, config, main.allot_descriptors(config, opened() + (1 + len(SERVERS)) * CHILD), sandbox,
-                 companion=lambda loop, daemon: Tour(loop, daemon, ports))
+        run_daemon(options, config, allot_descriptors(config, opened() + (1 + len(SERVERS)) * CHILD), sandbox,
+                   companion=lambda loop, daemon: Tour(loop, daemon, ports))
     return 0
 
 

@@ -21,7 +21,7 @@ HERE = Path(l4ipd.__file__).parent
 FLOORS = (("model", "events"), ("runtime",), ("ipfilter", "checks", "sandbox"), ("config", "monitor", "resets"),
           ("discovery", "transitions", "obsolete_rules", "saved_state", "overrides"), ("fleet",), ("steering",),
           ("readiness", "shutdown"), ("daemon",), ("reload",), ("state_saver", "report"), ("control", "web"),
-          ("descriptors",), ("main",), ("demo",), ("__main__",))
+          ("descriptors",), ("configtest", "run"), ("main",), ("demo",), ("__main__",))
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names} | {"": -1}
 #: the same inside the sandbox, which is a house of its own
 SANDBOX_FLOORS = (("syntax", "iterators", "version"), ("nat", "filter"), ("kernel",), ("relay", "tools"),

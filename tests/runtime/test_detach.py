@@ -35,7 +35,7 @@ class Service(OperatedGateway):
 
     def faulty(self, fault: str) -> list[str]:
         """The command that starts one with a fault, which is brought in before anything happens."""
-        code = ("import os, sys; from l4ipd import main, saved_state; from l4ipd.runtime import pidfile; "
+        code = ("import os, sys; from l4ipd import main, run, saved_state; from l4ipd.runtime import pidfile; "
                 f"{fault}; sys.exit(main.main())")
         return [sys.executable, "-c", code, "-c", str(self.config)]
 
@@ -103,9 +103,9 @@ def test_of_two_starts_at_the_same_time_one_says_why_it_failed(service: Service)
     ("pidfile.PidFile.__enter__ = lambda self: os.kill(os.getpid(), 9)",
      "l4ipd has ended before it was ready; its log may say why"),
     ("pidfile.PidFile.__enter__ = lambda self: 1 / 0", "ZeroDivisionError: division by zero"),
-    ("main.StateSaver.__init__ = lambda self, *more: os._exit(0)",
+    ("run.StateSaver.__init__ = lambda self, *more: os._exit(0)",
      "l4ipd has ended before it was ready; its log may say why"),
-    ("main.Daemon.start = lambda self, saved: 1 / 0", "ZeroDivisionError: division by zero"),
+    ("run.Daemon.start = lambda self, saved: 1 / 0", "ZeroDivisionError: division by zero"),
 ])
 def test_one_that_dies_at_its_start_has_not_started(service: Service, fault: str, words: str) -> None:
     done = service.broken(fault)

@@ -1,4 +1,4 @@
-"""The daemon in simulated time: main.run() as it is, with all its classes, and nothing real around it.
+"""The daemon in simulated time: run_daemon() as it is, with all its classes, and nothing real around it.
 
 Simulated are the clock and what the loop waits for (:class:`Poller`), child processes (:class:`Child`), whose tools
 work in this process on the sandbox's engine, so that grammar, listings and messages are the real ones, and probes
@@ -27,7 +27,7 @@ from typing import Any
 
 import pytest
 
-from l4ipd import main
+from l4ipd import run
 from l4ipd.checks import probe
 from l4ipd.checks.verdict import Leave, Verdict
 from l4ipd.config.files import load
@@ -102,7 +102,7 @@ class World:
         while not self._finished:
             with contextlib.suppress(Ended):
                 config = load(str(path))
-                main.run(options, config, Descriptors(config, 3), companion=self._meet)
+                run.run_daemon(options, config, Descriptors(config, 3), companion=self._meet)
                 self.stopped()
             self.daemon = self._loop = None
             for child in list(self.children):
@@ -488,7 +488,7 @@ class Recorder(logging.Handler):
 
 @contextlib.contextmanager
 def simulated(world: World) -> Iterator[None]:
-    """Put the world in place of the real one, for whatever main.run() makes."""
+    """Put the world in place of the real one, for whatever run_daemon() makes."""
     patch = pytest.MonkeyPatch()
     simulated_child = type("SimulatedChild", (Child,), {"world": world})
     for name, module in list(sys.modules.items()):
@@ -501,9 +501,9 @@ def simulated(world: World) -> Iterator[None]:
         return real_start(prober, recipe, done) if recipe.command else Probe(world, recipe, done)
 
     patch.setattr(probe.Prober, "start", start)
-    patch.setattr(main, "Loop", world.make_loop)
-    patch.setattr(main, "end_all", world.end_all)
-    patch.setattr(main, "adopt_orphans", lambda: None)      # this process would have those of all later tests
+    patch.setattr(run, "Loop", world.make_loop)
+    patch.setattr(run, "end_all", world.end_all)
+    patch.setattr(run, "adopt_orphans", lambda: None)      # this process would have those of all later tests
     patch.setattr(time, "time", world.wall)
     patch.setattr(state_file, "threading", SimpleNamespace(Thread=InlineThread, get_ident=threading.get_ident))
     patch.setattr(os, "fsync", lambda fd: None)
