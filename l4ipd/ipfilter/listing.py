@@ -149,7 +149,7 @@ class Listing:
         """Its tool has ended: whether all of it was seen. If not, what does that leave behind?"""
         if self.table.end is None:
             self.complete = end.status == 0 and not end.timed_out and not self._lines.inside
-        if not self.complete and (end.timed_out or end.status == 0 or (end.status is not None and end.status < 0)):
+        if not self.complete and end.status is not None and (end.timed_out or end.status <= 0):
             self.table.iterator.tear()
         elif self.complete and not end.clean:       # it did not come to the end of the sessions
             self.table.iterator.cut(now)

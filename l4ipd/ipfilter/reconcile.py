@@ -73,6 +73,7 @@ class Reconciler:
         self.hasty = False                          # read it only when something is known to be amiss
         self.repairs = 0
         self._changes, self._listings = Changes(loop, self.touch, self._name), Backoff(loop, self.touch)
+        self._restarts = Backoff(loop, self.touch)  # after exceptions: a listing that works does not end these waits
         self._runner = Runner(loop, spawn, self._torn)
         self._dirty = True
         self._rests = False                         # all that can be done at present is done
@@ -203,7 +204,7 @@ class Reconciler:
 
     def decide(self) -> None:
         """The hook of the loop: start the next child if there is one to start."""
-        if not self._dirty or self.pause or self._runner.busy:
+        if not self._dirty or self.pause or self._runner.busy or self._restarts.waiting:
             return
         self._dirty = self._rests = False
         if not self.loop.errors.shield(f"the rules of {self.table.name} are looked at again", self._decide):
@@ -235,6 +236,7 @@ class Reconciler:
 
     def _rest(self) -> None:
         self._rests = True
+        self._restarts.succeeded()
         if not self.held:
             self._changes.forget()
             self.faults.over()
@@ -380,7 +382,7 @@ class Reconciler:
     def _start_over(self) -> None:
         """After an exception that nobody expected: nothing is believed, and there is no hurry."""
         self.belief.stale = self._dirty = True
-        self._listings.failed()
+        self._restarts.failed()
 
     def _name(self, line: str, words: str) -> None:
         log.error("%s does not %s this rule, which will be tried again: %s: %s", self.table.name,

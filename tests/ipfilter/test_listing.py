@@ -36,8 +36,8 @@ def test_rules_copies_and_the_end(size: int) -> None:
 def test_what_goes_beyond_a_rule_is_left_out() -> None:
     """ipfstat and ipnat put details of a rule into lines that begin with a tab."""
     it = reading()
-    it.feed(b"\ta\nb\n")
-    assert it.rules == {"b": "b"} and it.lines == 2
+    it.feed(b"\ta\nb\nX\n")
+    assert it.rules == {"b": "b", "X": "X"} and it.lines == 3
 
 
 def test_a_line_that_raises_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
