@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 Settings = dict[str, Any]
-Rule = tuple[str, str, int, str, int, str, bool, str]   # interface, VIP, port, member, its port, protocol, sticky, tag
-LISTED = re.compile(r"rdr (\S+) (\S+)/\d+ port (\d+) -> (\S+?)(?:/\d+)? port (\d+) (tcp|udp) round-robin"
+Rule = tuple[str, str, str, str, int, str, bool, str]   # interface, VIP, ports, member, its port, protocol, sticky, tag
+LISTED = re.compile(r"rdr (\S+) (\S+)/\d+ port (\d+(?:-\d+)?) -> (\S+?)(?:/\d+)? port (\d+) (tcp|udp) round-robin"
                     r"( sticky)?(?: tag (\S+))?$")
 PURGES = (None, None, "dead", True, False)
 ADDRESSES = [f"10.0.0.{number}" for number in range(1, 10)]
@@ -35,7 +35,8 @@ def draw(chance: random.Random) -> Settings:
 
 
 def cluster(chance: random.Random, number: int) -> Settings:
-    services = {f"s{place}": service(chance, 80 + place) for place in range(chance.choice((1, 1, 2)))}
+    services = {f"s{place}": service(chance, 80 + 4 * place) for place in range(chance.choice((1, 1, 2, 2)))}
+    _same(services, chance)
     addresses = chance.sample(ADDRESSES, chance.choice((1, 2, 3, 4)))
     return {"address": f"203.0.113.{10 + number}", "keep": chance.random() < 0.3, "services": services,
             "members": {f"m{place}": {"address": address, "weight": chance.choice((0, 1, 1, 1, 2, 3)),
@@ -43,7 +44,9 @@ def cluster(chance: random.Random, number: int) -> Settings:
 
 
 def service(chance: random.Random, port: int) -> Settings:
-    return {"port": port, "member_port": port + 8000, "sticky": chance.random() < 0.3, "check": check(chance)}
+    """``ports`` is the length of a range; ``same`` the service whose check stands for its own, if one does."""
+    return {"port": port, "member_port": port + 8000, "sticky": chance.random() < 0.3, "check": check(chance),
+            "ports": chance.choice((1, 1, 3)), "same": None}
 
 
 def check(chance: random.Random) -> Settings:
@@ -67,6 +70,9 @@ def _tidy(settings: Settings) -> Settings:
         for member in members:
             member["weight"] = min(member["weight"], 3 if settings["tag"] is not None else 1)
         members[0]["fallback"] = members[0]["fallback"] and not all(member["fallback"] for member in members)
+        for it in each["services"].values():
+            if it["same"] is not None and (it["same"] not in each["services"] or each["services"][it["same"]]["same"]):
+                it["same"] = None
     return settings
 
 
@@ -93,7 +99,12 @@ def _rename_member(settings: Settings, chance: random.Random) -> None:
 
 
 def _rename_service(settings: Settings, chance: random.Random) -> None:
-    _rename(_cluster(settings, chance)["services"], chance, "s")
+    services = _cluster(settings, chance)["services"]
+    places = list(services)
+    _rename(services, chance, "s")
+    now = dict(zip(places, services, strict=True))
+    for it in services.values():
+        it["same"] = now.get(it["same"])
 
 
 def _rename_cluster(settings: Settings, chance: random.Random) -> None:
@@ -157,10 +168,34 @@ def _sticky(settings: Settings, chance: random.Random) -> None:
 
 def _port(settings: Settings, chance: random.Random) -> None:
     services = _cluster(settings, chance)["services"]
-    used = {each["port"] for each in services.values()}
-    port = chance.randrange(80, 90)
-    if port not in used:
-        services[_some(services, chance)]["port"] = port
+    _place(services, services[_some(services, chance)], chance.randrange(80, 96), None)
+
+
+def _range(settings: Settings, chance: random.Random) -> None:
+    services = _cluster(settings, chance)["services"]
+    it = services[_some(services, chance)]
+    _place(services, it, it["port"], chance.choice((1, 2, 3)))
+
+
+def _place(services: Settings, it: Settings, port: int, ports: int | None) -> None:
+    """Other ports for it, unless they are another's."""
+    wanted = range(port, port + (ports or it["ports"]))
+    if not any(other is not it and set(wanted) & set(range(other["port"], other["port"] + other["ports"]))
+               for other in services.values()):
+        it["port"], it["ports"] = port, len(wanted)
+
+
+def _same_as(settings: Settings, chance: random.Random) -> None:
+    _same(_cluster(settings, chance)["services"], chance)
+
+
+def _same(services: Settings, chance: random.Random) -> None:
+    """The check of one stands for that of another, or does so no more."""
+    it, other = services[_some(services, chance)], _some(services, chance)
+    if it["same"] is not None or services[other] is it:
+        it["same"] = None
+    elif services[other]["same"] is None and not any(each["same"] for each in services.values()):
+        it["same"] = other
 
 
 def _member_port(settings: Settings, chance: random.Random) -> None:
@@ -201,7 +236,7 @@ def _resets(settings: Settings, chance: random.Random) -> None:
 
 EDITS = [_rename_member, _rename_member, _rename_service, _rename_cluster, _swap_addresses, _swap_addresses, _move,
          _weight, _fallback, _add_member, _remove_member, _remove_member, _add_cluster, _remove_cluster, _sticky, _port,
-         _member_port, _check, _keep, _interface, _tag, _purge,
+         _range, _range, _same_as, _same_as, _member_port, _check, _keep, _interface, _tag, _purge,
          _on_stop, _resets]
 
 
@@ -216,9 +251,11 @@ def text(settings: Settings, directory: Path) -> str:
         "clusters": {name: {
             "address": each["address"], "when_all_down": "keep" if each["keep"] else "remove",
             "services": {service: {
-                "port": it["port"], "member_port": it["member_port"], "sticky": it["sticky"],
-                "check": it["check"] | ({"command": [f"{directory}/bin/check", "{address}", "{port}"]}
-                                        if it["check"]["type"] == "exec" else {})}
+                "port": _ports(it), "member_port": it["member_port"], "sticky": it["sticky"],
+                "check": {"same_as": it["same"]} if it["same"] is not None else (
+                    it["check"] | ({"port": it["member_port"]} if it["ports"] > 1 else {})
+                    | ({"command": [f"{directory}/bin/check", "{address}", "{port}"]}
+                       if it["check"]["type"] == "exec" else {}))}
                 for service, it in each["services"].items()},
             "members": each["members"]} for name, each in settings["clusters"].items()}}
     if settings["resets"]:
@@ -226,10 +263,20 @@ def text(settings: Settings, directory: Path) -> str:
     return yaml.safe_dump(whole, sort_keys=False)
 
 
+def _ports(it: Settings) -> str:
+    return str(it["port"]) if it["ports"] == 1 else f"{it['port']}-{it['port'] + it['ports'] - 1}"
+
+
+def _checked(settings: Settings, cluster: str, service: str) -> Settings:
+    """The service whose check it is."""
+    services: Settings = settings["clusters"][cluster]["services"]
+    return services[services[service]["same"] or service]      # type: ignore[no-any-return]
+
+
 def names(settings: Settings) -> dict[str, tuple[str, int]]:
-    """Every endpoint, and where it is."""
-    return {f"{cluster}/{service}/{member}": (where["address"], it["member_port"])
-            for cluster, each in settings["clusters"].items() for service, it in each["services"].items()
+    """Every endpoint, and where it is checked."""
+    return {f"{cluster}/{service}/{member}": (where["address"], _checked(settings, cluster, service)["member_port"])
+            for cluster, each in settings["clusters"].items() for service in each["services"]
             for member, where in each["members"].items()}
 
 
@@ -243,7 +290,7 @@ def rules(settings: Settings, name: str) -> set[Rule]:
     each = settings["clusters"][cluster]
     it, where, tag = each["services"][service], each["members"][member], settings["tag"]
     tags = ["" if tag is None else tag if nth == 1 else f"{tag}.{nth}" for nth in range(1, where["weight"] + 1)]
-    return {(settings["interface"], each["address"], it["port"], where["address"], it["member_port"], "tcp",
+    return {(settings["interface"], each["address"], _ports(it), where["address"], it["member_port"], "tcp",
              it["sticky"], word) for word in tags}
 
 
@@ -263,7 +310,7 @@ def weighs(settings: Settings, name: str) -> bool:
 def state(settings: Settings, name: str, behaviour: str) -> str:
     """What an endpoint is found to be, in the end, whose member behaves so."""
     cluster, service, _ = name.split("/")
-    if behaviour == "leaves" and settings["clusters"][cluster]["services"][service]["check"]["type"] != "exec":
+    if behaviour == "leaves" and _checked(settings, cluster, service)["check"]["type"] != "exec":
         return "draining"
     return "up" if behaviour == "good" else "down"
 
@@ -274,7 +321,8 @@ def may_cut(settings: Settings, name: str, behaviour: str) -> bool:
     it, purge = settings["clusters"][cluster]["services"][service], settings["purge"]
     if purge is None:
         purge = True if it["sticky"] else "dead"
-    leaves = behaviour == "leaves" and it["check"]["type"] != "exec"         # whose exit status says no more than that
+    kind = _checked(settings, cluster, service)["check"]["type"]
+    leaves = behaviour == "leaves" and kind != "exec"         # whose exit status says no more than that
     return behaviour in ("refuses", "silent") if purge == "dead" else bool(purge) and not leaves
 
 
@@ -287,5 +335,5 @@ def read(line: str) -> Rule | None:
     found = LISTED.match(line)
     if found is None:
         return None
-    interface, vip, port, target, inside, protocol, sticky, tag = found.groups()
-    return interface, vip, int(port), target, int(inside), protocol, bool(sticky), tag or ""
+    interface, vip, ports, target, inside, protocol, sticky, tag = found.groups()
+    return interface, vip, ports, target, int(inside), protocol, bool(sticky), tag or ""

@@ -44,7 +44,8 @@ class Told:
         elif event.kind == "enabled":
             self.disabled.discard(name)
             self.states.pop(name, None)             # whatever its first probe says then is news
-            self.out.discard(name.rpartition("/")[0])
+            if name not in self.idle:               # that nobody is up after all would be news, too
+                self.out.discard(name.rpartition("/")[0])
         elif event.kind == "all-down":
             assert name not in self.out, f"told twice: {event.text}"
             assert not self.eligible(name), f"not true: {event.text}"
@@ -202,9 +203,9 @@ class Run(World):
         each = self.settings["clusters"][self.random.choice(sorted(self.settings["clusters"]))]
         for it in each["services"].values():
             for _ in range(self.random.choice((1, 5))):
-                self.client(each["address"], it["port"])
+                self.client(each["address"], it["port"] + self.random.randrange(it["ports"]))
             if self.random.random() < 0.1:
-                self.banned(each["address"], it["port"])
+                self.banned(each["address"], it["port"] + self.random.randrange(it["ports"]))
 
     def look(self) -> None:
         self.signal(signal.SIGUSR1)
