@@ -74,8 +74,8 @@ class Fleet:
         """The endpoints of ``config`` from now on."""
         old, self.monitors = self.monitors, {}
         checkers: dict[Asked, list[Checker]] = defaultdict(list)
-        for monitor in old.values():
-            checkers[monitor.checker.asks_first].append(monitor.checker)
+        for checker in dict.fromkeys(monitor.checker for monitor in old.values()):
+            checkers[checker.asks_first].append(checker)
         new = changed = 0
         for endpoint in config.endpoints():
             known = old.pop(endpoint.name, None)
@@ -207,9 +207,11 @@ class Fleet:
             self.disabled.pop(endpoint.name, None)
             self.cut.discard(endpoint.name)
             self._changed(endpoint.group)
-            self._tallies.clear()
             self.transitions.again(monitor)
             monitor.probe_soon()
+        self._tallies.clear()
+        for monitor in monitors:
+            endpoint = monitor.endpoint
             self.events.tell(Event("enabled", endpoint.name, (
                 f"{endpoint.name} {endpoint.where} disabled -> enabled: {why}, to be checked first; "
                 f"{self.tally(endpoint.group)}")))

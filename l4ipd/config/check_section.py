@@ -248,7 +248,8 @@ def _contradictions(section: Section, check: Check, protocol: str) -> None:
         section.entry["key"].refuse("is the key of no certificate: cert is missing")
     if check.source is None and any("{source}" in word for word in check.command):
         section.entry["command"].refuse("{source} stands for the key source, which is missing")
-    both = next((code for code in range(100, 1000) if among(code, check.drain) and among(code, check.status)), None)
+    both = min((code for low, high in check.drain for code in range(low, high + 1) if among(code, check.status)),
+               default=None)
     if both is not None and "status" in section.entry:
         section.entry["drain"].refuse(f"{both} is in status, too: an answer passes, or says that its member wants to be"
                                       " left")

@@ -165,7 +165,9 @@ class Checker:
 
     def leave(self, listener: Listener) -> None:
         """One does not listen any more. Without any there are no more probes; the one in flight is abandoned."""
-        self.listeners = tuple(each for each in self.listeners if each is not listener)
+        if listener in self.listeners:
+            place = self.listeners.index(listener)
+            self.listeners = self.listeners[:place] + self.listeners[place + 1:]
         if not self.listeners:
             self.schedule.loop.clear(self)
             self.queued = False

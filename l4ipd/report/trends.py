@@ -158,12 +158,12 @@ class Trends:
             self._count(name)
 
     def _count(self, service: str) -> None:
-        members = self.daemon.fleet.groups.get(service, ())
-        up, now = any(monitor.eligible for monitor in members), self.loop.now
+        fleet, now = self.daemon.fleet, self.loop.now
+        up = fleet.serving(service) > 0
         known = self._services.get(service)
         if known is not None:
             known.count(now, up)
-        elif any(monitor.verdict for monitor in members):
+        elif any(monitor.verdict for monitor in fleet.members(service)):
             self._services[service] = Availability(time.time(), now, up)
 
 
