@@ -58,8 +58,8 @@ class Daemon:
         budget = Budget()
         self.sensing = Sensing(loop, self.events.say, budget)
         self.fleet = Fleet(loop, self.events, self.prober.start, descriptors, refused=self.sensing.probe_refused,
-                           changed=self._changed,
-                           decided=lambda: self.steering.rules.touch(), kept=lambda group: self.steering.kept(group))
+                           changed=self._changed, decided=lambda: self.steering.rules.touch(),
+                           kept=lambda group: self.steering.services.kept(group))
         self.expiry = Expiry(loop, self.prober.certificates, lambda: self.fleet.monitors.values())
         self.discovery = Discovery(loop, self._discovered)
         self.steering = Steering(loop, self.fleet, self.events, config.ipfilter, spoken=self._spoken,

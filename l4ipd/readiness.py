@@ -207,7 +207,7 @@ class Readiness:
             self.events.tell(Event("unready", name, f"{name} {states}: {standing.why}", logging.WARNING))
             return
         text = f"{name} {states}: {self._numbers(standing.cluster)}"
-        if first and before and name in self.steering.inherited:
+        if first and before and name in self.steering.inherited.clusters:
             log.info("%s", text)
         else:
             self.events.tell(Event("ready", name, text))

@@ -1,4 +1,4 @@
-"""From states to wanted rules: who serves, how an unwanted rule goes, and what was found in the kernel at the start.
+"""From states to wanted rules: when they are planned, how an unwanted rule goes, and what the kernel had at the start.
 
 Services whose states have changed are planned anew once a turn, and the rules of all of them are handed to the
 reconciler as one wanted set. Nobody adds or removes a rule because a member came up or went down.
@@ -7,21 +7,23 @@ reconciler as one wanted set. Nobody adds or removes a rule because a member cam
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from l4ipd.events import Event, Events
 from l4ipd.fleet import Fleet
-from l4ipd.ipfilter import plan, rdr
+from l4ipd.inherited_rules import InheritedRules
+from l4ipd.ipfilter import rdr
 from l4ipd.ipfilter.nat_table import Dialect, NatTable, find_dialect, is_unknown, whose
 from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.ipfilter.resync import Budget
-from l4ipd.model import Config, Endpoint, Ipfilter
+from l4ipd.model import Config, Ipfilter
 from l4ipd.monitor import purge
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.obsolete_rules import ObsoleteRules
 from l4ipd.runtime.loop import Loop
 from l4ipd.saved_state import Saved
+from l4ipd.service_rules import ServiceRules
 
 log = logging.getLogger("l4ipd")
 
@@ -38,32 +40,26 @@ class Steering:
                  spoken: Callable[[Dialect], object], budget: Budget | None = None) -> None:
         self.loop, self.fleet, self.events, self.settings = loop, fleet, events, settings
         self.dialect = Dialect(sure=False)
+        self.services = ServiceRules(fleet, settings)
         self.owner: dict[str, Monitor] = {}         # every rule that the configuration can want -> whose it is
         self.nat = NatTable(settings, self.dialect, self._known, self._want)
         self.rules = Reconciler(loop, self.nat.table, settings.timeout, settings.resync, removal=self._removal,
                                 listed=self._listed, repaired=self._repaired, whose=self._whose, budget=budget)
         self.rules.suspend()                        # until start(): there may be no tools yet
         self.removing = False                       # at the end, all of our rules go
-        self.inherited: set[str] = set()            # clusters of which rules were in the kernel when we came
+        self.inherited = InheritedRules()
         self._spoken = spoken
         self._ageless: frozenset[str] | None = None     # those of ``owner``, whatever their age; made when it is needed
-        self._saved: frozenset[str] = frozenset()   # rules that an earlier run has left, until the table was read
-        self._unseen: frozenset[str] | None = None  # those of them that the last listing did not have; None: none yet
         self._obsolete = ObsoleteRules(loop)
-        self._lines: dict[str, tuple[Endpoint, tuple[str, ...]]] = {}   # by endpoint: what it looked like, its rules
-        self._keep: dict[str, bool] = {}            # by service: when_all_down: keep
-        self._serving: dict[str, tuple[str, ...]] = {}
-        self._wanted: dict[str, list[str]] = {}     # by service
         self._changed: set[str] = set()             # services whose rules have to be planned anew
         self._adopted = False
         self._asking = False                        # find_dialect is under way
-        self._old_tags: set[str] = set()
 
     # -- start, reload, stop
 
     def start(self, saved: Saved) -> None:
         """Read the table and adopt what is ours, and find out what the tools understand."""
-        self._saved = saved.rules
+        self.inherited.remember(saved.rules)
         self.rules.hold_changes(True)               # until we know the dialect
         self.rules.resume()
         self._ask()
@@ -72,15 +68,8 @@ class Steering:
     def take_over(self, config: Config, first: bool) -> None:
         """Plan by ``config`` from now on; the fleet has taken it over already."""
         before, self.settings = self.settings, config.ipfilter
-        if config.ipfilter != before:
-            self._lines.clear()
-        self._keep = {f"{cluster.name}/{service.name}": cluster.keep
-                      for cluster in config.clusters for service in cluster.services}
+        self.services.take_over(config)
         self._obsolete.expect(config)
-        for planned in (self._wanted, self._serving):
-            for group in planned.keys() - self.fleet.groups.keys():
-                del planned[group]
-        self._lines = {name: known for name, known in self._lines.items() if name in self.fleet.monitors}
         self._ageless = None
         owner, self.owner = self.owner, {line: monitor for monitor in self.fleet.monitors.values()
                                          for line in self.lines(monitor)}
@@ -98,16 +87,15 @@ class Steering:
             if monitor is not last and last.eligible and monitor.seen == "unknown":
                 monitor.adopt()
                 monitor.resume(last.since)
-                self._count_as_serving(monitor)
+                self.services.count_as_serving(monitor)
 
     def _use_other_tools(self, before: Ipfilter) -> None:
         now = self.settings
         if before.tag and not self.rules.belief.ever:
-            self._old_tags.add(before.tag)          # what bears it has not been seen yet
-            self._unseen = None
+            self.inherited.retag(before.tag)
         if (now.ipnat, now.ipf) != (before.ipnat, before.ipf):
             self.dialect = replace(self.dialect, sure=False)
-        self.nat = NatTable(now, self.dialect, self._known, self._want, self._old_tags, self.nat.iterator)
+        self.nat = NatTable(now, self.dialect, self._known, self._want, self.inherited.tags, self.nat.iterator)
         self._use_table()
 
     def stop(self, remove: bool) -> None:
@@ -167,37 +155,18 @@ class Steering:
         """To be called in every turn: what has changed since the reconciler was last free, as one wanted set."""
         if not self._changed or self.removing or self.rules.busy:
             return
-        groups = self.fleet.groups
-        for group in self._changed & groups.keys():
-            self._wanted[group] = self._plan(group)
+        for group in self._changed & self.fleet.groups.keys():
+            self.services.plan(group)
         self._changed.clear()
-        want = {line: None for group in groups for line in self._wanted.get(group, ())}
+        want = self.services.wanted()
         if list(want) != list(self.rules.want):
             self.rules.wish(want)
             self.rules.hurry()
         self.rules.touch()
 
-    def _plan(self, group: str) -> list[str]:
-        members = self.fleet.groups[group]
-        up = {monitor.endpoint.name for monitor in members if monitor.eligible}
-        last = {monitor.endpoint.name for monitor in members
-                if not monitor.withheld and monitor.endpoint.name in self._serving.get(group, ())}
-        serving = plan.serving([monitor.offered for monitor in members], up, last, self._keep[group])
-        self._serving[group] = tuple(member.name for member in serving)
-        return plan.arrange(serving, [self._offered(self.fleet.monitors[member.name]) for member in serving])
-
     def lines(self, monitor: Monitor) -> tuple[str, ...]:
         """Every rule that ``monitor`` has while it serves."""
-        name = monitor.endpoint.name
-        known = self._lines.get(name)
-        if known is None or known[0] is not monitor.endpoint:
-            known = self._lines[name] = monitor.endpoint, tuple(plan.every_rule(monitor.endpoint, self.settings))
-        return known[1]
-
-    def _offered(self, monitor: Monitor) -> Sequence[str]:
-        """Those of them that it has with the weight that its agent leaves it."""
-        lines, weight, least = self.lines(monitor), monitor.endpoint.weight, monitor.offered.weight
-        return lines if least == weight else [line for at, line in enumerate(lines) if at % weight < least]
+        return self.services.lines(monitor)
 
     def is_loaded(self, monitor: Monitor) -> bool:
         """Whether ``monitor`` may get connections and has a rule in the kernel on each address, as far as we know."""
@@ -207,16 +176,10 @@ class Steering:
         firsts = lines[::max(1, len(lines) // len(monitor.endpoint.vips))]      # of as many as its weight
         return bool(firsts) and all(line in have for line in firsts)
 
-    def kept(self, group: str) -> bool:
-        """Whether the last rules of a service stay although nobody is up."""
-        monitors = self.fleet.monitors
-        return self._keep[group] and any(not monitors[name].withheld for name in self._serving.get(group, ())
-                                         if name in monitors)
-
     def unmarked(self) -> frozenset[str]:
         """Rules of ours that the next run cannot tell by their tag: there is none, or it was another one before."""
         tag = self.settings.tag
-        return frozenset(line for line in {*self.rules.known(), *self._saved} if tag is None or not (
+        return frozenset(line for line in {*self.rules.known(), *self.inherited.lines} if tag is None or not (
             line.endswith(f" tag {tag}") or f" tag {tag}." in line))
 
     def _removal(self, line: str) -> str | None:
@@ -238,7 +201,7 @@ class Steering:
             return next(own for own in self.lines(monitor) if own == line)
         if self.rules.knows(line):
             return line
-        return line if line in self._saved else None
+        return line if line in self.inherited.lines else None
 
     def _want(self) -> Iterable[str]:
         return self.rules.want
@@ -251,11 +214,7 @@ class Steering:
 
     def _listed(self) -> None:
         """The kernel's table has been read."""
-        missing = self._saved - self.rules.have.keys()
-        if missing == self._unseen:                 # once is not enough: a listing may have begun in the middle
-            self._old_tags.clear()                  # what bore one is known by now
-            self._saved = frozenset()
-        self._unseen = missing
+        self.inherited.listed(self.rules.have)
         mistaken = self.dialect.purge and is_unknown(self.rules.complaint)     # it lied, or is another one now
         if (mistaken or not self.dialect.sure) and not self._asking:
             self._ask()
@@ -278,11 +237,11 @@ class Steering:
         found = {monitor: None for line, monitor in self.owner.items() if rdr.target(line) in there}
         for monitor in found:
             group = monitor.endpoint.group
-            if not (self._keep[group] and group in transitions.empty_before):
+            if not (self.services.keeps(group) and group in transitions.empty_before):
                 transitions.found(monitor)          # else it was down, and its rule was kept
-            self._count_as_serving(monitor)
+            self.services.count_as_serving(monitor)
             self._changed.add(group)
-        self.inherited = {monitor.endpoint.cluster for monitor in found}
+        self.inherited.adopted(monitor.endpoint.cluster for monitor in found)
         self.fleet.recount()
         for monitor in self.fleet.monitors.values():            # a rule that ought to be there, and is not
             past = transitions.past.get(monitor.endpoint.name)
@@ -291,11 +250,6 @@ class Steering:
         if there:
             log.info("%d rules of ours are in the kernel already: adopted", len(self.rules.have))
         self.turn()
-
-    def _count_as_serving(self, monitor: Monitor) -> None:
-        serving = self._serving.get(monitor.endpoint.group, ())
-        if monitor.endpoint.name not in serving:
-            self._serving[monitor.endpoint.group] = (*serving, monitor.endpoint.name)
 
     def _repaired(self, lines: Iterable[str]) -> None:
         self.events.tell(Event("repaired", "", f"{len(list(lines))} rules were put back", logging.DEBUG))

@@ -19,8 +19,9 @@ from support import TESTS
 HERE = Path(l4ipd.__file__).parent
 #: from the ground up; what stands in one line does not know of each other
 FLOORS = (("model", "events"), ("runtime",), ("ipfilter", "checks", "sandbox"), ("config", "monitor", "resets"),
-          ("discovery", "transitions", "obsolete_rules", "saved_state", "overrides"), ("fleet",), ("steering",),
-          ("readiness", "shutdown"), ("daemon",), ("reload",), ("state_saver", "report"), ("control", "web"),
+          ("discovery", "transitions", "inherited_rules", "obsolete_rules", "saved_state", "overrides"), ("fleet",),
+          ("service_rules",), ("steering",), ("readiness", "shutdown"), ("daemon",), ("reload",),
+          ("state_saver", "report"), ("control", "web"),
           ("descriptors",), ("configtest", "run"), ("main",), ("demo",), ("__main__",))
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names} | {"": -1}
 #: the same inside the sandbox, which is a house of its own

@@ -47,6 +47,7 @@ from l4ipd.runtime.lines import Lines
 from l4ipd.runtime.loop import READ, Loop
 from l4ipd.runtime.state_file import StateFile
 from l4ipd.runtime.stream_server import Connection
+from l4ipd.service_rules import ServiceRules
 from l4ipd.state_saver import StateSaver
 from l4ipd.transitions import Transitions
 from l4ipd.web import httpd
@@ -657,7 +658,7 @@ def test_what_sensing_makes_of_a_refusal_does_not_keep_an_endpoint_up(bench: sen
 
 @pytest.mark.parametrize("where, name", [
     (Child, "_reaped"), (Child, "_close_all"), (Child, "_end"), (Loop, "aside"), (Daemon, "_turn"), (Events, "tell"),
-    (l4ipd.steering.Steering, "_listed"), (l4ipd.steering.Steering, "_adopt"), (l4ipd.steering.Steering, "_plan"),
+    (l4ipd.steering.Steering, "_listed"), (l4ipd.steering.Steering, "_adopt"), (ServiceRules, "plan"),
     (Fleet, "turn"), (Monitor, "heard"), (StateFile, "_begin"), (Notifier, "_ended"), (StateSaver, "_heard"),
     (ControlService, "_heard"), (Transitions, "begin"), (Readiness, "turn"), (Readiness, "_look"),
 ], ids=lambda value: getattr(value, "__name__", value))

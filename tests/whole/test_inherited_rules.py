@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from l4ipd.saved_state import Saved
+from l4ipd.inherited_rules import InheritedRules
 from support.balancer import balancer, cluster, web
 
 LEFT = "rdr em9 203.0.113.99/32 port 80 -> 10.9.9.9 port 80 tcp round-robin tag old"
@@ -13,8 +13,8 @@ LEFT = "rdr em9 203.0.113.99/32 port 80 -> 10.9.9.9 port 80 tcp round-robin tag 
 def test_one_listing_without_it_does_not_make_a_rule_somebody_else_s() -> None:
     with balancer(cluster("www", *web(1))) as daemon:
         steering = daemon.steering
-        steering._saved = Saved(rules=frozenset((LEFT,))).rules
-        steering._unseen = None
+        steering.inherited = InheritedRules()
+        steering.inherited.remember([LEFT])
         steering._listed()
         assert LEFT in steering.unmarked(), "the next run has to know of it"
         assert steering._known(LEFT) == LEFT, "seen now, it is ours, and may go"

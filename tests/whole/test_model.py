@@ -90,7 +90,7 @@ LIMITED = re.compile(
     r"|Saved\..*|Reaction\.(_hits|ignored)|ResetRules\._(counts|older|left)|.*\.slot|Cluster|Member|Service|Resets|Ipfilter"
     r"|Past|Transitions\.(past|empty_before)|Refusals|Doubt.*|Config\.given|Trouble(\..*)?|Unprobed\._troubles|FilterTable\.tags"
     r"|Faults\._said|Budget\._spent|Resync\._costs|Iterator\._cuts|Checker\._durations|Listed|Rdr|Conflicts\._told|Times\._times"
-    r"|Steering\.(_ageless|inherited)|Ready")
+    r"|Steering\._ageless|InheritedRules\..*|Ready")
 
 
 def sizes(daemon: Daemon) -> dict[str, int]:

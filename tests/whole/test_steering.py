@@ -170,7 +170,7 @@ def test_random_lives(kernel: Sandbox, seed: int, monkeypatch: pytest.MonkeyPatc
     for group, members in world.daemon.fleet.groups.items():
         up = [each.endpoint for each in members if each.eligible]
         regular = {each.address for each in up if not each.fallback}
-        served = {rdr.parse(line).target for line in world.daemon.steering._wanted[group]}    # type: ignore[union-attr]
+        served = {rdr.parse(line).target for line in world.daemon.steering.services._wanted[group]}    # type: ignore[union-attr]
         if up:
             assert served == (regular or {each.address for each in up})
     assert len(world.passes) > 5
