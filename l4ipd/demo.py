@@ -37,7 +37,7 @@ QUIET, OUTAGE = 12.0, 6.0                           # seconds until the tour sto
 PATIENCE = 10.0                                     # seconds for the servers to come up
 CLIENTS, PACE = 60, 0.03                            # who ask during an outage, and the seconds between two of them
 CONFIG = """
-ipfilter: {{interface: lo0}}
+ipfilter: {{interface: lo0, on_stop: remove}}
 resets: {{interface: lo0}}
 log: {{level: info}}
 http: {0}:{1.page}
@@ -67,16 +67,17 @@ def run(verbose: bool) -> int:
     from l4ipd.runtime import logs
     from l4ipd.sandbox.process import SandboxProcess
 
-    ports = free_ports()
-    config = parse(CONFIG.format(HOST, ports) + "".join(
-        f"      {name}: {{address: {HOST}, port: {port}}}\n" for name, port in ports.servers.items()), "demo")
-    logs.to_stderr(config.log)
-    for port in PORTS:
-        if left := _left_over(port):
-            log.info("demo: %s of an earlier demo still listens on %s:%d; this one takes other ports", left, HOST, port)
-    sandbox = SandboxProcess()
     options = argparse.Namespace(config="the demo", verbose=verbose)
     with contextlib.ExitStack() as stack:
+        ports = free_ports(stack)
+        config = parse(CONFIG.format(HOST, ports) + "".join(
+            f"      {name}: {{address: {HOST}, port: {port}}}\n" for name, port in ports.servers.items()), "demo")
+        logs.to_stderr(config.log)
+        for port in PORTS:
+            if left := _left_over(port):
+                log.info("demo: %s of an earlier demo still listens on %s:%d; this one takes other ports", left, HOST,
+                         port)
+        sandbox = SandboxProcess()
         stack.callback(sandbox.stop)
         config = sandbox.adapt(config)
         run_daemon(options, config, allot_descriptors(config, opened() + (1 + len(SERVERS)) * CHILD), sandbox,
@@ -208,16 +209,33 @@ class Tour:
         """The tour is at an end, the daemon goes on."""
 
 
-def free_ports() -> Ports:
-    """The ports that the manual names, as far as they are free; and others that are."""
+def free_ports(claims: contextlib.ExitStack) -> Ports:
+    """The ports that the manual names, as far as they are free; and others that are. Ours until ``claims`` end."""
     taken: list[int] = []
     for port in PORTS:
-        while port in taken or not _is_free(port):
+        while not _claim(port, claims):
             with socket.socket() as probe:
                 probe.bind((HOST, 0))
                 port = int(probe.getsockname()[1])
         taken.append(port)
     return Ports(taken[0], taken[1], dict(zip(SERVERS, taken[2:], strict=True)))
+
+
+def _claim(port: int, claims: contextlib.ExitStack) -> bool:
+    """Whether a port is free, and no demo that starts at this moment, or has stopped a server, has a claim to it.
+
+    The claim is the udp port of the same number, which nobody here needs, and which goes with us.
+    """
+    with contextlib.ExitStack() as stack:
+        claim = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+        try:
+            claim.bind((HOST, port))
+        except OSError:
+            return False
+        if _is_free(port):
+            claims.enter_context(stack.pop_all())
+            return True
+    return False
 
 
 def _is_free(port: int) -> bool:

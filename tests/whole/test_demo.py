@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import socket
@@ -107,6 +108,16 @@ def test_ports_that_are_taken(tmp_path: Path) -> None:
             sock.close()
         left.kill()
         left.wait()
+
+
+def test_two_that_start_at_the_same_moment_do_not_take_each_others_ports() -> None:
+    """Neither has a server yet that the other could meet."""
+    with contextlib.ExitStack() as one, contextlib.ExitStack() as two:
+        found = [demo.free_ports(claims) for claims in (one, two)]
+        taken = [port for each in found for port in (each.cluster, each.page, *each.servers.values())]
+        assert len(set(taken)) == 10, taken
+        one.close()
+        assert all(demo._claim(port, one) for port in taken[:5]), "free again when the first has ended"
 
 
 @pytest.mark.parametrize("answers, words", [
