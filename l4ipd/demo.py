@@ -37,7 +37,7 @@ QUIET, OUTAGE = 12.0, 6.0                           # seconds until the tour sto
 PATIENCE = 10.0                                     # seconds for the servers to come up
 CLIENTS, PACE = 60, 0.03                            # who ask during an outage, and the seconds between two of them
 CONFIG = """
-ipfilter: {{interface: lo0, on_stop: remove}}
+ipfilter: {{interface: lo0}}
 resets: {{interface: lo0}}
 log: {{level: info}}
 http: {0}:{1.page}

@@ -75,7 +75,7 @@ def run_daemon(options: argparse.Namespace, config: Config, descriptors: Descrip
                   *expiring(config)]
         adapt = sandbox.adapt if sandbox is not None else _as_it_is
         reloader = Reloader(daemon, options.config, adapt, descriptors, doubts)
-        handle_signals(loop, daemon, reloader)
+        handle_signals(loop, daemon, reloader, sandbox is not None)
         log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()),
                  options.config)
         for warning in doubts:
@@ -156,10 +156,10 @@ class Start:
             raise self.problem
 
 
-def handle_signals(loop: Loop, daemon: Daemon, reload: Reloader) -> None:
+def handle_signals(loop: Loop, daemon: Daemon, reload: Reloader, sandboxed: bool) -> None:
     """Do what signals ask for."""
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.on_signal(signum, lambda: stop(daemon))
+        loop.on_signal(signum, lambda: stop(daemon, sandboxed))
     loop.on_signal(signal.SIGHUP, reload)
     for name in ("SIGUSR1", "SIGINFO"):
         if hasattr(signal, name):
@@ -174,9 +174,9 @@ def open_control(loop: Loop, daemon: Daemon, config: Config, commands: Commands,
         raise Refused(f"control socket: {problem}") from None
 
 
-def stop(daemon: Daemon) -> None:
+def stop(daemon: Daemon, sandboxed: bool) -> None:
     keep = daemon.config.ipfilter.on_stop == "keep"
-    log.info("stopping; the rules %s", "stay" if keep else "are removed")
+    log.info("stopping; the rules %s", "are removed" if not keep else "end with the sandbox" if sandboxed else "stay")
     daemon.stop()
 
 

@@ -33,9 +33,12 @@ class TakenOut(NamedTuple):
     user: str = ""
     until: float | None = None                      # None: until it is enabled
 
-    def __str__(self) -> str:
-        return (f"disabled{f' by {self.user}' if self.user else ''} since {_minute(self.since)}" +
-                (f", until {_minute(self.until)}" if self.until is not None else ""))
+    def words(self, today: str = "") -> str:
+        """In full, or without the day if it is ``today``."""
+        since, until = (None if when is None else _minute(when).removeprefix(f"{today} ")
+                        for when in (self.since, self.until))
+        return (f"disabled{f' by {self.user}' if self.user else ''} since {since}" +
+                (f", until {until}" if until is not None else ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +191,8 @@ def _taken_out(daemon: Daemon) -> list[str]:
     for name, override in daemon.fleet.disabled.items():
         done.setdefault(override, []).append(name)
     latest = sorted(done, key=lambda override: override.since, reverse=True)
-    lines = [f"{taken_out(daemon, done[each][0])}: {_names(done[each])}" for each in latest[:TAKEN_OUT]]
+    lines = [f"{out.words()}: {_names(done[each])}" for each in latest[:TAKEN_OUT]
+             if (out := taken_out(daemon, done[each][0])) is not None]
     rest = sum(len(done[each]) for each in latest[TAKEN_OUT:])
     return [printable(line) for line in lines] + ([f"and {rest} more that are disabled"] if rest else [])
 

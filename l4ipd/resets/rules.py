@@ -135,4 +135,4 @@ class ResetRules:
 
     def summary(self) -> str:
         want, have = (sum(len(getattr(rules, kind)) for rules in self.tables.values()) for kind in ("want", "have"))
-        return f"{want} rules wanted, {have} in the kernel"
+        return f"ipf rules: {want} wanted, {have} in the kernel"

@@ -128,7 +128,7 @@ def tables(daemon: Daemon) -> Iterator[Metric]:
 
     yield from nat_table(daemon)
     tool = ("tool",)
-    yield gauge("l4ip_rules_wanted", "Rules that ought to be in the kernel.", tool,
+    yield gauge("l4ip_rules_wanted", "Rules that are wanted in the kernel.", tool,
                 each(lambda table: len(table.want)))
     yield gauge("l4ip_rules_loaded", "Rules of ours in the kernel, as far as we know.", tool,
                 each(lambda table: len(table.have)))
@@ -179,33 +179,33 @@ def endpoints(daemon: Daemon, connections: Kernel) -> Iterator[bytes]:
     yield from sessions(daemon)
     yield from family(gauge, "l4ip_endpoint_up", "Whether the probes see the endpoint up.", monitors,
                       lambda each: each.up)
-    yield from family(gauge, "l4ip_endpoint_unknown", "Whether no probe has said anything about the endpoint yet.",
+    yield from family(gauge, "l4ip_endpoint_unknown", "Whether the endpoint has had no verdict yet.",
                       monitors, lambda each: each.seen == "unknown")
     yield from family(gauge, "l4ip_endpoint_draining", "Whether the endpoint is alive, and its check says that it "
                       "wants no new connections.", monitors, lambda each: each.seen == "draining")
-    yield from family(gauge, "l4ip_endpoint_disabled", "Whether the operator has taken the endpoint out.", monitors,
+    yield from family(gauge, "l4ip_endpoint_disabled", "Whether the operator has disabled the endpoint.", monitors,
                       lambda each: each.disabled)
     since = daemon.fleet.disabled
-    yield from family(gauge, "l4ip_endpoint_disabled_timestamp_seconds", "When the operator took the endpoint out.",
+    yield from family(gauge, "l4ip_endpoint_disabled_timestamp_seconds", "When the operator disabled the endpoint.",
                       [each for each in monitors if each.endpoint.name in since],
                       lambda each: round(since[each.endpoint.name].since, 3))
     ends = {name: clock + each.until - now for name, each in since.items() if each.until is not None}
     yield from family(gauge, "l4ip_endpoint_disabled_until_timestamp_seconds", "When the endpoint is to be enabled "
                       "again by itself.", [each for each in monitors if each.endpoint.name in ends],
                       lambda each: round(ends[each.endpoint.name], 3))
-    yield from family(gauge, "l4ip_endpoint_rules_wanted", "Rules that the endpoint ought to have.", monitors,
+    yield from family(gauge, "l4ip_endpoint_rules_wanted", "Rules that are wanted for the endpoint.", monitors,
                       lambda each: wanted[each.endpoint.name])
     yield from family(gauge, "l4ip_endpoint_rules_loaded", "Rules that the endpoint has in the kernel.", monitors,
                       lambda each: loaded[each.endpoint.name])
     yield from family(counter, "l4ip_endpoint_connections", "Connections that the present rules have been used for.",
                       [each for each in monitors if each.endpoint.name in had], lambda each: had[each.endpoint.name])
-    yield from family(counter, "l4ip_endpoint_passes", "Outcomes that were good.", monitors, lambda each: each.passes)
-    yield from family(counter, "l4ip_endpoint_failures", "Outcomes that were bad.", monitors,
+    yield from family(counter, "l4ip_endpoint_passes", "Verdicts that were a pass.", monitors, lambda each: each.passes)
+    yield from family(counter, "l4ip_endpoint_failures", "Verdicts that were a failure, RSTs too.", monitors,
                       lambda each: each.outcomes.failures)
-    yield from family(counter, "l4ip_endpoint_transitions", "Changes of state, up or down.", monitors,
+    yield from family(counter, "l4ip_endpoint_transitions", "Changes of the endpoint's state.", monitors,
                       lambda each: each.changes)
     yield from family(gauge, "l4ip_endpoint_last_transition_timestamp_seconds",
-                      "When the endpoint last went up or down, or was first seen.", monitors,
+                      "When the endpoint's state last changed, or it was first seen.", monitors,
                       lambda each: round(clock - (now - each.since), 3))
     yield from family(gauge, "l4ip_endpoint_last_probe_seconds", "How long the last probe took.", monitors,
                       lambda each: round(each.took, 6))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import socket
 import time
 from collections.abc import Collection, Iterator
@@ -33,10 +34,11 @@ LINKS = 12                                          # endpoints in trouble that 
 WORDS = 100                                         # characters of their verdicts there
 CHANGES = 25                                        # events at the foot
 COLUMNS = "<thead><tr>" + "".join(f'<th scope="col" class="{name}">{words}</th>' for name, words in (
-    ("cs", "State"), ("cm", "Member"), ("cw", "Last probe"), ("cr", "Rule"), ("ct", "Since"),
+    ("cs", "State"), ("cm", "Member"), ("cw", "Last verdict"), ("cr", "Rule"), ("ct", "Since"),
     ("ch", f"Last {TRAIL} probes"), ("cl", "Latency, 1 h"), ("cd", "State, 24 h"))) + "</tr></thead>"
+MOMENT = re.compile(r"(\d{4}-\d\d-\d\d )?\d\d:\d\d")
 FEW = 12                                            # endpoints that are shown without folding
-RULE_WORDS = {"yes": "in kernel", "no": "no rule", "missing": "missing", "leaving": "leaving", "unknown": "not known"}
+RULE_WORDS = {"yes": "in kernel", "no": "no rule", "missing": "missing", "leaving": "leaving", "unknown": "unknown"}
 
 
 def render(daemon: Daemon, history: History, connections: Kernel, pattern: str = "",
@@ -145,7 +147,7 @@ def _figures(daemon: Daemon, seen: Overview) -> str:
     agree = "" if len(rules.want) == len(rules.have) else f" of {len(rules.want)}"
     figures = [("Endpoints up", f"{seen.tones['ok'] + seen.tones['warn']} <small>of {seen.endpoints}</small>"),
                ("Services served", f"{seen.services - len(seen.empty)} <small>of {seen.services}</small>"),
-               ("Rules in the kernel", "not known" if rules.stale else f"{len(rules.have)}<small>{agree}</small>"),
+               ("Rules in the kernel", "unknown" if rules.stale else f"{len(rules.have)}<small>{agree}</small>"),
                ("Probes", f"{grouped(sum(schedule.codes.values()))} <small>{grouped(schedule.late)} late</small>"),
                ("Running for", ago(time.time() - daemon.started))]
     usage = daemon.nat_usage
@@ -293,7 +295,10 @@ def _why(row: status.Row) -> str:
 
 def _disabled(row: status.Row) -> str:
     """Who, since when and until when, in full: it is what the operator forgets."""
-    return f'<span class="n">{esc(str(row.disabled))}</span>' if row.disabled else ""
+    if row.disabled is None:
+        return ""
+    words = MOMENT.sub(r"<time>\g<0></time>", esc(row.disabled.words(time.strftime("%Y-%m-%d"))))
+    return f'<span class="why s">{words}</span>'
 
 
 def _rule(monitor: Monitor, row: status.Row, connections: int | None) -> str:

@@ -60,7 +60,7 @@ th{font-size:.78em;font-weight:500;color:var(--soft);text-align:left;padding:4px
 td,tbody th{padding:7px 10px;border-top:1px solid var(--faint);vertical-align:middle;overflow-wrap:anywhere}
 thead th{border-top:1px solid var(--faint)}
 th:first-child,td:first-child{padding-left:16px}th:last-child,td:last-child{padding-right:16px}
-.cs{width:142px}.cm{width:18%}.cr{width:104px}.ct{width:92px}.ch{width:146px}.cl,.cd{width:112px}
+.cs{width:164px}.cm{width:16%}.cr{width:104px}.ct{width:74px}.ch{width:146px}.cl,.cd{width:112px}
 tbody th{font-size:1em;font-weight:400;color:inherit}
 summary{cursor:pointer;display:flex;gap:.5em;align-items:baseline;list-style:none}summary::-webkit-details-marker{
 display:none}summary:before{content:"▸";color:var(--soft)}details[open]>summary:before{content:"▾"}
@@ -70,7 +70,8 @@ display:inline-block;border:0}
 tr:target>*{background:var(--warn-bg)}tbody tr:hover>*{background:var(--bg)}
 tr.bad td:first-child,tr.warn td:first-child{box-shadow:inset 3px 0 var(--c)}
 th .who{font-weight:600}td .n,th .n{color:var(--soft);display:block}th .tag{margin-left:.35em;vertical-align:.1em}
-td .why{display:block;font-size:.93em}td .why code{font-weight:600;color:var(--c)}
+td .why{display:block;font-size:.93em}td time{white-space:nowrap}
+.cs .pill{white-space:normal;border-radius:12px}h2 .pill{align-self:center}td .why code{font-weight:600;color:var(--c)}
 .rule{font-size:.93em;white-space:nowrap;color:var(--soft)}.rule.warn{color:var(--c);font-weight:600}
 .strip{display:block;width:126px;max-width:100%;height:20px}.strip path{fill:none;stroke-dasharray:2 1}
 .strip .p{stroke:var(--ok);stroke-width:10}.strip .f{stroke:var(--bad);stroke-width:18}.strip .o{stroke:var(--line);

@@ -108,7 +108,7 @@ def test_a_refused_client_takes_the_service_down_and_probes_bring_it_up(gateway:
     gateway.wait_log(f"^www/http/web1 {A}:{inside} up -> down: RST connection refused, seen by ipmon; 1 of 2 up$")
     assert all(ask(port) for _ in range(4))
     gateway.send(signal.SIGUSR1)
-    gateway.wait_log(r"resets: ipmon alive; 1 seen, 1 used, 0 ignored; 2 rules wanted, 2 in the kernel$")
+    gateway.wait_log(r"resets: ipmon alive; 1 seen, 1 used, 0 ignored; ipf rules: 2 wanted, 2 in the kernel$")
     one.start()
     gateway.wait_targets(A, B)
     gateway.wait_log(r"^www/http/web1 .* down -> up: L4OK .*; 2 of 2 up$")

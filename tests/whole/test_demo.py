@@ -76,7 +76,8 @@ def test_the_tour(tour: Demo) -> None:
     assert answered + refused == 60 and refused >= 1, "as many as there were, those included who were refused"
     tour.wait(rf"starting {name} again, as process \d+")
     tour.wait(rf"demo/http/{name} .* down -> up")
-    assert tour.end() == 0 and tour.text().endswith("l4ipd stopped\n")
+    assert tour.end() == 0
+    assert tour.text().endswith("stopping; the rules end with the sandbox\nl4ipd stopped\n"), "and do not stay"
 
 
 def test_ports_that_are_taken(tmp_path: Path) -> None:

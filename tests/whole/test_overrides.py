@@ -197,7 +197,9 @@ def test_what_fails_is_tried_again() -> None:
 def test_words() -> None:
     assert by_operator("") == "by the operator" and by_operator("alice", 5400) == "by the operator (alice), for 90m"
     when = time.mktime((2026, 11, 27, 9, 12, 40, 0, 0, -1))
-    assert str(status.TakenOut(when)) == "disabled since 2026-11-27 09:12"
-    assert str(status.TakenOut(when, "al", when + 60)) == (
-        "disabled by al since 2026-11-27 09:12, until 2026-11-27 09:13")
+    assert status.TakenOut(when).words() == "disabled since 2026-11-27 09:12"
+    assert status.TakenOut(when, "al", when + 86400).words() == (
+        "disabled by al since 2026-11-27 09:12, until 2026-11-28 09:12")
+    assert status.TakenOut(when, "al", when + 86400).words("2026-11-27") == (
+        "disabled by al since 09:12, until 2026-11-28 09:12")
     assert Disabled(when) == Disabled(when, "", None)
