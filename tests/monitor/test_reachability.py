@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import pytest
@@ -27,11 +28,17 @@ class Country:
         self.hidden: set[str] = set()               # what only a datagram finds out (FreeBSD)
         self.asked: list[str] = []
         self.told: list[str] = []
-        self.reachability = Reachability(self.loop, lambda: self.members,
-                                         lambda kind, text, level: self.told.append(kind), self.leads)
+        self.lines: list[tuple[str, int]] = []      # texts and levels of what was told
+        self.sent: list[str] = []                   # asked about by a datagram
+        self.reachability = Reachability(self.loop, lambda: self.members, self.tell, self.leads)
+
+    def tell(self, kind: str, text: str, level: int) -> None:
+        self.told.append(kind)
+        self.lines.append((text, level))
 
     def leads(self, address: str, send: bool) -> bool:
         self.asked.append(address)
+        self.sent += [address] * send
         return address in self.routes and not (send and address in self.hidden)
 
     def outcome(self, address: str, verdict: Verdict = NO_ROUTE, took: float = 0.0) -> bool:
@@ -145,3 +152,106 @@ def test_stopped(country: Country) -> None:
     country.routes.add("a")
     country.run(10 * LOOK)
     assert country.told == ["blind"]
+
+
+# -- at the edges
+
+def test_what_is_told(country: Country) -> None:
+    country.members += ["a", "b"]                   # two services
+    country.routes.clear()
+    country.outcome("a")
+    country.clock.now = country.loop.now = country.loop.now + 12.0
+    country.routes.add("b")
+    country.outcome("b", GOOD)
+    assert country.lines == [
+        ("the gateway is blind: no route to any of its 3 members; states, rules and sessions stay as they are",
+         logging.ERROR),
+        ("the gateway sees again: a route to b, after 12 s in which no probe counted", logging.INFO)]
+    country.run(0.01)
+    country.routes.clear()
+    country.outcome("a")
+    country.members.clear()
+    country.run(LOOK + 0.1)
+    assert country.lines[3] == (
+        "the gateway sees again: a route to its members, after 1 s in which no probe counted", logging.INFO)
+
+
+def test_an_outcome_that_began_as_the_gateway_saw_again_does_not_count(country: Country) -> None:
+    country.routes.clear()
+    country.outcome("a")
+    country.routes.add("b")
+    assert country.outcome("b", GOOD)
+    seen = country.loop.now
+    assert not country.outcome("a", REFUSED), "it began at that moment"
+    country.clock.now = country.loop.now = seen + 1.0
+    assert not country.outcome("a", REFUSED, 1.0) and country.outcome("a", REFUSED, 0.9)
+    assert country.outcome("a", GOOD, 5.0), "what passes has seen the member"
+
+
+def test_while_blind_a_datagram_finds_out(country: Country) -> None:
+    country.routes.clear()
+    country.outcome("a")
+    country.routes.add("b")
+    country.hidden.add("b")
+    assert not country.outcome("b", GOOD) and country.sent[-1] == "b"
+    country.hidden.clear()
+    assert country.outcome("b", GOOD)
+
+
+def test_who_had_a_route_is_asked_about_first_and_nobody_else_at_a_start(country: Country) -> None:
+    country.outcome("b", LATE)
+    assert country.asked == ["b"]
+    country.run(0.01)
+    country.outcome("a", LATE)
+    assert country.asked == ["b", "b"]
+    country.run(0.01)
+    country.routes.clear()
+    country.asked.clear()
+    country.outcome("a", LATE)
+    assert country.asked == ["b", "a", "a", "b", "c"]
+    country.routes.add("c")
+    country.outcome("c", GOOD)
+    country.asked.clear()
+    country.run(0.01)
+    country.outcome("a", LATE)
+    assert country.asked == ["c"]
+
+
+def test_looks_go_round_and_begin_with_the_first() -> None:
+    country = Country(f"m{number}" for number in range(2 * SLICE))
+    country.routes.clear()
+    country.outcome("m5")
+    for begin in (0, SLICE, 0, SLICE):
+        country.asked.clear()
+        country.run(LOOK)
+        country.run(0.01)
+        assert country.asked == [f"m{number}" for number in range(begin, begin + SLICE)]
+    country.run(LOOK * 0.4)
+    country.routes.add("m7")
+    country.outcome("m7", GOOD)
+    country.run(1.0)
+    country.routes.clear()
+    country.outcome("m5")
+    country.asked.clear()
+    country.run(LOOK + 0.01)
+    assert country.asked[0] == "m0", "the next time from the first one on"
+
+
+def test_a_look_that_raises_is_followed_by_the_next(country: Country) -> None:
+    country.routes.clear()
+    country.outcome("a")
+    addresses = country.reachability.addresses
+
+    def fail() -> list[str]:
+        country.reachability.addresses = addresses
+        raise RuntimeError("a bug")
+    country.reachability.addresses = fail
+    country.run(1.5 * LOOK)
+    assert country.loop.errors.total == 1
+    country.routes.add("a")
+    country.run(LOOK)
+    assert country.told == ["blind", "sighted"]
+    country.reachability.raised()
+    country.asked.clear()
+    country.run(3 * LOOK)
+    assert not country.asked, "not blind: nothing to look for"

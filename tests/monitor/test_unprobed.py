@@ -97,3 +97,37 @@ def test_words_that_differ_each_time_are_forgotten(scene: Scene) -> None:
         scene.begin("a", words=str(number))
         scene.end("a", words=str(number))
     assert len(scene.unprobed._troubles) <= REMEMBERED
+
+
+def test_a_minute_to_the_second(scene: Scene) -> None:
+    assert scene.begin("a") == named("a")
+    scene.end("a")
+    scene.now += MINUTE
+    assert scene.begin("a") == [], "it was named in this minute"
+    assert scene.end("a") == [], "so nothing was said of it this time"
+    scene.now += 0.1
+    assert scene.begin("a") == named("a")
+
+
+def test_the_end_of_what_nobody_was_told_of_is_not_told_either(scene: Scene) -> None:
+    assert scene.begin("a") == named("a")
+    assert scene.end("a") == ["the gateway can probe again: no more no memory"]
+    assert scene.begin("a", "b", state="down") == [] and scene.end("a", "b") == []
+    for number in range(REMEMBERED):                # until all that is forgotten
+        scene.begin("a", words=str(number))
+        scene.end("a", words=str(number))
+    scene.unprobed.begin("a", "", "down", WORDS)
+    assert scene.end("a") == ["the gateway can probe again: no more no memory"]
+
+
+def test_as_many_as_there_is_room_for_are_remembered_and_the_oldest_goes_first(scene: Scene) -> None:
+    for number in range(REMEMBERED + 1):
+        scene.begin("a", words=str(number))
+        scene.end("a", words=str(number))
+    assert list(scene.unprobed._troubles) == [str(number) for number in range(1, REMEMBERED + 1)]
+    assert scene.begin("a", words="1") == [] and scene.begin("b", words="0") != [], "its minute is forgotten as well"
+    scene.begin("z", words="now")
+    for number in range(2 * REMEMBERED):
+        scene.begin("a", words=f"x{number}")
+        scene.end("a", words=f"x{number}")
+    assert scene.end("z", words="now") != [], "one that is not over is never forgotten"
