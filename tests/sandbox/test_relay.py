@@ -271,6 +271,13 @@ def test_a_range_of_somebody_else_is_told_of_in_one_line(box: Sandbox) -> None:
             "12:2,4,6,8,10,... (7 ports)/tcp")]
 
 
+def test_a_range_that_is_too_long(box: Sandbox) -> None:
+    for host in (2, 3):
+        box.add(f"rdr lo0 {HERE}/32 port 20000-21024 -> 10.0.0.{host} port 20000 udp round-robin")
+    assert box.stderr.read_text().splitlines()[1:] == [
+        f"sandbox: {HERE}:20000-21024/udp: not listened for, its rules get no traffic: more than 1024 ports"]
+
+
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 on loopback")
 def test_ipv6(box: Sandbox) -> None:
     vip = free_port(address="::1")

@@ -67,19 +67,24 @@ class Relay:
         destination = rule.destination
         full = destination.kind == NORMAL and bits_of(destination.mask, rule.family) == (
             128 if rule.family == 6 else 32)
-        if not full or not destination.value or not low or not rule.has_ports or top - low >= MOST_PORTS:
-            self._explain(rule)
+        if not full or not destination.value or not low or not rule.has_ports:
+            self._warn_once(rule.key(), f"rule of line {rule.line}: not listened for: it names no single address and"
+                                        " no port")
             return {}
         address = to_text(destination.value, rule.family)
         protocols = [netdb.TCP] * rule.tcp + [netdb.UDP] * rule.udp
+        if top - low >= MOST_PORTS:
+            for proto in protocols:
+                where = _where(proto, address, f"{low}-{top}")
+                self._warn_once(where, f"{where}: not listened for, its rules get no traffic: more than {MOST_PORTS}"
+                                       " ports")
+            return {}
         return dict.fromkeys((proto, address, port) for proto in protocols for port in range(low, top + 1))
 
-    def _explain(self, rule: NatRule) -> None:
-        key = rule.key()
+    def _warn_once(self, key: object, words: str) -> None:
         if key not in self._warned:
             self._warned.add(key)
-            self.warn(f"rule of line {rule.line}: not listened for: "
-                      f"it names no single address and no port, or more than {MOST_PORTS}")
+            self.warn(words)
 
     def _open(self, places: Iterable[Place]) -> None:
         for place in places:
@@ -99,9 +104,8 @@ class Relay:
         for (proto, address, port), why in new:
             found.setdefault((proto, address, why), []).append(port)
         for (proto, address, why), ports in found.items():
-            where = f"[{address}]" if ":" in address else address
-            kind = "tcp" if proto == netdb.TCP else "udp"
-            self.warn(f"{where}:{_listed(sorted(ports))}/{kind}: cannot listen there, its rules get no traffic: {why}")
+            where = _where(proto, address, _listed(sorted(ports)))
+            self.warn(f"{where}: cannot listen there, its rules get no traffic: {why}")
 
     def _tick(self) -> None:
         """What is only due now and then: sessions that have expired, addresses that failed."""
@@ -110,6 +114,10 @@ class Relay:
         self.sync()                     # closes what was only kept for its sessions
         again, self._failed = self._failed, {}
         self._open(again)
+
+
+def _where(proto: int, address: str, ports: str) -> str:
+    return f"{f'[{address}]' if ':' in address else address}:{ports}/{'tcp' if proto == netdb.TCP else 'udp'}"
 
 
 def _listed(ports: list[int]) -> str:
