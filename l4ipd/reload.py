@@ -51,6 +51,7 @@ class Reloader:
                  descriptors: Descriptors | None = None, told: Iterable[str] = ()) -> None:
         self.daemon, self.path, self.adapt, self.descriptors = daemon, path, adapt, descriptors
         self._told = set(told)
+        self._began: Config | None = None           # the configuration of the start
         self._reading = self._readings = 0          # the number of the reading under way, 0: none; and of the last one
         self._stuck = 0                             # threads whose reading was given up
         self._patience = Timer(self._give_up)
@@ -134,8 +135,8 @@ class Reloader:
         probe.use_prepared()
         if self.descriptors is not None:
             self.daemon.fleet.schedule.allow(self.descriptors.probes(config))
-        before = self.daemon.config
-        later = [key for key in ("pidfile", "log") if getattr(before, key) != getattr(config, key)]
+        began = self._began = self._began or self.daemon.config
+        later = [key for key in ("pidfile", "log") if getattr(began, key) != getattr(config, key)]
         lines = [self.daemon.reload(config), *(f"{key}: the change takes effect at the next start" for key in later)]
         doubts = [*warnings(config), *exposed]
         lines += [*missing_tools(config), *(words for words in doubts if words not in self._told)]

@@ -157,6 +157,7 @@ class Monitor:
     def enable(self) -> None:
         """The operator puts it back: it is checked first."""
         self.disabled, self.unconfirmed = False, True
+        self.since = self.schedule.loop.now
 
     def stop(self) -> None:
         """No more probes; the one in flight is abandoned."""
@@ -268,12 +269,12 @@ class Monitor:
 
     def _move(self, was: str) -> None:
         """It is in another state than it ``was``."""
-        self.since = self.schedule.loop.now
         self.changes += 1
         self._confirm(was)
 
     def _confirm(self, was: str) -> None:
         """Its state is beyond doubt, for the first time since it was enabled maybe."""
+        self.since = self.schedule.loop.now
         was = "enabled" if self.unconfirmed else was
         self.unconfirmed = False
         self.schedule.changed(self, was)

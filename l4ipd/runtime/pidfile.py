@@ -20,6 +20,7 @@ from types import TracebackType
 import lockfile
 from daemon.pidfile import TimeoutPIDLockFile
 
+from l4ipd.runtime import directories
 from l4ipd.runtime.numbers import ID, whole
 
 LONGEST = 32                                        # bytes of a pid file
@@ -59,7 +60,11 @@ def clear(path: str) -> int | None:
 
 
 def check_writable(path: str) -> None:
-    """Raise OSError if a pid file could not be made at ``path``. To be called while standard error is still there."""
+    """Raise OSError if a pid file could not be made at ``path``. To be called while standard error is still there.
+
+    Its directory is made if it is missing: /var/run may be empty after a boot.
+    """
+    directories.make(os.path.dirname(path), 0o755)
     probe = f"{path}.{os.getpid()}"
     os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     os.unlink(probe)

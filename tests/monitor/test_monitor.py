@@ -332,6 +332,7 @@ def test_enabled_again_it_is_checked_first(world: World) -> None:
     assert not monitor.eligible
     world.probes.now = None
     monitor.enable()
+    assert monitor.since == world.loop.now, "enabling, since now"
     monitor.probe_soon()
     world.run(0.1)
     assert len(world.probes.flying) == 1
@@ -345,6 +346,7 @@ def test_enabled_again_it_is_checked_first(world: World) -> None:
     world.probes.end(GOOD)
     assert monitor.eligible
     assert world.changes[-1] == ("enabled", "up")
+    assert monitor.since == world.loop.now, "it was not up while it was disabled"
 
 
 @pytest.mark.parametrize("often", [0.01, 0.3, 0.9, 1.7])

@@ -450,7 +450,9 @@ def test_directories_that_are_missing_are_made_as_they_have_to_be(gateway: Gatew
                                                                   umask: int) -> None:
     gateway.configure(www(free_port(), free_port(), f"web1: {A}"))
     text = gateway.config.read_text().replace("/state.json", "/db/l4ip/state.json")
-    gateway.config.write_text(text.replace("/l4ip.sock", "/run/l4ip/l4ip.sock"))
+    text = text.replace("/l4ip.sock", "/run/l4ip/l4ip.sock")
+    gateway.pidfile = gateway.directory / "pids/l4ip/l4ip.pid"
+    gateway.config.write_text(text.replace("/l4ip.pid", "/pids/l4ip/l4ip.pid"))
     (gateway.directory / "l4ip.sock").symlink_to(gateway.directory / "run/l4ip/l4ip.sock")
     before = os.umask(umask)
     try:
@@ -461,8 +463,8 @@ def test_directories_that_are_missing_are_made_as_they_have_to_be(gateway: Gatew
     wait("its end", lambda: not gateway.pidfile.exists())
     assert (gateway.directory / "db/l4ip/state.json").exists()
     modes = {path: stat.S_IMODE((gateway.directory / path).stat().st_mode)
-             for path in ("run", "run/l4ip", "db", "db/l4ip")}
-    assert modes == {"run": 0o755, "run/l4ip": 0o755, "db": 0o755, "db/l4ip": 0o700}
+             for path in ("run", "run/l4ip", "pids", "pids/l4ip", "db", "db/l4ip")}
+    assert modes == {"run": 0o755, "run/l4ip": 0o755, "pids": 0o755, "pids/l4ip": 0o755, "db": 0o755, "db/l4ip": 0o700}
 
 
 @pytest.mark.parametrize("content", ["# sshd: all\n" * 10, ""], ids=["a file", "a fifo"])
@@ -492,9 +494,10 @@ def test_a_pid_file_that_was_left_behind_is_replaced(gateway: Gateway, left: str
 
 def test_a_pid_file_that_cannot_be_written(gateway: Gateway) -> None:
     gateway.configure(www(free_port(), free_port(), f"web1: {A}"))
-    end = gateway.run("-p", str(gateway.directory / "nowhere" / "pid"))
+    (gateway.directory / "file").write_text("")
+    end = gateway.run("-p", str(gateway.directory / "file" / "pid"))
     assert end.returncode == 1
-    assert "cannot create the pid file: No such file or directory" in end.stderr
+    assert "cannot create the pid file: Not a directory" in end.stderr
 
 
 def test_detached(gateway: Gateway) -> None:

@@ -322,6 +322,15 @@ def test_reload_says_which_settings_have_changed(node: OperatedGateway) -> None:
                                          "changed: ipfilter.resync, log.level\n")
 
 
+def test_what_waits_for_the_next_start_is_said_as_long_as_it_does(node: OperatedGateway) -> None:
+    node.begin()
+    text, words = node.config.read_text(), "l4ipctl: warning: log: the change takes effect at the next start\n"
+    node.config.write_text(f"{text}log: {{level: debug}}\n")
+    assert [node.ctl("reload")[::2] for _ in range(2)] == [(0, words), (0, words)]
+    node.config.write_text(text)
+    assert node.ctl("reload")[::2] == (0, ""), "it is as at the start"
+
+
 @pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="needs a pipe that is soon full")
 def test_a_log_that_nobody_reads_stops_nothing(node: OperatedGateway) -> None:
     reader, writer = os.pipe()
