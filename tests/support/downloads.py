@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.server
 import socket
-import socketserver
 import threading
 
 from support.gateway import PATIENCE, Web, wait
@@ -24,37 +23,19 @@ class Shop(Web):
     def start(self) -> None:
         self.finished = threading.Event()
         self.begun = 0                              # downloads
-        shop = self
+        super().start()
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = shop.name.encode()
-                slow = self.path == "/slow"
-                self.send_response(200 if slow else shop.status)
-                self.send_header("Content-Length", str(2 * HALF if slow else len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-                if slow:
-                    self.wfile.write(b"." * (HALF - len(body)))
-                    shop.begun += 1
-                    shop.finished.wait(PATIENCE)
-                    self.wfile.write(b"." * HALF)
-                else:
-                    shop.hits += 1
-
-            def log_message(self, format: str, *words: object) -> None:
-                pass
-
-        class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
-            allow_reuse_address = True
-            daemon_threads = True
-            request_queue_size = 128
-
-            def handle_error(self, request: object, client_address: object) -> None:
-                """Cut off, perhaps: it is the clients who count."""
-
-        self._server = Server((self.address, self.port), Handler)
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    def get(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        if request.path != "/slow":
+            super().get(request)
+            return
+        request.send_response(200)
+        request.send_header("Content-Length", str(WHOLE))
+        request.end_headers()
+        request.wfile.write(self.name.encode().ljust(HALF, b"."))
+        self.begun += 1
+        self.finished.wait(PATIENCE)
+        request.wfile.write(b"." * HALF)
 
     def finish(self) -> None:
         """Let all downloads come to their ends."""

@@ -45,20 +45,7 @@ class FilterParser:
 
     def __iter__(self) -> Iterator[FilterRule]:
         """The rules, each as soon as it is complete; raises RuleError where the real parser exits."""
-        while self.lexer.position < len(self.lexer.text):
-            yield from self._file()
-
-    def _file(self) -> Iterator[FilterRule]:
-        tokens, empty = self.tokens, True
-        while tokens.kind != EOF or empty:
-            if tokens.kind == COMMENT:
-                tokens.take()
-            elif tokens.kind == STR:
-                tokens.assignment()
-            else:
-                yield from self._rule()
-            empty = False
-        tokens.take()
+        return self.tokens.rules(self._rule)
 
     def _rule(self) -> Iterator[FilterRule]:
         tokens = self.tokens

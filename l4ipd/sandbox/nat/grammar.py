@@ -36,21 +36,7 @@ class NatParser:
 
     def __iter__(self) -> Iterator[NatRule]:
         """The rules, each as soon as it is complete; raises RuleError where the real parser exits."""
-        while self.lexer.position < len(self.lexer.text):
-            yield from self._file()
-
-    def _file(self) -> Iterator[NatRule]:
-        """One parse: to the end of the text, or to a NUL byte. It may not be empty."""
-        tokens, empty = self.tokens, True
-        while tokens.kind != EOF or empty:
-            if tokens.kind == COMMENT:
-                tokens.take()
-            elif tokens.kind == STR:
-                tokens.assignment()
-            else:
-                yield self._rule()
-            empty = False
-        tokens.take()
+        return self.tokens.rules(lambda: [self._rule()])
 
     # -- rules
 

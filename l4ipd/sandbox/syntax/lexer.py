@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
 
 STR, NUMBER, IPV6, COMMENT, EOF = "STR", "NUMBER", "IPV6", "COMMENT", "EOF"
 MOST_EXPANSIONS = 10000                 # a variable may contain itself
 PUNCTUATION = frozenset("=,/;{}()@")
 COMPARISONS = {"=": "=", "eq": "=", "!=": "ne", "ne": "ne", "lt": "lt", "<": "lt", "gt": "gt", ">": "gt",
                "le": "le", "<=": "le", "ge": "ge", ">=": "ge", "<>": "<>", "><": "><"}
+R = TypeVar("R")
 _SPACE = re.compile(r"(?:[ \t\r\n]|\\\n)+")
 _OCTETS = re.compile(r"\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?=[\s/,;])")
 _WORD = re.compile(r"[^ \t\r\n#$'\"=,/;{}()@\0!<>:\\-]+")
@@ -224,6 +225,24 @@ class Tokens:
 
     def error(self, message: str) -> RuleError:
         return RuleError(message, self.last.shown, self.lexer.line)
+
+    def rules(self, rule: Callable[[], Iterable[R]]) -> Iterator[R]:
+        """What ``rule()`` makes of each rule of the text, as soon as it is complete."""
+        while self.lexer.position < len(self.lexer.text):
+            yield from self._file(rule)
+
+    def _file(self, rule: Callable[[], Iterable[R]]) -> Iterator[R]:
+        """One parse: to the end of the text, or to a NUL byte. It may not be empty."""
+        empty = True
+        while self.kind != EOF or empty:
+            if self.kind == COMMENT:
+                self.take()
+            elif self.kind == STR:
+                self.assignment()
+            else:
+                yield from rule()
+            empty = False
+        self.take()
 
     def assignment(self) -> None:
         """``name = value;``, where a rule could begin."""
