@@ -49,9 +49,9 @@ def keys(heading: str) -> list[str]:
 def test_mandoc_has_nothing_against_it(name: str) -> None:
     if shutil.which("mandoc") is None:
         pytest.skip("mandoc is not installed")
-    done = subprocess.run(["mandoc", "-Tlint", "-W", "warning", str(ROOT / "man" / name)], capture_output=True,
-                          text=True)
-    assert (done.returncode, done.stdout) == (0, "")
+    done = subprocess.run(["mandoc", "-Tlint", str(ROOT / "man" / name)], capture_output=True, text=True)
+    assert [line for line in done.stdout.splitlines()
+            if "referenced manual not found" not in line] == [], "that depends on what is installed"
 
 
 # -- options

@@ -57,6 +57,25 @@ def test_the_port_has_what_it_names() -> None:
         assert (sample is not None and (ROOT / sample[1]).is_file()) or line.startswith("@dir")
 
 
+def test_every_file_of_the_port_is_listed_once() -> None:
+    """autoplist knows what setup.py puts under share/; under etc/ a sample is no plain file, and a script another's."""
+    installed = setup_files()
+    assert {path.partition("/")[0] for path in installed} == {"etc", "share"}
+    taken_out = re.findall(r"-e '\\\|([^|]+)\$\$\|d'", MAKEFILE)
+    samples = [line.partition(" ")[2] for line in (PORT / "pkg-plist").read_text().splitlines() if "@sample" in line]
+    assert sorted(taken_out) == sorted(path for path in installed if path.startswith("etc/"))
+    assert sorted(taken_out) == sorted([*samples, f"etc/rc.d/{made('USE_RC_SUBR')}"])
+
+
+def setup_files() -> list[str]:
+    """Where setup.py puts its data_files, below the prefix."""
+    found = []
+    for directory, files in re.findall(r'\("((?:etc|share)[^"]*)", \[([^\]]*)\]\)', (ROOT / "setup.py").read_text()):
+        found += [f"{directory}/{name.rpartition('/')[2]}" for name in re.findall(r'"([^"]+)"', files)]
+    assert len(found) >= 12
+    return found
+
+
 def test_the_message_of_the_port_names_what_there_is() -> None:
     text = (PORT / "files/pkg-message.in").read_text()
     assert "l4ip_enable=YES" in text and "l4ip_enable" in (ROOT / "rc.d/l4ip").read_text()
