@@ -194,3 +194,11 @@ def test_changes_and_readme_know_this_version() -> None:
     readme = (ROOT / "README").read_text()
     for command in ("pip install . && l4ipd --demo", "pip install '.[test]' && pytest"):
         assert f"    {command}\n" in readme
+
+
+def test_what_contributing_names_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING").read_text()
+    named = re.findall(r"(?<![\w/])(?:l4ipd|tests|etc|man|\.ci)/[\w./-]*\w", text)
+    assert len(named) > 30 and not [name for name in named if not (ROOT / name).exists()]
+    rooms = {path.parent.name for path in (ROOT / "l4ipd").glob("*/__init__.py")}
+    assert all(f" {room}/ " in text for room in rooms), "every room has its line"
