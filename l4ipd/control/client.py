@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
             ("rules", "", "wanted rules and rules in the kernel, with what differs"),
             ("sessions", "*", "who is connected to what, through which rule of ours or of before"),
             ("ready", "clusters", "whether the addresses of clusters deserve to be announced by this gateway"),
-            ("leave", "clusters", "take clusters, or this gateway, out of service: not ready; rules and sessions stay"),
+            ("leave", "clusters", "take clusters, or this gateway, out of service: unready; rules and sessions stay"),
             ("join", "clusters", "put them back")):
         command = commands.add_parser(name, help=text, description=text, parents=[also], allow_abbrev=False)
         if pattern == "clusters":

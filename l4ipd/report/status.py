@@ -181,7 +181,7 @@ def _readiness(daemon: Daemon) -> list[str]:
     unready = [name for name, standing in standings.items() if not standing.ready]
     lines = [f"{cluster(daemon, name)['text']}, for {ago(daemon.loop.now - standings[name].since)}"
              for name in unready[:UNREADY]]
-    more = [f"and {len(unready) - UNREADY} more that are not ready"] if len(unready) > UNREADY else []
+    more = [f"and {len(unready) - UNREADY} more that are unready"] if len(unready) > UNREADY else []
     return [*lines, *more]
 
 

@@ -95,5 +95,5 @@ class Sensing:
         ignored = ", ".join(f"{number} {WORDS[why]}" for why, number in sorted(count.ignored.items()) if number)
         return (f"resets: {self.settings.source} {state}; {count.seen} seen, {count.used} used, "
                 f"{sum(count.ignored.values())} ignored{' (' + ignored + ')' if ignored else ''}"
-                f"{f', {missed} lost by ipmon' if missed else ''}; "
+                f"{f', {missed} missed by ipmon' if missed else ''}; "
                 f"{self.rules.summary()}{'; ' + trouble if trouble else ''}")

@@ -33,7 +33,7 @@ def day(states: Sequence[int]) -> str:
     known = QUARTERS - states.count(UNKNOWN)
     parts = [f"{words} in {count} of {known}" for which, words in ((DOWN, "down"), (OFF, "disabled or draining"))
              if (count := states.count(which))]
-    label = f"the last {known / 4:g} h, by quarters of an hour: {', '.join(parts) or 'up'}" if known else "not known"
+    label = f"the last {known / 4:g} h, by quarters of an hour: {', '.join(parts) or 'up'}" if known else "unknown"
     return _bars("strip day", states, 1, label)
 
 

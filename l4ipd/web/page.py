@@ -304,7 +304,7 @@ def _disabled(row: status.Row) -> str:
 def _rule(monitor: Monitor, row: status.Row, connections: int | None) -> str:
     words = RULE_WORDS.get(row.loaded, row.loaded)
     if row.loaded == "no" and monitor.eligible and monitor.endpoint.fallback:
-        words = "standby"
+        words = "none wanted"
     elif row.loaded == "yes" and monitor.endpoint.weight > 1:
         words = f"{words} ×{monitor.endpoint.weight}"
     amiss = row.loaded in ("missing", "leaving")

@@ -167,7 +167,7 @@ def test_the_summary(bench: Bench) -> None:
     bench.begin().take(b"missed 12 ipf log entries: 7 19\n" + line(times=3) + line(port=1) + line(tag=""))
     assert bench.sensing.summary() == (
         f"resets: {bench.settings.source} lost; 4 seen, 1 used, 3 ignored (2 probed just now, 1 of no endpoint), 12 "
-        f"lost by ipmon; ipf rules: 1 wanted, 0 in the kernel; {bench.settings.source}: No such file or directory")
+        f"missed by ipmon; ipf rules: 1 wanted, 0 in the kernel; {bench.settings.source}: No such file or directory")
 
 
 def test_what_was_in_the_buffer_before_us_is_old(bench: Bench) -> None:

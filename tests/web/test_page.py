@@ -97,7 +97,7 @@ def test_what_it_tells_of_each_endpoint() -> None:
                       "down web2 10.0.0.3:8080 L7STS 503 Service Unavailable no rule",
                       "disabled (unknown) web3 10.0.0.4:8080 not checked yet disabled since ",
                       "up heavy weight 3 10.0.0.9:8080 L7OK 200 in kernel ×3 3 702 conns",
-                      "up sorry fallback 10.0.0.8:8080 L7OK 200 standby",
+                      "up sorry fallback 10.0.0.8:8080 L7OK 200 none wanted",
                       "http port 80/tcp · http /healthz every 2 s 2 of 4 up", "mail 203.0.113.10",
                       "1 of 6 endpoints is down", "unknown web1"):
             assert words in text, words
