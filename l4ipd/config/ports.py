@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from bisect import bisect
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from l4ipd.config.section import Place
 from l4ipd.model import Member, Service, port_range
+
+
+class Owner(NamedTuple):
+    """Who has some ports."""
+
+    ports: range
+    name: str                                       # the service's
+    place: Place                                    # where its port stands
 
 
 class Taken:
     """Which service has an address, port and protocol already."""
 
     def __init__(self) -> None:
-        self._single: dict[tuple[str, int, str], tuple[str, Place]] = {}            # the service's name, and its port's
-        self._ranges: dict[tuple[str, str], list[tuple[range, str, Place]]] = {}    # by address and protocol
-        self._ports: dict[tuple[str, str], dict[int, None]] = {}                    # single ones, likewise
+        self._owners: dict[tuple[str, str], list[Owner]] = {}       # by address and protocol; sorted, and none meet
 
     def take(self, vip: str, service: Service, name: str, place: Place) -> bool:
         """Whether it is this service's from now on; else it is refused."""
-        met = next(self._met(vip, service), None)
-        if met is not None:
-            ports, owner, before = met
-            how = "already belongs to" if str(ports) == service.port_words else f"overlaps port {ports} of"
-            place.refuse(f"{vip} port {service.port_words} {service.protocol} {how} {owner} "
-                         f"({before.seen_from(place)})")
-        elif service.ports > 1:
-            self._ranges.setdefault((vip, service.protocol), []).append((_ports(service), name, place))
-        else:
-            self._single[vip, service.port, service.protocol] = name, place
-            self._ports.setdefault((vip, service.protocol), {})[service.port] = None
-        return met is None
-
-    def _met(self, vip: str, service: Service) -> Iterator[tuple[str, str, Place]]:
-        """Those who have one of its ports: which, who, and where that stands."""
-        mine = _ports(service)
-        singles = mine if service.ports == 1 else (
-            port for port in self._ports.get((vip, service.protocol), ()) if port in mine)
-        for port in singles:
-            if (vip, port, service.protocol) in self._single:
-                yield str(port), *self._single[vip, port, service.protocol]
-        for ports, owner, place in self._ranges.get((vip, service.protocol), ()):
-            if meet(ports, mine):
-                yield port_range(ports.start, len(ports)), owner, place
+        owners, mine = self._owners.setdefault((vip, service.protocol), []), _ports(service)
+        after = bisect(owners, mine.start, key=lambda owner: owner.ports.start)
+        for other in owners[max(after - 1, 0):after + 1]:           # the others are farther away
+            if meet(other.ports, mine):
+                words = port_range(other.ports.start, len(other.ports))
+                how = "already belongs to" if other.ports == mine else f"overlaps port {words} of"
+                place.refuse(f"{vip} port {service.port_words} {service.protocol} {how} {other.name} "
+                             f"({other.place.seen_from(place)})")
+                return False
+        owners.insert(after, Owner(mine, name, place))
+        return True
 
 
 def meet(one: range, other: range) -> bool:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from l4ipd.config.estimate import estimate
 from l4ipd.config.explain import explained
@@ -111,6 +115,33 @@ def test_what_is_refused(services: str, expected: list[str]) -> None:
     except ConfigError as error:
         found = error.errors
     assert list(found) == [f"l4ip.conf:6: clusters.c.services.{words}" for words in expected]
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 6), st.booleans()), max_size=12))
+def test_nobody_has_a_port_of_another(wanted: list[tuple[int, int, bool]]) -> None:
+    """Whoever comes first has it, and whoever meets nobody gets in."""
+    ports, expected, refused = dict[tuple[bool, int], str](), [], []
+    for number, (first, many, udp) in enumerate(wanted):
+        mine = [(udp, port) for port in range(first, first + many)]
+        if any(port in ports for port in mine):
+            refused.append(f"s{number}")
+        else:
+            ports |= dict.fromkeys(mine, f"s{number}")
+            expected.append(f"s{number}")
+    text = ", ".join(f"s{number}: {{port: {first}-{first + many - 1}, protocol: {'udp' if udp else 'tcp'}, {PING}}}"
+                     for number, (first, many, udp) in enumerate(wanted))
+    errors: tuple[str, ...] = ()
+    try:
+        found = config(text or "s: {port: 1}")
+    except ConfigError as error:
+        errors = error.errors
+    else:
+        assert [service.name for service in found.clusters[0].services] == (expected or ["s"])
+    assert [re.findall(r"services\.(\w+)\.port: .* (?:of|to) c/(\w+) ", words)[0][0] for words in errors] == refused
+    for words in errors:
+        name, owner = re.findall(r"services\.(\w+)\.port: .* (?:of|to) c/(\w+) ", words)[0]
+        first, many, udp = wanted[int(name[1:])]
+        assert owner in {ports.get((udp, port)) for port in range(first, first + many)}
 
 
 @pytest.mark.parametrize(("members", "expected"), [

@@ -116,6 +116,18 @@ def test_what_is_shown_of_a_range(node: Node) -> None:
         assert len(listed) == 3 and {row["vip_port"] for row in listed} == {node.first + each for each in range(MANY)}
 
 
+def test_whose_the_rules_of_a_range_are(node: Node) -> None:
+    node.kernel.add(f"rdr lo0 {VIP}/32 port {node.first + 2} -> {B} port {node.inside} tcp")
+    node.wait_log("a rule that is not ours takes every connection for itself")
+    rows = {row["rule"]: row for row in node.rows("rules")}
+    mine = [row for rule, row in rows.items() if f"port {node.words(node.first)} ->" in rule]
+    assert Counter((row["state"], row["endpoint"]) for row in mine) == {("ok", "www/data/web1"): 2,
+                                                                       ("ok", "www/data/web2"): 1}
+    foreign = next(row for rule, row in rows.items() if f"port {node.first + 2} ->" in rule)
+    assert (foreign["state"], foreign["endpoint"]) == ("foreign", None)
+    assert f"it meets rdr lo0 {VIP}/32 port {node.words(node.first)} -> " in foreign["why"]
+
+
 def test_rules_with_ranges_are_adopted_and_put_back(node: Node) -> None:
     node.stop(signal.SIGKILL)
     before = node.kernel.ipnat("-l").rules
