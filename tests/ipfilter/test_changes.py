@@ -121,6 +121,25 @@ def test_of_what_was_broken_off_nothing_is_said() -> None:
     assert bench.judge() == ([], {}) and bench.it.backoff.failures == 0 and not bench.it.held.lines
 
 
+def test_one_copy_of_several_is_gone() -> None:
+    bench = Bench()
+    bench.it.begin("copy", ["c"], bench.belief)
+    bench.shows("a", "b", "c", "c#2", "c#3")
+    assert bench.judge() == ([], {"c": Attempt("copy", LIE, True, 2)})
+    bench.it.begin("copy", ["c"], bench.belief)
+    bench.shows("a", "b", "c", "c#2")
+    assert bench.judge()[0] == ["c"]
+
+
+def test_a_line_that_is_not_taken_is_named() -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.it.begin("add", ["x"], bench.belief)
+        bench.it.failed(["x"], "bad", False)
+        bench.judge()
+    assert bench.said == [("x", "bad")]
+
+
 def test_nothing_was_tried() -> None:
     bench = Bench()
     assert bench.judge() == ([], {}) and bench.it.backoff.failures == 0
@@ -169,6 +188,7 @@ def test_when_it_goes_on_too_long_it_is_a_failure() -> None:
 def test_each_fault_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     it = Faults()
+    assert (it.problem, it.complaint, it.runs) == ("", "", 0)
     it.read("ipnat")
     for words in ("one", "one", "two", "one"):
         it.unread("ipnat", words)

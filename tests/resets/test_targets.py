@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -76,6 +77,15 @@ def far(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect(("::1", 9))
+            return True
+    except OSError:
+        return False
+
+
 # -- who is meant
 
 def test_who_is_where() -> None:
@@ -99,6 +109,9 @@ def test_ranges_of_ports() -> None:
     assert exactly("tcp", "10.0.0.2", range(8000, 8099)) == ()
     bench.targets.use([one])
     assert bench.at(port=8000) == []
+    two = somebody("d", ports=2)
+    bench.targets.use([two])
+    assert bench.at(port=8081) == [[two]] and bench.at(port=8082) == []
 
 
 def test_a_port_that_stays_keeps_its_memory() -> None:
@@ -169,8 +182,9 @@ def test_on_this_very_machine_only_as_many_as_were_refused(member: str, ours: st
     assert it.is_own(target, ours) and not it.is_own(target, ours)
 
 
-def test_our_address_towards_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_address_towards_somebody() -> None:
     assert own_address("127.0.0.1") == "127.0.0.1"
+    assert own_address("::1") == ("::1" if has_ipv6() else "")
     assert own_address("no address") == "" == own_address("fe80::1%no-such-interface")
 
 
@@ -252,6 +266,12 @@ def test_of_a_range_only_a_port_that_is_checked_speaks() -> None:
     assert len(other.refusals) == (other.endpoint.probe_port == 8080)
 
 
+def test_of_a_single_port_it_speaks_whatever_is_checked() -> None:
+    one = somebody(check=Check("tcp", port=9999))
+    Bench(one).it.weigh(REFUSED)
+    assert len(one.refusals) == 1
+
+
 def test_haste_is_not_made_again_and_again() -> None:
     one, two = somebody("a"), somebody("b")
     bench = Bench(one, two)
@@ -324,6 +344,16 @@ def test_what_our_probes_have_caused_is_taken_off() -> None:
             bench.targets.expect_own(target, 60.0)
         bench.it.counted(False, {count(): hits})
         assert (bench.it.used, bench.ignored) == (used, ignored) and target.expected == 0
+
+
+def test_a_reading_that_shows_nothing_lets_us_expect_it_still() -> None:
+    bench = Bench(somebody())
+    (target,) = bench.targets.at("tcp", "10.0.0.2", 8080)
+    bench.it.counted(False, {count(): 0})
+    bench.targets.expect_own(target, 60.0)
+    bench.it.counted(False, {count(): 0})
+    bench.it.counted(False, {count(): 1})
+    assert bench.ignored == {"own": 1}
 
 
 def test_counts_of_who_is_down() -> None:
