@@ -19,7 +19,7 @@ from l4ipd import main
 from l4ipd.checks import verdict
 from l4ipd.config import check_section, members, parse, services, warnings
 from l4ipd.config.values import span
-from l4ipd.control import asking, client
+from l4ipd.control import client, connection
 from l4ipd.model import Check, Config, Ipfilter, Log, Member, Resets, Service
 from l4ipd.report import notify
 from l4ipd.report.status import Row
@@ -95,8 +95,8 @@ def test_options_and_commands_of_l4ipctl() -> None:
 
 def test_defaults_of_options() -> None:
     assert f".Pa {main.parser().get_default('config')}" in manual("l4ipd.8")
-    assert f".Pa {asking.DEFAULT_SOCKET} " in manual("l4ipctl.8")
-    assert Config().control.path == asking.DEFAULT_SOCKET
+    assert f".Pa {connection.DEFAULT_SOCKET} " in manual("l4ipctl.8")
+    assert Config().control.path == connection.DEFAULT_SOCKET
 
 
 def test_json_keys_of_show() -> None:

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from l4ipd import __version__
-from l4ipd.control import asking, ready
-from l4ipd.control.asking import DEFAULT_SOCKET, Unreachable
+from l4ipd.control import connection, ready
+from l4ipd.control.connection import DEFAULT_SOCKET, Unreachable
 from l4ipd.control.screen import Shown, fit, worst_first
 from l4ipd.report.text import COLUMNS, WIDE, printable, table, wrap
 from l4ipd.runtime.numbers import whole
@@ -137,10 +137,10 @@ def ask(path: str, request: dict[str, Any]) -> Iterator[Answer]:
     """The answers to a request, as they come. Raises :class:`Unreachable`."""
     text = json.dumps(request).encode()
     try:
-        for line in ready.ask(path, text) if request["command"] == "ready" else asking.lines(path, text):
+        for line in ready.ask(path, text) if request["command"] == "ready" else connection.lines(path, text):
             yield _object(line)
     except ValueError:
-        raise Unreachable(f"{path}: {asking.STRANGE}") from None
+        raise Unreachable(f"{path}: {connection.STRANGE}") from None
 
 
 def _object(line: bytes) -> Answer:

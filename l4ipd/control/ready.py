@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from l4ipd.control.asking import DEFAULT_SOCKET, Unreachable, lines
+from l4ipd.control.connection import DEFAULT_SOCKET, Unreachable, lines
 
 LIMIT = 0.8                                         # seconds until there is an answer, or the reason why not
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.:@+-")

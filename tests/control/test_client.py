@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from l4ipd.control import asking, client
+from l4ipd.control import client, connection
 from l4ipd.report.text import COLUMNS, ago, cell, table, wrap
 from support import ROOT
 from support.control_server import answering
@@ -187,7 +187,7 @@ def test_what_is_no_daemon(tmp_path: Path, capsys: pytest.CaptureFixture[str], a
 
 def test_a_daemon_that_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking.lines, "__defaults__", (0.1, None))
+    monkeypatch.setattr(connection.lines, "__defaults__", (0.1, None))
     answering(str(tmp_path / "sock"), b"\n", hold=True)
     assert client.main(["-s", str(tmp_path / "sock"), "monitor"]) == 3
     assert "l4ipd says nothing for" in capsys.readouterr().err

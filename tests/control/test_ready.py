@@ -46,7 +46,7 @@ def test_it_imports_next_to_nothing() -> None:
            "print(*sorted(sys.modules.keys() - before))"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     bare = {"os", "stat", "posixpath", "genericpath", "_collections_abc", "_stat", "abc", "_abc", "os.path"}
-    ours = {"l4ipd", "l4ipd.control", "l4ipd.control.asking", "l4ipd.control.l4ipctl", "l4ipd.control.ready"}
+    ours = {"l4ipd", "l4ipd.control", "l4ipd.control.connection", "l4ipd.control.l4ipctl", "l4ipd.control.ready"}
     assert set(done.stdout.split()) - bare == {"__future__", "_socket", *ours}
 
 
