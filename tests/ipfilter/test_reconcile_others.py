@@ -13,13 +13,13 @@ from l4ipd.ipfilter.nat_table import Dialect, NatTable, whose
 from l4ipd.ipfilter.rdr import parse
 from l4ipd.ipfilter.reconcile import Reconciler
 from l4ipd.model import Ipfilter
-from support.reconciler import ReconcilerBench, log_rule, rule
+from support.reconciler import ReconcilerBench, internal_errors, log_rule, rule
 
 
 @pytest.fixture(autouse=True)
 def sane(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
-    assert "internal error" not in caplog.text
+    assert not internal_errors(caplog)
 
 
 def texts(caplog: pytest.LogCaptureFixture, pattern: str) -> list[str]:

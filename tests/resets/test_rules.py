@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pytest
 
@@ -16,6 +16,10 @@ from support.simulated_tools import World
 TOOLS = Ipfilter(interface="em0", resync=10.0)
 LOG, COUNT = Resets("em1"), Resets("em1", "counters")
 NOTHING: Traces = frozenset(), frozenset(), frozenset()
+
+
+def traces(tables: str, tags: Iterable[int] = (), counts: Iterable[str] = ()) -> Traces:
+    return frozenset(tables.split()), frozenset(tags), frozenset(counts)
 
 
 def endpoint(address: str = "10.0.0.2", port: int = 8080, protocol: str = "tcp") -> Endpoint:
@@ -169,13 +173,13 @@ def test_and_what_is_wanted_again_stays(bench: Bench, caplog: pytest.LogCaptureF
 def test_traces_for_the_next_run(bench: Bench) -> None:
     assert bench.it.traces() == NOTHING
     bench.use(LOG, FOUR, SIX)
-    assert bench.it.traces() == ({"log", "log6"}, {4711}, frozenset())
+    assert bench.it.traces() == traces("log log6", [4711])
     bench.settle()
-    assert bench.it.traces() == ({"log", "log6"}, {4711}, frozenset())
+    assert bench.it.traces() == traces("log log6", [4711])
     bench.use(COUNT, SIX)
-    assert bench.it.traces() == ({"log", "log6", "count6"}, {4711}, {line("count", "fd00::2")})
+    assert bench.it.traces() == traces("log log6 count6", [4711], [line("count", "fd00::2")])
     bench.settle()
-    assert bench.it.traces() == ({"count6"}, frozenset(), {line("count", "fd00::2")})
+    assert bench.it.traces() == traces("count6", (), [line("count", "fd00::2")])
 
 
 def test_whose_a_rule_is_that_nobody_wants(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from l4ipd.ipfilter import log_rules
 from l4ipd.ipfilter.filter_table import FilterTable
 from l4ipd.ipfilter.nat_table import Dialect, NatTable
@@ -20,6 +22,12 @@ SETTINGS = Ipfilter(interface="ext0")
 def rule(member: int, port: int = 80, more: str = "") -> str:
     return (f"rdr ext0 203.0.113.1/32 port {port} -> 10.0.{member >> 8}.{member & 255} port 8080 tcp round-robin "
             f"tag l4ip{more}")
+
+
+def internal_errors(caplog: pytest.LogCaptureFixture) -> set[str]:
+    """The kinds of exceptions that a test has logged; to be asked when it is over, where ``caplog.text`` is empty."""
+    return {record.exc_info[0].__name__ for record in caplog.get_records("call")
+            if "internal error" in record.getMessage() and record.exc_info and record.exc_info[0]}
 
 
 def log_rule(member: int) -> str:
