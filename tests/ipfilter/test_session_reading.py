@@ -150,6 +150,15 @@ def test_while_a_rule_is_in_use_nothing_is_listed(bench: Bench) -> None:
     assert not (bench.path / "runs").exists()
 
 
+def test_what_raises_in_the_loop_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raises(self: Reading[sessions.Reader]) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(Reading, "_quiet", raises)
+    bench.nat.iterator.in_use(bench.loop.clock())
+    assert bench.read("3", "3") == (None, INTERNAL)
+
+
 @pytest.mark.parametrize("name", ["_told", "_listed"])
 def test_what_raises_is_told(bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch,
                              caplog: pytest.LogCaptureFixture) -> None:

@@ -99,9 +99,9 @@ def test_lines_by_way_of_syslogd_are_not_believed(bench: Bench, caplog: pytest.L
         bench.it.take(SYSLOG + line().split(b" ", 2)[2].rstrip())
     bench.it.take(line().rstrip())
     assert [unverified for _, unverified in bench.heard] == [False, True, True, True]
-    assert records(caplog) == [("WARNING", f"{bench.path}: anybody can have such lines written there by way of syslogd, "
-                                "so that they only hasten probes: let ipmon write a file of its own, as ipmon -D -v "
-                                "FILE does")]
+    said = (f"{bench.path}: anybody can have such lines written there by way of syslogd, so that they only hasten "
+            "probes: let ipmon write a file of its own, as ipmon -D -v FILE does")
+    assert records(caplog) == [("WARNING", said)]
     bench.use("no")
     assert not bench.it.unverified
 

@@ -82,6 +82,8 @@ def test_log_rules_of_both_families(bench: Bench) -> None:
     assert bench.there() == sorted([line(), line(address="fd00::2"), udp])
     assert bench.it.summary() == "ipf rules: 3 wanted, 3 in the kernel"
     assert bench.it.readable and bench.it.trouble == "" and not bench.read
+    four, six = (rules.table for rules in bench.it.tables.values())
+    assert four.iterator is six.iterator and four.mark == six.mark == "resets.tag 4711"
     assert bench.listings() == {("ipfstat", "-iR"), ("ipfstat", "-6", "-iR")}
 
 
@@ -94,6 +96,8 @@ def test_counting_rules_and_their_numbers(bench: Bench) -> None:
     assert (COUNT_EVERY, COUNT_SHARE) == (1.0, 0.05)
     assert bench.it.tables["count", False].resync.budget.share == COUNT_SHARE
     assert bench.it.tables["count", False].resync.least == COUNT_EVERY
+    bench.use(Resets("em1"), FOUR)
+    assert bench.it.tables["count", False].table.mark == ""
 
 
 def test_how_often_log_rules_are_looked_at(bench: Bench) -> None:
@@ -128,8 +132,11 @@ def test_another_tag(bench: Bench) -> None:
     bench.use(LOG, FOUR)
     bench.settle()
     bench.use(Resets("em1", tag=99), FOUR)
+    assert bench.it._older == {}, "all that bear the first one are known"
     bench.settle()
     assert bench.there() == [line(tag=99)]
+    bench.use(None)
+    assert bench.it.tables["log", False].table.mark == "" and bench.it.traces()[0] == {"log"}, "it is still there"
 
 
 def test_another_tag_before_the_table_was_read(bench: Bench) -> None:
@@ -145,8 +152,13 @@ def test_another_tag_before_the_table_was_read(bench: Bench) -> None:
 def test_what_bears_another_tag_is_not_ours(bench: Bench) -> None:
     bench.load(line(tag=5), line(port=9))
     bench.use(LOG, FOUR)
+    bench.until(lambda: not bench.it.tables["log", False].stale, 5.0)
+    assert bench.it.tables["log", False].knows(line(port=9))
     bench.settle()
     assert bench.there() == sorted([line(), line(tag=5)]), "and what bears ours goes, if nobody wants it"
+    bench.load(line(port=9))
+    bench.settle(30.0)
+    assert bench.there() == sorted([line(), line(tag=5)]), "whenever it comes"
 
 
 def test_what_an_earlier_run_has_left_goes(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -158,7 +170,21 @@ def test_what_an_earlier_run_has_left_goes(bench: Bench, caplog: pytest.LogCaptu
     assert set(bench.it.tables) == {("log", False), ("log", True), ("count", False)}
     bench.settle(30.0)
     assert bench.there() == sorted(others) and bench.it.traces() == NOTHING
-    assert "resets.tag 5" in caplog.text
+    assert "resets.tag 5" in caplog.text and "count in" not in caplog.text
+    assert bench.it._counts == frozenset()
+
+
+def test_count_rules_that_were_left_are_known_until_each_table_was_read(bench: Bench) -> None:
+    left = [line("count", port=9), line("count", "fd00::2", 9)]
+    bench.load(*left)
+    bench.it.remember(["count", "count6"], [], left)
+    bench.tools.fault = lambda words: "fail" if "-6" in words else "ok"
+    bench.use(None)
+    bench.settle()
+    assert bench.there() == left[1:] and bench.it._counts == frozenset(left)
+    bench.tools.fault = lambda words: "ok"
+    bench.settle(20.0)
+    assert bench.there() == [] and bench.it._counts == frozenset()
 
 
 def test_and_what_is_wanted_again_stays(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -214,6 +240,7 @@ def test_what_goes_wrong(bench: Bench) -> None:
     assert not bench.it.readable and bench.it.trouble == "ioctl: the weather is bad"
     bench.tools.fault = lambda words: "fail" if words[0] == "ipf" else "ok"
     bench.settle(20.0)
+    assert bench.it.traces()[0] == {"log"} and not bench.it.tables["log", False].have
     assert bench.it.readable and bench.it.trouble == "ioctl: the weather is bad"
     bench.tools.fault = lambda words: "ok"
     bench.settle(10.0)
