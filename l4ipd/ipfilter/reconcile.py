@@ -247,7 +247,7 @@ class Reconciler:
         """Until something that waits for its time is due."""
         now = self.loop.now
         times = self._changes.held.next(now), self.table.iterator.quiet_until, self.conflicts.due
-        due = min((time for time in times if time > now), default=float("inf"))
+        due = min(time for time in times if time > now)     # the first is, and may be never
         if due < float("inf"):
             self.loop.set(self._wake, due)
 

@@ -58,6 +58,15 @@ def records(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
+def test_nothing_is_listened_to_at_first(bench: Bench) -> None:
+    it = bench.it
+    assert (it.source, it.tag, it.alive, it.problem, it.missed, it.unverified) == ("no", 0, False, "", 0, False)
+    it.use("no", 7, (), "")
+    assert it._source is None and it.tag == 7
+    it.take(line(tag=" log-tag 7").rstrip())
+    assert len(bench.heard) == 1
+
+
 # -- lines
 
 def test_records_of_ours_are_heard_and_those_of_others_are_not(bench: Bench) -> None:
@@ -230,14 +239,14 @@ def test_what_is_older_than_our_ipmon_is_stale() -> None:
     assert BUFFERED == 5.0
     it = Buffered(began, 100.0)
     assert not it.holds("", 100.0) and it.holds(stamps[0], 100.0), "it does not say"
-    assert not Buffered().holds(stamps[0], 0.0)
+    assert not Buffered().holds(stamps[0], 0.0) and not Buffered().holds("00000000000000.000000", 0.0)
 
 
 def test_stale_records_are_told_apart(bench: Bench) -> None:
     bench.use("ipmon")
     bench.it._begin()
     bench.it.take(line(when=time.time() - 60).rstrip())
-    assert len(bench.stale) == 1 and not bench.heard
+    assert [reset.port for reset in bench.stale] == [8080] and not bench.heard
     bench.it.take(line(when=time.time() + 60).rstrip())
     assert len(bench.stale) == len(bench.heard) == 1
     assert module.log.name == "l4ipd.resets"
