@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from l4ipd.runtime import child as module
+from l4ipd.runtime import reaper
 from l4ipd.runtime.child import Child, Exit, end_all, environment, find_program, reap, search_path
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Loop
@@ -110,7 +111,10 @@ def test_what_we_do_with_its_output_is_of_its_cost(loop: Loop) -> None:
             pass
         return False
 
-    assert 0.2 <= Run(loop, "echo x", output=slow).end().cost < 30.0
+    began = time.thread_time()
+    cost = Run(loop, "echo x", output=slow).end().cost
+    ours = time.thread_time() - began
+    assert 0.2 <= cost < ours + 0.3, "and no more than we have worked, and it"
 
 
 # -- when its time is up
@@ -217,17 +221,80 @@ def test_whoever_takes_what_it_says_may_raise(loop: Loop, stream: str, caplog: p
 
     takers: dict[str, Any] = {stream: raises}
     end = Run(loop, "echo x; echo y >&2; exec sleep 600", **takers).end()
-    assert (end.status, end.error) == (None, f"/bin/sh: given up: {INTERNAL}")
+    assert end == Exit(None, error=f"/bin/sh: given up: {INTERNAL}")
 
 
-def test_or_at_its_very_end(loop: Loop) -> None:
+def test_or_at_its_very_end(loop: Loop, caplog: pytest.LogCaptureFixture) -> None:
     def raises(chunk: bytes) -> bool:
         raise ValueError
 
     run = Run(loop, "echo x", output=raises)
     os.waitid(os.P_PID, run.it.pid, os.WEXITED | os.WNOWAIT)
     reap()
-    assert [end.error for end in run.ends] == [f"/bin/sh: given up: {INTERNAL}"]
+    assert run.ends == [Exit(None, error=f"/bin/sh: given up: {INTERNAL}")]
+    assert "what /bin/sh said last" in caplog.text
+
+
+def test_whatever_raises_at_its_end_it_is_told_of(loop: Loop, monkeypatch: pytest.MonkeyPatch,
+                                                 caplog: pytest.LogCaptureFixture) -> None:
+    run, close_all, calls = Run(loop, "exit 0"), Child._close_all, []
+
+    def once(self: Child) -> None:
+        calls.append(self)
+        if len(calls) == 1:
+            raise ValueError
+        close_all(self)
+
+    monkeypatch.setattr(Child, "_close_all", once)
+    assert run.end() == Exit(None, error=f"/bin/sh: given up: {INTERNAL}") and "the end of /bin/sh" in caplog.text
+
+
+# -- what it leaves behind
+
+class Recorder(reaper.Nobody):
+    """Is told what a reaper is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+
+    def mark(self, number: int) -> dict[str, str]:
+        return {"MARK": str(number)}
+
+    def end(self, pid: int, number: int) -> None:
+        self.told.append(("end", pid, number))
+
+    def ended(self, pid: int) -> None:
+        self.told.append(("ended", pid))
+
+    def end_all(self) -> None:
+        self.told.append(("end all",))
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    it = Recorder()
+    monkeypatch.setattr(module, "_reaper", it)
+    return it
+
+
+def test_what_is_left_of_one_that_is_swept(loop: Loop, recorder: Recorder) -> None:
+    one = Run(loop, 'echo "$MARK"', swept=True)
+    assert one.end().stdout == f"{one.it.number}\n".encode() and recorder.told == [("ended", one.it.pid)]
+    two = Run(loop, "exec sleep 600", timeout=0.05, swept=True)
+    two.end()
+    assert recorder.told[1:] == [("end", two.it.pid, two.it.number)] and two.it.number != one.it.number
+    three = Run(loop, "exec sleep 600", timeout=None, swept=True)
+    end_all()
+    assert recorder.told[2:] == [("ended", three.it.pid), ("end all",)]
+
+
+def test_others_are_not_swept(loop: Loop, recorder: Recorder) -> None:
+    assert Run(loop, 'echo "${MARK-none}"').end().stdout == b"none\n"
+    Run(loop, "exec sleep 600", timeout=0.05).end()
+    Run(loop, "exec sleep 600", timeout=None)
+    assert recorder.told == []
+    end_all()
+    assert recorder.told == [("end all",)]
 
 
 # -- our own end
@@ -235,8 +302,10 @@ def test_or_at_its_very_end(loop: Loop) -> None:
 def test_at_our_end_nobody_is_left_but_who_outlives_us(loop: Loop, tmp_path: Path) -> None:
     one = Run(loop, f"trap '' TERM; sleep 600 & echo $! >{tmp_path}/one; wait", timeout=None)
     two = Run(loop, f"echo $$ >{tmp_path}/two; exec sleep 600", timeout=None, outlives=True)
+    three = Run(loop, "exec sleep 600", timeout=None)
     grandchild, stays = one.until(tmp_path / "one"), two.until(tmp_path / "two")
     end_all()
+    assert three.it.pid not in module._alive and is_gone(three.it.pid)
     assert not one.ends and one.it.pid not in module._alive
     with pytest.raises(ChildProcessError):          # it was reaped
         os.waitpid(one.it.pid, os.WNOHANG)
@@ -253,11 +322,18 @@ def test_end_all_does_not_mind_one_that_somebody_else_has_reaped(loop: Loop) -> 
     assert run.it.pid not in module._alive
 
 
+def test_to_kill_one_that_somebody_else_has_reaped_is_nothing(loop: Loop) -> None:
+    run = Run(loop, "exit 3", timeout=None)
+    os.waitpid(run.it.pid, 0)
+    run.it.kill()
+    assert run.end() == Exit(255)
+
+
 def test_of_one_that_somebody_else_has_reaped_nothing_is_known(loop: Loop) -> None:
     run = Run(loop, "exit 3", timeout=None)
     os.waitpid(run.it.pid, 0)
     reap()
-    assert [end.status for end in run.ends] == [255] and not run.ends[0].clean
+    assert run.ends == [Exit(255)] and not run.ends[0].clean
     assert run.it.pid not in module._alive
 
 
@@ -300,6 +376,7 @@ def test_which_program_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (errno.EACCES, "x: cannot be executed: denied"),
     (errno.ENOEXEC, "x: cannot be executed: denied"),
     (errno.EAGAIN, "x: cannot be started: too many processes"),
+    (errno.EMFILE, "x: cannot be started: too many open files: raise the limit of this process"),
     (errno.E2BIG, "x: cannot be started: denied"),
 ])
 def test_why_one_cannot_be_started(number: int, words: str) -> None:
