@@ -62,10 +62,11 @@ RECORDED = [parsed(block.strip()) for block in re.split(r"^== ", CONVERSATIONS, 
 
 
 def checks() -> dict[str, Check]:
-    """By service: what the sample, with every setting switched on, asks of a member first, on whatever port."""
+    """By service: what the sample, with every setting switched on, asks of a member first, on whatever port. Not of one
+    that has the check of another."""
     shown = parse.parse(switched_on(SAMPLE), "l4ip.conf.sample")
     return {service.name: replace(service.checks[0], port=None)
-            for cluster in shown.clusters for service in cluster.services}
+            for cluster in shown.clusters for service in cluster.services if not service.same_as}
 
 
 CHECKS = checks()
