@@ -86,6 +86,15 @@ def test_one_that_is_not_read_any_more_is_forgotten() -> None:
         assert budget.interval(2, 0.04, 5000, LEAST, later) == near(interval)
 
 
+def test_two_tables_with_one_budget() -> None:
+    budget = Budget()
+    one, two = Bench(budget), Bench(budget)
+    assert one.rests(0.2, 0.2, 0.2, lines=5000) == near(50.0)
+    two.it.listed(Exit(0, cost=0.2), 5000)
+    two.it.rest()
+    assert two.it.interval == near(100.0)
+
+
 def test_what_is_often() -> None:
     bench = Bench()
     assert bench.it.often == 60.0

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from l4ipd.resets import listener as module
+from l4ipd.resets import sources
 from l4ipd.resets.ipmon import Reset
 from l4ipd.resets.listener import BUFFERED, Buffered, Listener
 from l4ipd.runtime import ownership
@@ -212,6 +213,20 @@ def test_a_source_that_is_not_there_at_first_is_lost(bench: Bench, caplog: pytes
 def test_an_ipmon_that_is_not_there(bench: Bench) -> None:
     bench.use("ipmon")
     assert bench.it.problem == "/no/such/ipmon: no such program: name it in the configuration, ipfilter.ipmon"
+
+
+def test_whom_our_ipmon_tells_and_who_is_looked_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(sources, "others", lambda *words: looked.append(words))
+    bench.it.look_around()
+    bench.use()
+    bench.it.look_around()
+    assert not looked, "only ours has rivals"
+    bench.use("ipmon")
+    bench.it.look_around()
+    assert looked == [(bench.loop, "/no/such/ipmon", bench.it._others)] * 2
+    ours = bench.it._source
+    assert isinstance(ours, sources.Ipmon) and ours.take == bench.it.take and ours.began == bench.it._begin
 
 
 def test_who_else_reads_the_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -137,6 +137,8 @@ def test_another_tag(bench: Bench) -> None:
     assert bench.there() == [line(tag=99)]
     bench.use(None)
     assert bench.it.tables["log", False].table.mark == "" and bench.it.traces()[0] == {"log"}, "it is still there"
+    bench.until(lambda: not bench.it.tables["log", False].stale, 5.0)
+    assert bench.it.tables["log", False].have and bench.it.traces()[0] == {"log"}
 
 
 def test_another_tag_before_the_table_was_read(bench: Bench) -> None:
