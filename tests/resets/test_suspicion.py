@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from l4ipd.ipfilter import rdr
 from l4ipd.model import Ipfilter
 from l4ipd.resets.deafness import APART, LATE, Deafness
 from l4ipd.runtime import child
@@ -86,6 +87,7 @@ def test_two_refusals_a_client_between_them_and_nothing_heard(bench: Bench, capl
     bench.wait(0.2)
     assert bench.it.deaf == "www/x/a" and bench.deafened == 1 and caplog.messages == [WORDS]
     assert caplog.records[0].levelno == logging.WARNING and (APART, LATE) == (0.5, 2.0)
+    assert bench.it._suspect == ""
     for sent in (9, 10):
         bench.refused(sent)
         bench.wait(3.0)
@@ -174,7 +176,23 @@ def test_the_table_is_not_read_again_at_once(bench: Bench) -> None:
 def test_what_is_counted(bench: Bench, text: str) -> None:
     bench.says(text)
     bench.refused(None)
+    assert bench.it._cases["www/x/a"].sent == 17 and bench.loop.errors.total == 0
+
+
+def test_a_line_that_raises_is_left_out(bench: Bench, monkeypatch: pytest.MonkeyPatch,
+                                        caplog: pytest.LogCaptureFixture) -> None:
+    parse = rdr.parse
+
+    def picky(line: str) -> rdr.Rdr | None:
+        if line == "raise":
+            raise ValueError
+        return parse(line)
+
+    monkeypatch.setattr(rdr, "parse", picky)
+    bench.says(f"raise\n17 {RULE}\nList of active sessions:\n")
+    bench.refused(None)
     assert bench.it._cases["www/x/a"].sent == 17
+    assert "internal error: please report this: a line of ipnat's listing is left out" in caplog.text
 
 
 def test_of_whom_no_rule_tells_nothing_is_known(bench: Bench) -> None:
@@ -188,7 +206,8 @@ def test_what_was_found_out_is_forgotten(bench: Bench) -> None:
     bench.refused(8)
     bench.it.raised()
     bench.wait(3.0)
-    assert not bench.it.deaf and not bench.it._cases and not bench.it._suspect and not bench.deafened
+    assert bench.it.deaf == bench.it._suspect == "" and not bench.it._cases and not bench.deafened
+    assert Deafness(bench.loop, bench.it.tools).deaf == ""
 
 
 def test_a_tool_that_hangs_has_its_timeout(bench: Bench) -> None:
