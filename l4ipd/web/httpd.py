@@ -18,10 +18,10 @@ import re
 import socket
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import h11
 
@@ -43,7 +43,7 @@ class Request:
     """A GET, or a HEAD whose answer will lose its body."""
 
     path: str
-    query: Mapping[str, str]
+    query: Mapping[str, Sequence[str]]              # every value that each name has
     host: str
 
 
@@ -197,7 +197,7 @@ class Client:
         host = next((value.decode("latin-1") for name, value in event.headers if name == b"host"), "")
         try:
             parts = urlsplit(event.target.decode("latin-1"))
-            query = dict(parse_qsl(parts.query, max_num_fields=20))
+            query = parse_qs(parts.query, keep_blank_values=True, max_num_fields=20)
         except ValueError:
             return Answer(400, b"bad request: the address is not understood\n")
         try:

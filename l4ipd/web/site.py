@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -142,8 +142,8 @@ class Web:
         answer = httpd.Answer
 
         def show(request: Request) -> Answer:
-            text = page.render(self.daemon, self.history, self.connections.by_rule(), request.query.get("match", ""),
-                               self.trends)
+            text = page.render(self.daemon, self.history, self.connections.by_rule(),
+                               request.query.get("match", [""])[-1], self.trends)
             return answer(200, (piece.encode() for piece in text), "text/html; charset=utf-8",
                           {"Content-Security-Policy": page.POLICY})
 
@@ -153,11 +153,12 @@ class Web:
             reason = warnings.unfit(self.daemon)
             return answer(503, f"{reason}\n".encode()) if reason else answer(200, b"ok\n")
 
-        def ready(name: str) -> Answer:
-            if name not in self.daemon.readiness.standings:
+        def ready(names: Sequence[str]) -> Answer:
+            if not self.daemon.readiness.standings.keys() >= set(names):
                 return answer(404, b"there is no such cluster\n")
-            found = status.cluster(self.daemon, name)
-            return answer(200 if found["ready"] else 503, f"{found['text']}\n".encode())
+            found = [status.cluster(self.daemon, name) for name in names]
+            return answer(200 if all(each["ready"] for each in found) else 503,
+                          "".join(f"{each['text']}\n" for each in found).encode())
 
         self._pages = {
             "/": show,

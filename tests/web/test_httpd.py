@@ -108,7 +108,7 @@ def test_what_the_handler_is_told(site: HttpServer) -> None:
 
     site.handler = handler
     site.ask(b"GET /a/b?match=www%2F*&x=+1 HTTP/1.1\r\nHost: Some.Where:81\r\n\r\n")
-    assert asked == [Request("/a/b", {"match": "www/*", "x": " 1"}, "Some.Where:81")]
+    assert asked == [Request("/a/b", {"match": ["www/*"], "x": [" 1"]}, "Some.Where:81")]
 
 
 def test_a_body_that_is_produced_arrives_whole_and_its_end_is_marked(site: HttpServer) -> None:

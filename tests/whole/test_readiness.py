@@ -104,6 +104,11 @@ def test_everybody_is_told_the_same(gateway: Announced) -> None:
     assert gateway.get("/healthz?cluster=www") == (200, "www ready\n")
     assert gateway.get("/healthz?cluster=mail") == (503, "mail unready: http 0 of 1 up\n")
     assert gateway.get("/healthz?cluster=web") == (404, "there is no such cluster\n")
+    for pair in ("cluster=www&cluster=mail", "cluster=mail&cluster=www"):
+        status, text = gateway.get(f"/healthz?{pair}")
+        assert status == 503 and set(text.splitlines()) == {"www ready", "mail unready: http 0 of 1 up"}
+    for nobody in ("cluster=", "cluster", "cluster=www&cluster=", "cluster=web&cluster=www"):
+        assert gateway.get(f"/healthz?{nobody}") == (404, "there is no such cluster\n"), "a name was forgotten"
     assert gateway.get("/healthz")[0] == 200, "that is of the daemon"
     families = {family.name: family for family in text_string_to_metric_families(gateway.get("/metrics")[1])}
     assert {sample.labels["cluster"]: sample.value for sample in families["l4ip_cluster_ready"].samples} == {
