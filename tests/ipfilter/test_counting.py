@@ -89,6 +89,13 @@ def test_what_a_count_says(bench: Bench) -> None:
     assert count.by_name == {"www/x/a": 3, "www/x/b": 2} and bench.it.last is count and bench.it.readings == 1
 
 
+def test_sessions_with_and_without_a_protocol_are_the_same_endpoints(bench: Bench) -> None:
+    with (bench.path / "sessions").open("a") as file:
+        file.write("RDR 10.0.0.1        8080  <- -> 203.0.113.10    80    [198.51.100.7 9999]\n")
+    count = bench.count()
+    assert (count.of("www/x/a"), count.of("www/x/b"), count.total) == (4, 2, 6)
+
+
 def test_a_count_of_this_second_is_told_again(bench: Bench) -> None:
     first = bench.count()
     bench.says(9)
@@ -212,4 +219,4 @@ def test_who_is_told_may_raise(bench: Bench, caplog: pytest.LogCaptureFixture) -
         raise ValueError
 
     bench.it.want(raises)
-    assert bench.count().of("www/x/a") == 3 and "a count of sessions is told" in caplog.text
+    assert bench.count().of("www/x/a") == 3 and "report this: a count of sessions is told" in caplog.text
