@@ -15,7 +15,7 @@ from l4ipd.monitor import pace
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import RATE
-from support.monitors import BAD, GOOD, LATE, PACE, SLOW, Flight, World
+from support.monitors import BAD, GOOD, LATE, PACE, REFUSED, SLOW, Flight, World
 
 QUICK = replace(PACE, interval=1.0, fast_interval=1.0, down_interval=1.0, timeout=5.0)
 TICK = 1 / RATE
@@ -116,6 +116,23 @@ def test_after_a_probe_out_of_turn_its_phase_is_kept(world: World) -> None:
     assert [when % 1.0 for when in starts(world)[-4:]] == [pytest.approx(phase, abs=2 * TICK)] * 4
 
 
+def test_after_a_probe_that_a_refusal_has_hastened_as_well(world: World) -> None:
+    one = world.monitor(replace(QUICK, timeout=0.5))
+    world.probes.now = GOOD
+    world.run(5.0)
+    phase = starts(world)[-1] % 1.0
+    one.refuse(REFUSED, "a")                        # contradicted at once: doubted for a second
+    world.run(0.3)
+    world.probes.now = None
+    one.checker.probe_anew()
+    world.run(0.01)
+    assert one.refuse(REFUSED, "b") == "doubted"
+    world.probes.now = GOOD
+    world.probes.end(GOOD)
+    world.run(5.0)
+    assert [when % 1.0 for when in starts(world)[-4:]] == [pytest.approx(phase, abs=2 * TICK)] * 4
+
+
 # -- late
 
 def test_as_soon_as_a_slow_one_has_ended_and_then_on_its_phase(world: World) -> None:
@@ -134,23 +151,24 @@ def test_as_soon_as_a_slow_one_has_ended_and_then_on_its_phase(world: World) -> 
     assert world.schedule.skipped == skipped, "that was late, and not left out"
 
 
+@pytest.mark.parametrize("interval", [1.0, 2.0])
 @pytest.mark.parametrize(("late", "skipped"), [(0.2, 1), (1.2, 2), (4.2, 5)])
-def test_what_we_have_missed_ourselves_is_counted(world: World, late: float, skipped: int) -> None:
+def test_what_we_have_missed_ourselves_is_counted(world: World, late: float, skipped: int, interval: float) -> None:
     """The probe itself was quick, but nobody ran when the next one was due."""
-    world.monitor(QUICK)
+    world.monitor(replace(QUICK, interval=interval))
     world.probes.now = GOOD
     world.run(5.0)
     world.probes.now = None
     world.until_start()
     world.run(0.1)
     begun, before = starts(world)[-1], world.schedule.skipped
-    world.clock.now = world.loop.now = begun + 1.0 + late
+    world.clock.now = world.loop.now = begun + interval * (1 + late)
     world.probes.flying[0].done.__self__._begun = world.clock.now - 0.1         # type: ignore[attr-defined]
     world.probes.now = GOOD
     world.probes.end(GOOD)
     assert world.schedule.skipped - before == skipped
-    world.run(2.0)
-    assert starts(world)[-1] % 1.0 == pytest.approx(begun % 1.0, abs=2 * TICK), "the others wait as well"
+    world.run(2 * interval)
+    assert starts(world)[-1] % interval == pytest.approx(begun % interval, abs=2 * TICK), "the others wait as well"
 
 
 @pytest.mark.parametrize(("took", "at_once"), [(0.4, False), (0.5, True), (0.6, True)])
@@ -303,10 +321,13 @@ def test_more_time_is_what_a_probe_asks_for(world: World) -> None:
 # -- when something raises
 
 class Broken(Flight):
+    ended = 0
+
     def expire(self) -> None:
         raise RuntimeError("a bug in a deadline")
 
     def cancel(self) -> None:
+        Broken.ended += 1
         raise RuntimeError("a bug in an end")
 
 
@@ -315,8 +336,10 @@ def test_a_probe_whose_deadline_raises_is_over_and_the_next_one_comes(world: Wor
     one = world.monitor(PACE)
     start = world.schedule.start
     world.schedule.start = lambda what, done: Broken(world.probes, done)
+    before = Broken.ended
     while not world.loop.errors.total:
         world.loop.turn()
+    assert Broken.ended == before + 1
     assert one.trouble == INTERNAL and one.seen == "unknown" and world.schedule.flying == 0
     assert "please report this: a probe of www/http/web1" in caplog.text and world.loop.errors.total == 2
     world.schedule.start = start

@@ -148,9 +148,9 @@ def test_every_outcome_is_logged_and_told_to_who_wants_it(world: World, caplog: 
     world.schedule.log_all()
     world.schedule.listen(lambda each, verdict: heard.append((each, verdict)))
     world.until_start()
-    world.clock.now += 0.25
+    world.clock.now += 1.5
     world.probes.end(GOOD)
-    assert lines(caplog) == [f"{NAME}: L4OK connected (250 ms)"] and one.took == 0.25
+    assert lines(caplog) == [f"{NAME}: L4OK connected (1500 ms)"] and one.took == 1.5
     outcome(world, BAD)
     assert heard == [(one, GOOD), (one, BAD)]
 
