@@ -123,8 +123,13 @@ def _number(value: float) -> float:
     return float(value)
 
 
-def _time(value: float, now: float) -> float | None:
-    """When something was: from 0 to ``now``, give or take rounding, and a clock set back a little; else not known."""
+def _time(value: float | None, now: float) -> float | None:
+    """When something was: from 0 to ``now``, give or take rounding, and a clock set back a little; else not known.
+
+    What is not known is null: so it is written by a run that ends before it has looked at what it was left.
+    """
+    if value is None:
+        return None
     when = _number(value)
     return min(when, now) if 0 <= when <= now + SLACK else None
 

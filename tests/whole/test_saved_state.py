@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l4ipd import saved_state
-from l4ipd.saved_state import Saved, decode, encode, load
+from l4ipd.model import Member
+from l4ipd.saved_state import LONGEST_USER, OLD, SLACK, Saved, decode, encode, load
 
 NOW = 1_800_000_000.0
 SAVED = Saved({"www/http/web1": NOW - 10}, {"www/http/web1": (True, NOW - 100), "www/http/web2": (False, NOW - 5)},
@@ -134,3 +136,138 @@ def test_the_age_of_a_state_is_told(written: float, words: str, caplog: pytest.L
     caplog.set_level(logging.INFO)
     assert decode(changed(written=written), NOW).states == {}
     assert f"state is {words}: since when endpoints are up or down is forgotten" in caplog.text
+
+
+# -- every key
+
+WHOLE = Saved(
+    {"a/b/c": NOW - 10, "a/b/d": None}, {"a/b/c": (True, NOW - 100), "a/b/d": (False, None), "a/b/e": (False, NOW)},
+    frozenset({"rdr one", "rdr two"}), frozenset({"log", "count6"}), frozenset({0, 2**32 - 1}), frozenset({"count in"}),
+    {"": NOW - 7, "www": None}, {"www": True, "mail": False}, frozenset({"a/b/d"}), frozenset({"a/b/c"}),
+    {"dns": (Member("m", "10.0.0.1"), Member("n", "fd00::1", 0, True, 65535), Member("o", "10.0.0.3", 99, False, 1))},
+    {"a/b/c": "alice"}, {"a/b/c": NOW + 3600.0})
+
+
+def test_all_of_it_is_written_and_read_back() -> None:
+    assert decode(encode(WHOLE, NOW), NOW) == WHOLE
+    assert encode(WHOLE, NOW).endswith(b"}\n")
+
+
+def test_what_is_not_known_stays_so_and_spoils_nothing() -> None:
+    """A run that ends before it has looked at what it was left writes that again, and its clock may have been wrong."""
+    early = decode(encode(WHOLE, NOW), NOW - 1000)
+    assert early.disabled == {"a/b/c": None, "a/b/d": None} and early.left == {"": None, "www": None}
+    assert decode(encode(early, NOW - 1000), NOW) == early
+
+
+def test_a_file_of_the_first_version_has_less() -> None:
+    data = json.loads(encode(WHOLE, NOW))
+    first = {key: data[key] for key in ("version", "written", "disabled", "endpoints", "rules")}
+    assert decode(json.dumps(first).encode(), NOW) == Saved(WHOLE.disabled, WHOLE.states, WHOLE.rules)
+    assert decode(json.dumps({**first, "filters": {}}).encode(), NOW).tables == frozenset()
+    for key in set(first) - {"version"}:
+        with pytest.raises(ValueError, match="^it is damaged$"):
+            decode(json.dumps({name: data[name] for name in first if name != key}).encode(), NOW)
+
+
+def test_what_is_seen_of_an_endpoint() -> None:
+    assert [WHOLE.seen(f"a/b/{name}") for name in "cde"] == ["up", "draining", "down"]
+    assert [WHOLE.age(f"a/b/{name}", NOW) for name in "cde"] == [100.0, 0.0, 0.0]
+
+
+def test_a_long_name_of_a_user_is_cut() -> None:
+    assert decode(changed(disabled_by={"a/b/c": "x" * 1000}), NOW).users == {"a/b/c": "x" * LONGEST_USER}
+
+
+@pytest.mark.parametrize(("when", "now", "until"), [
+    (NOW + 60, NOW + 10, NOW + 60), (NOW + 60, NOW + 90, NOW + 60),
+    (NOW + 60, NOW - 500, NOW - 440),               # the clock was set back: no longer than it was
+    (NOW - 60, NOW - 500, NOW - 500), (NOW - 60, NOW + 1, NOW - 60)])
+def test_until_when(when: float, now: float, until: float) -> None:
+    assert decode(changed(disabled_until={"a/b/c": when}), now).until == {"a/b/c": until}
+
+
+@pytest.mark.parametrize("member", [
+    ["m", "10.0.0.1", 100, False, None], ["m", "10.0.0.1", -1, False, None], ["m", "10.0.0.1", True, False, None],
+    ["m", "10.0.0.1", 1.0, False, None], ["m", "10.0.0.1", 1, False, 0], ["m", "10.0.0.1", 1, False, 65536],
+    ["m", "10.0.0.1", 1, False, "80"], ["m", "10.0.0.1", 1, False, True], ["m", "here", 1, False, None],
+    ["m n", "10.0.0.1", 1, False, None], ["m", "10.0.0.1", 1, False], ["m", "10.0.0.1", 1, False, None, 1]], ids=str)
+def test_a_member_that_is_none_spoils_it(member: list[object]) -> None:
+    with pytest.raises(ValueError, match="^it is damaged$"):
+        decode(changed(discovered={"dns": [member]}), NOW)
+
+
+@pytest.mark.parametrize("more, names", [
+    ({"draining": 3}, "draining"), ({"cut": 3}, "cut"), ({"left": {"www": "x"}}, "left"), ({"ready": 3}, "ready"),
+    ({"disabled_by": 3}, "users"), ({"disabled_until": {"a": "x"}}, "until"),
+    ({"disabled_until": {"a": float("inf")}}, "until"), ({"filters": {"counts": 3}}, "counts"),
+    ({"filters": {"tables": 3}}, "tables"), ({"disabled": {"a": float("inf")}}, "disabled")])
+def test_damage_in_any_key(more: dict[str, object], names: str) -> None:
+    with pytest.raises(ValueError, match="^it is damaged$"):
+        decode(changed(**more), NOW)
+
+
+# -- to the second, and word for word
+
+def test_a_time_that_is_a_little_in_the_future_is_now() -> None:
+    for ahead, known in ((SLACK, NOW), (SLACK + 0.01, None)):
+        assert decode(changed(disabled={"a/b/c": NOW + ahead}), NOW).disabled == {"a/b/c": known}
+
+
+@pytest.mark.parametrize(("disabled", "end"), [({}, ""), ({"a/b/c": NOW},
+                                                          "; what the operator disabled stays disabled")])
+@pytest.mark.parametrize(("age", "words"), [(OLD, ""), (OLD + 1, "1 h old"), (3 * OLD, "3 h old"),
+                                            (-1.0, "from the future")])
+def test_the_line_about_its_age(age: float, words: str, disabled: dict[str, float], end: str,
+                                caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    found = decode(changed(disabled=disabled, ready={"www": True}), NOW + age, "here")
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [f"here is {words}: since when endpoints are up or down is forgotten{end}"][:bool(words)]
+    assert bool(found.states) == bool(found.ready) == (not words), "who may have been told otherwise since"
+
+
+def test_one_that_was_never_written(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert not decode(changed(written=-1.0), NOW).states
+    assert "state is of no known age: " in caplog.text
+    caplog.clear()
+    assert not decode(changed(written=0), NOW).states
+    assert f"state is {NOW / 3600:.0f} h old: " in caplog.text
+
+
+def test_words_about_what_is_no_state() -> None:
+    for text, words in ((b"{", "it is damaged"), (b"[]", "it is not a state file of l4ipd"),
+                        (b"{}", "it is not a state file of l4ipd"),
+                        (changed(version="y" * 50), f"it is of version {'y' * 20}, and this l4ipd writes version 1"),
+                        (b" " * (saved_state.SIZE_LIMIT + 1), "it is larger than 64 MB")):
+        with pytest.raises(ValueError) as error:
+            decode(text, NOW)
+        assert str(error.value) == words
+    full = changed().ljust(saved_state.SIZE_LIMIT)
+    assert decode(full, NOW) == SAVED, "that is as large as it may be"
+
+
+def test_a_file_is_read_at_the_time_of_day_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "state"
+    path.write_bytes(encode(Saved(states={"a/b/c": (True, 5.0)}), time.time()))
+    assert load(str(path)).states == {"a/b/c": (True, 5.0)} and not caplog.records
+    assert load(str(path), time.time() + 2 * OLD).states == {}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path} is 2 h old: since when endpoints are up or down is forgotten"]
+
+
+def test_the_lines_about_one_that_is_of_no_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "state"
+    path.write_text("{")
+    load(str(path))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path}: ignored, and kept as {path}.bad: it is damaged: nothing is disabled any more"]
+    assert (tmp_path / "state.bad").read_text() == "{" and not path.exists()
+    caplog.clear()
+    path.write_text("{")
+    (tmp_path / "state.bad").unlink()
+    (tmp_path / "state.bad").mkdir()
+    assert load(str(path)) == Saved() and path.read_text() == "{"
+    assert [record.getMessage() for record in caplog.records] == [f"{path}: ignored: it is damaged"]
