@@ -41,7 +41,7 @@ ipfilter: {{interface: lo0}}
 resets: {{interface: lo0}}
 log: {{level: info}}
 http: {0}:{1.page}
-defaults: {{interval: 1s, timeout: 500ms, rise: 2, fall: 2}}
+defaults: {{interval: 1s, timeout: 500ms, rise: 2, fall: 2, flap: no}}
 clusters:
   demo:
     address: {0}

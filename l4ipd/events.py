@@ -10,7 +10,7 @@ from typing import NamedTuple
 class Event(NamedTuple):
     """Something that has happened. ``name`` is an endpoint, a service, a cluster, or empty."""
 
-    kind: str                                       # up down draining disabled enabled all-down repaired reloaded
+    kind: str                                       # up down draining held disabled enabled all-down repaired reloaded
                                                     # reload-failed sensing-lost sensing-back blind sighted
                                                     # table-full table-free
                                                     # ready unready

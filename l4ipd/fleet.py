@@ -17,6 +17,7 @@ from l4ipd.checks.probe import Probe
 from l4ipd.checks.recipe import Asked, Recipe
 from l4ipd.checks.verdict import Verdict
 from l4ipd.events import Event, Events
+from l4ipd.holds import Holds
 from l4ipd.ipfilter import plan
 from l4ipd.model import Config, Endpoint
 from l4ipd.monitor.checker import Checker
@@ -63,8 +64,11 @@ class Fleet:
         self.schedule = Schedule(loop, limit, start, changed=self._state_changed, decided=self._first_outcome,
                                  spoiled=lambda monitor, verdict, began: self.reachability.spoils(
                                      monitor.endpoint.address, verdict, began), alone=self._is_alone, refused=refused,
-                                 weighed=lambda monitor: self._changed(monitor.endpoint.group))
+                                 last=lambda monitor: self.holds.last(monitor),
+                                 weighed=lambda monitor: self._touch(monitor.endpoint.group),
+                                 touched=lambda monitor: self.holds.touch(monitor.endpoint.group))
         self.transitions = Transitions(events.tell, members=self.members, tally=self.tally, kept=kept)
+        self.holds = Holds(self.members, lambda: self.transitions.waits)
         self._changed, self._decided = changed, decided
         self._tallies: dict[str, plan.Tally] = {}   # by service, as far as this turn had to count
 
@@ -132,8 +136,13 @@ class Fleet:
         self.groups = dict(groups)
         self._tallies.clear()
         self.transitions.keep_only(self.groups)
+        self.holds.take_over(self.groups)
         for group in self.groups:
-            self._changed(group)
+            self._touch(group)
+
+    def _touch(self, group: str) -> None:
+        self.holds.touch(group)
+        self._changed(group)
 
     def restore(self, saved: Saved) -> None:
         """What the operator disabled stays so; and of what is as it was nothing is told."""
@@ -145,6 +154,10 @@ class Fleet:
                 self.monitors[name].disable()
         self.overrides.watch()
         self.cut = {name for name in saved.cut if name in self.disabled}        # it may not have come to that
+        for name, (count, until, held) in saved.held.items():
+            if name in self.monitors and name not in self.disabled:
+                self.monitors[name].hold(count, self.loop.now + until - now, held)
+                self.holds.begun(self.monitors[name].endpoint.group)
         past = {name: Past(saved.seen(name), self.loop.now - saved.age(name, now))
                 for name in saved.states if name in self.monitors}
         down = {name for name, each in past.items() if not each.up} | self.disabled.keys()
@@ -168,18 +181,19 @@ class Fleet:
 
         Sessions are left to finish or, with ``now``, cut off.
         """
+        was = {monitor: monitor.seen for monitor in monitors}
         self.overrides.disable([monitor.endpoint.name for monitor in monitors], user, seconds)
         for monitor in monitors:
             endpoint = monitor.endpoint
             monitor.disable()
             (self.cut.add if now else self.cut.discard)(endpoint.name)
-            self._changed(endpoint.group)
+            self._touch(endpoint.group)
             self.transitions.touch(endpoint.group)
         self._tallies.clear()
         for monitor in monitors:
             endpoint = monitor.endpoint
             self.events.tell(Event("disabled", endpoint.name, (
-                f"{endpoint.name} {endpoint.where} {monitor.seen} -> disabled: {by_operator(user, seconds)}, its "
+                f"{endpoint.name} {endpoint.where} {was[monitor]} -> disabled: {by_operator(user, seconds)}, its "
                 f"sessions {'are cut off' if now else 'may finish'}; {self.tally(endpoint.group)}")))
 
     def disable_for(self, monitors: Sequence[Monitor], user: str, seconds: float | None) -> None:
@@ -201,19 +215,20 @@ class Fleet:
         self._enable(monitors, by_operator(user))
 
     def _enable(self, monitors: Sequence[Monitor], why: str) -> None:
+        was = {monitor: "held" if monitor.held else "disabled" for monitor in monitors}
         for monitor in monitors:
             endpoint = monitor.endpoint
             monitor.enable()
             self.disabled.pop(endpoint.name, None)
             self.cut.discard(endpoint.name)
-            self._changed(endpoint.group)
+            self._touch(endpoint.group)
             self.transitions.again(monitor)
             monitor.probe_soon()
         self._tallies.clear()
         for monitor in monitors:
             endpoint = monitor.endpoint
             self.events.tell(Event("enabled", endpoint.name, (
-                f"{endpoint.name} {endpoint.where} disabled -> enabled: {why}, to be checked first; "
+                f"{endpoint.name} {endpoint.where} {was[monitor]} -> enabled: {why}, to be checked first; "
                 f"{self.tally(endpoint.group)}")))
 
     # -- what is asked of it
@@ -221,6 +236,7 @@ class Fleet:
     def turn(self) -> None:
         """To be called in every turn of the loop: what was counted is not true any more, and services are told of."""
         self.recount()
+        self.holds.turn()
         self.transitions.settle()
 
     def recount(self) -> None:
@@ -257,13 +273,16 @@ class Fleet:
     def _first_outcome(self, monitor: Monitor) -> None:
         self.undecided.discard(monitor.endpoint.name)
         self.transitions.touch(monitor.endpoint.group)
+        self.holds.touch(monitor.endpoint.group)
         if not self.undecided:
             self.undecided = set()                  # one that was emptied keeps its room
             self._decided()
 
     def _state_changed(self, monitor: Monitor, was: str) -> None:
         endpoint = monitor.endpoint
-        self._changed(endpoint.group)
+        self._touch(endpoint.group)
+        if monitor.held:
+            self.holds.begun(endpoint.group)
         tally = self._tallies.get(endpoint.group)
         if tally is not None and endpoint.weight:
             tally.add(endpoint.fallback, monitor.eligible - (was == "up" and not monitor.disabled))

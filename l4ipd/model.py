@@ -100,6 +100,14 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Flap:
+    """How often the state of an endpoint may change until it is held down."""
+
+    changes: int = 6
+    within: float = 300.0                           # seconds
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     name: str
     port: int
@@ -111,6 +119,7 @@ class Service:
     age: int | None = None                          # seconds until a silent session is forgotten
     ports: int = 1                                  # a range of so many: ``port`` and ``member_port`` are its first
     same_as: str = ""                               # the service whose checks these are
+    flap: Flap | None = Flap()                      # None: nobody is held down
 
     @property
     def port_words(self) -> str:
@@ -148,6 +157,7 @@ class Endpoint:
     ports: int = 1                                  # a range of so many: ``port`` and ``member_port`` are its first
     same_as: str = ""                               # the service whose checks these are
     same_port: int | None = None                    # its port on this member
+    flap: Flap | None = Flap()                      # None: it is never held down
 
     @property
     def group(self) -> str:
@@ -222,7 +232,7 @@ class Cluster:
                                self.addresses, service.port, service.protocol, service.sticky, member.address,
                                service.port_of(member), member.weight, member.fallback, service.checks,
                                service.purge, service.age, member.origin, service.ports, service.same_as,
-                               None if same is None else same.port_of(member))
+                               None if same is None else same.port_of(member), service.flap)
 
 
 @dataclass(frozen=True, slots=True)

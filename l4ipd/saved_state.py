@@ -18,9 +18,11 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from l4ipd.config import values
 from l4ipd.model import Member
+from l4ipd.monitor import flapping
 from l4ipd.runtime import regular_file
 
 VERSION = 1
@@ -29,6 +31,14 @@ SLACK = 1.0                                         # seconds that a time may be
 SIZE_LIMIT = 64 << 20                               # bytes
 LONGEST_USER = 100                                  # characters of a name
 log = logging.getLogger("l4ipd.state")
+
+
+class Hold(NamedTuple):
+    """How an endpoint was held down that flapped."""
+
+    times: int                                      # in a row
+    until: float                                    # the last time, seconds since the epoch
+    held: bool                                      # that had not ended
 
 
 @dataclass(frozen=True)
@@ -48,9 +58,12 @@ class Saved:
     discovered: Mapping[str, tuple[Member, ...]] = field(default_factory=dict)  # what sources of members said last
     users: Mapping[str, str] = field(default_factory=dict)      # disabled endpoint -> who did it, where that is known
     until: Mapping[str, float] = field(default_factory=dict)    # disabled endpoint -> when it is to be enabled again
+    held: Mapping[str, Hold] = field(default_factory=dict)      # endpoints that have flapped
 
     def seen(self, name: str) -> str:
-        """The state of an endpoint that is in ``states``: up, down or draining."""
+        """The state of an endpoint that is in ``states``: up, down, draining or held."""
+        if name in self.held and self.held[name].held:
+            return "held"
         return "up" if self.states[name][0] else "draining" if name in self.draining else "down"
 
     def age(self, name: str, now: float) -> float:
@@ -105,6 +118,7 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
                       for key, members in data.get("discovered", {}).items()}
         users = {str(name): str(user)[:LONGEST_USER] for name, user in data.get("disabled_by", {}).items()}
         until = {str(name): _until(when, written, now) for name, when in data.get("disabled_until", {}).items()}
+        held = {str(name): _hold(now, *each) for name, each in data.get("held", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ValueError("it is damaged") from None
     if not 0 <= now - written <= OLD:
@@ -112,8 +126,9 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
                "from the future" if written > now else "of no known age")
         log.info("%s is %s: since when endpoints are up or down is forgotten%s", path, age,
                  "" if not disabled else "; what the operator disabled stays disabled")
-        states, ready = {}, {}
-    return Saved(disabled, states, rules, tables, tags, counts, left, ready, draining, cut, discovered, users, until)
+        states, ready, held = {}, {}, {}
+    return Saved(disabled, states, rules, tables, tags, counts, left, ready, draining, cut, discovered, users, until,
+                 held)
 
 
 def _number(value: float) -> float:
@@ -155,6 +170,13 @@ def _member(name: str, address: str, weight: int, fallback: bool, port: int | No
                   None if port is None else values.port(str(port)))
 
 
+def _hold(now: float, count: int, until: float, held: bool) -> Hold:
+    """One that does not last for ever, whatever clock it was saved by, or ValueError."""
+    if type(count) is not int or not 0 <= count <= 1 << 20:
+        raise ValueError("no count")
+    return Hold(count, min(_number(until), now + flapping.LONGEST), bool(held))
+
+
 def encode(saved: Saved, now: float) -> bytes:
     """The text of the file."""
     return json.dumps({"version": VERSION, "written": now, "disabled": dict(saved.disabled),
@@ -163,7 +185,7 @@ def encode(saved: Saved, now: float) -> bytes:
                        "filters": {"tables": sorted(saved.tables), "tags": sorted(saved.tags),
                                    "counts": sorted(saved.counts)},
                        "disabled_by": dict(saved.users), "disabled_until": dict(saved.until),
-                       "left": dict(saved.left), "ready": dict(saved.ready),
+                       "left": dict(saved.left), "ready": dict(saved.ready), "held": dict(saved.held),
                        "discovered": {key: [(each.name, each.address, each.weight, each.fallback, each.port)
                                             for each in members] for key, members in saved.discovered.items()}}
                       ).encode() + b"\n"

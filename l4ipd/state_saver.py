@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 
 from l4ipd import saved_state
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
+from l4ipd.monitor.monitor import Monitor
 from l4ipd.runtime.loop import Loop
 from l4ipd.runtime.state_file import StateFile
-from l4ipd.saved_state import Saved
+from l4ipd.saved_state import Hold, Saved
 
 URGENT = ("disabled", "enabled", "reloaded")        # events: somebody may be told that this survives a restart
 log = logging.getLogger("l4ipd.state")
@@ -56,4 +58,10 @@ def snapshot(daemon: Daemon) -> Saved:
     until = {name: round(began + each.until, 1) for name, each in fleet.disabled.items() if each.until is not None}
     return Saved(since, states, daemon.steering.unmarked(), *daemon.sensing.rules.traces(),
                  daemon.readiness.left, daemon.readiness.told(), draining, frozenset(fleet.cut),
-                 dict(daemon.discovery.known), users=users, until=until)
+                 dict(daemon.discovery.known), users, until, _holds(fleet.monitors, began))
+
+
+def _holds(monitors: Mapping[str, Monitor], began: float) -> dict[str, Hold]:
+    """``began`` is when the loop's clock was 0."""
+    return {name: Hold(each.flapping.hold.count, round(began + each.flapping.hold.until, 1), each.held)
+            for name, each in monitors.items() if each.flapping is not None and each.flapping.hold.count}

@@ -235,10 +235,11 @@ class Steering:
         transitions = self.fleet.transitions
         there = {rdr.target(line) for line in self.rules.have}
         found = {monitor: None for line, monitor in self.owner.items() if rdr.target(line) in there}
-        for monitor in found:
+        for monitor in sorted(found, key=lambda each: each.held):       # who is held is asked for what the others are
             group = monitor.endpoint.group
             if not (self.services.keeps(group) and group in transitions.empty_before):
-                transitions.found(monitor)          # else it was down, and its rule was kept
+                self.fleet.holds.found(monitor)     # else it was down, and its rule was kept
+                transitions.found(monitor)
             self.services.count_as_serving(monitor)
             self._changed.add(group)
         self.inherited.adopted(monitor.endpoint.cluster for monitor in found)

@@ -32,7 +32,7 @@ log = logging.getLogger("l4ipd")
 
 
 class Past(NamedTuple):
-    """What was known of an endpoint: whether it was up, down or draining, and since when, on the loop's clock."""
+    """What was known of an endpoint: whether it was up, down, draining or held, and since when, on the loop's clock."""
 
     seen: str
     since: float
@@ -88,7 +88,7 @@ class Transitions:
                 self._tell_of(monitor, was)
 
     def changed(self, monitor: Monitor, was: str) -> None:
-        """It is in another state than it ``was``: up, down, draining, unknown, or enabled and to be checked first."""
+        """It is in another state than it ``was``: up, down, draining, held, unknown, or enabled and to be checked."""
         if self.waits:
             self._waiting.setdefault(monitor, was)
         else:
@@ -106,7 +106,7 @@ class Transitions:
             monitor.resume(past.since)
             log.info("%s", text)
         else:
-            self.tell(Event("up" if monitor.up else "draining" if now == "draining" else "down", name, text))
+            self.tell(Event(now if now in ("up", "draining", "held") else "down", name, text))
         self.touch(monitor.endpoint.group)
 
     def _line(self, monitor: Monitor, was: str, now: str) -> str:
@@ -118,8 +118,14 @@ class Transitions:
             how = ""
         elif now == "draining":                     # at once: it says so itself
             how = f" ({took})"
+        elif monitor.verdict is not None and monitor.verdict.passed != monitor.up:      # it was held until now
+            check = endpoint.checks[0]
+            how = (f" ({count} of {check.rise} passed, {took})" if monitor.verdict.passed else
+                   f" ({count} of {check.fall} failed, {took})")
         else:
             how = f" ({count} of {count} {'passed' if monitor.up else 'failed'}, {took})"
+        if "held" in (was, now) and monitor.flapping is not None and monitor.flapping.why:
+            how += f", {monitor.flapping.why}"
         return (f"{endpoint.name} {endpoint.where} {was} -> {now}: {monitor.verdict}{how}; "
                 f"{self.tally(endpoint.group)}")
 

@@ -19,8 +19,8 @@ from support import TESTS
 HERE = Path(l4ipd.__file__).parent
 #: from the ground up; what stands in one line does not know of each other
 FLOORS = (("model", "events"), ("runtime",), ("ipfilter", "checks", "sandbox"), ("config", "monitor", "resets"),
-          ("discovery", "transitions", "inherited_rules", "obsolete_rules", "saved_state", "overrides"), ("fleet",),
-          ("service_rules",), ("steering",), ("readiness", "shutdown"), ("daemon",), ("reload",),
+          ("discovery", "transitions", "holds", "inherited_rules", "obsolete_rules", "saved_state", "overrides"),
+          ("fleet",), ("service_rules",), ("steering",), ("readiness", "shutdown"), ("daemon",), ("reload",),
           ("state_saver", "report"), ("control", "web"),
           ("descriptors",), ("configtest", "run"), ("main",), ("demo",), ("__main__",))
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names} | {"": -1}
@@ -28,7 +28,8 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names} | 
 SANDBOX_FLOORS = (("syntax", "iterators", "version"), ("nat", "filter"), ("kernel",), ("relay", "tools"),
                   ("client", "server"), ("serve", "process"), ("__main__",))
 SANDBOX_FLOOR = {name: floor for floor, names in enumerate(SANDBOX_FLOORS) for name in names} | {"": -1}
-PURE = ("model", "monitor.health", "monitor.doubt", "ipfilter.rdr", "ipfilter.log_rules", "ipfilter.plan",
+PURE = ("model", "monitor.health", "monitor.doubt", "monitor.hold_down", "ipfilter.rdr", "ipfilter.log_rules",
+        "ipfilter.plan",
         "resets.ipmon", "checks.recipe", "checks.expect", "checks.pattern", "checks.verdict", "checks.errors",
         "checks.conversation", "checks.ber", "checks.certificate", "checks.certificates", "checks.redaction",
         "checks.protocols.lines", "checks.protocols.redis", "checks.protocols.mysql", "checks.protocols.pgsql",

@@ -13,17 +13,18 @@ from dataclasses import dataclass, replace
 
 from l4ipd.checks.protocols.dns import RECORDS
 from l4ipd.config import values as words
+from l4ipd.config.flap_section import flap
 from l4ipd.config.secret_section import hidden, in_file, secrets
 from l4ipd.config.section import Place, Section
 from l4ipd.config.yaml_tree import Mapping, Scalar, Sequence, step
-from l4ipd.model import Check, Step, among
+from l4ipd.model import Check, Flap, Step, among
 
 NAMED = ("smtp", "imap", "pop3", "ftp", "ssh", "redis", "mysql", "pgsql", "ldap", "dns")     # protocols
 TYPES = ("tcp", "tls", "http", "https", "udp", "exec", "ping", *NAMED, "agent")
 TRANSPORT = {"tcp": "tcp", "tls": "tcp", "http": "tcp", "https": "tcp", "udp": "udp",
              **{name: "tcp" for name in (*NAMED, "agent") if name != "dns"}}
 PACE = ("interval", "timeout", "rise", "fall", "fast_interval", "down_interval")
-DEFAULTS = (*PACE, "purge", "source")
+DEFAULTS = (*PACE, "purge", "source", "flap")
 COMMON = ("type", *PACE, "port", "source")
 TLS = ("verify", "verify_host", "sni", "cert", "key")
 OVER_TLS = ("tls", *TLS, "send_proxy")             # a protocol by name that is spoken inside of TLS from the beginning
@@ -68,6 +69,7 @@ class Pace:
     down_interval: float | None = None
     purge: str | None = None                        # of services; None: as ipfilter says
     source: str | None = None                       # for the clusters of its family
+    flap: Flap | None = Flap()                      # of services
 
 
 def defaults(place: Place, before: Pace) -> Pace:
@@ -78,7 +80,8 @@ def defaults(place: Place, before: Pace) -> Pace:
                 _interval(section, "fast_interval", before.fast_interval),
                 _interval(section, "down_interval", before.down_interval),
                 section.get("purge", words.purge, before.purge),
-                section.get("source", words.our_address, before.source))
+                section.get("source", words.our_address, before.source),
+                flap(section, before.flap))
     _fit(section, pace)
     return pace
 

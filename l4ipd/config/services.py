@@ -7,12 +7,13 @@ from dataclasses import replace
 from l4ipd.checks.recipe import PORTLESS
 from l4ipd.config import values as words
 from l4ipd.config.check_section import Pace, checks, same_as
+from l4ipd.config.flap_section import flap
 from l4ipd.config.section import Place, Section
 from l4ipd.config.similar import like
 from l4ipd.config.yaml_tree import Scalar, shown
 from l4ipd.model import Check, Service
 
-SERVICE = ("port", "protocol", "member_port", "sticky", "age", "purge", "check")
+SERVICE = ("port", "protocol", "member_port", "sticky", "age", "purge", "flap", "check")
 UDP_AGE = 30                                        # seconds; IPFilter's own ten minutes fill its table (FACTS.md 3-5)
 SERVICES = "a mapping of names to services"
 RANGE_CHECK = "the port that is checked, or the service whose check stands for it: {same_as: NAME}"
@@ -44,8 +45,8 @@ def _service(name: str, place: Place, pace: Pace, shared: dict[str, Place]) -> t
     purge = pace.purge or ("yes" if sticky else "dead")         # drained, its clients would go on being sent to it
     purge = section.get("purge", words.purge, purge)
     age = section.get("age", words.age, UDP_AGE if protocol == "udp" else None)
-    return (Service(name, port, protocol, member_port, sticky, found, purge, age, ports, same),
-            section.entry.get("port", section))
+    return (Service(name, port, protocol, member_port, sticky, found, purge, age, ports, same,
+                    flap(section, pace.flap)), section.entry.get("port", section))
 
 
 def _checks(section: Section, protocol: str, pace: Pace, ranged: bool) -> tuple[Check, ...] | Place:

@@ -23,7 +23,7 @@ from l4ipd.runtime.numbers import whole
 WIDEST = 9999                                       # columns
 OK, SOME_NOT, USAGE, UNREACHABLE = 0, 1, 2, 3
 COLOURS = {"up": "32", "yes": "32", "ok": "32", "down": "31", "missing": "31", "leaving": "33", "unknown": "33",
-           "draining": "33", "foreign": "31", "disabled": "33", "enabling": "33"}
+           "draining": "33", "held": "33", "foreign": "31", "disabled": "33", "enabling": "33"}
 #: what has happened: good, bad, or to be looked at
 EVENTS = dict.fromkeys(("up", "enabled", "repaired", "reloaded", "sensing-back", "ready", "sighted"), "32") | (
     dict.fromkeys(("down", "all-down", "reload-failed", "sensing-lost", "unready", "blind"), "31")) | (

@@ -131,9 +131,9 @@ class Commands:
         Disabling(self.daemon, self.file, client, self._chosen(request), request.get("now") is True, wait, seconds)
 
     def enable(self, client: Client, request: Request) -> None:
-        """Put endpoints back: they are checked, then added."""
+        """Put endpoints back, those that are held as well: they are checked, then added."""
         chosen = self._chosen(request)
-        fresh = [monitor for monitor in chosen if monitor.disabled]
+        fresh = [monitor for monitor in chosen if monitor.disabled or monitor.held]
         names = {monitor.endpoint.name for monitor in fresh}
         self.daemon.fleet.enable(fresh, user_of(client))
 

@@ -8,6 +8,8 @@ One that a probe confirms restores it, and a quiet time makes all that forgotten
 
 from __future__ import annotations
 
+from l4ipd.monitor.hold_down import HoldDown
+
 FIRST, LONGEST = 1.0, 300.0                         # seconds
 QUIET = 600.0                                       # seconds without a refusal, after which all is forgotten
 CLIENTS = 64                                        # that are remembered
@@ -16,18 +18,16 @@ CLIENTS = 64                                        # that are remembered
 class Doubt:
     """The memory of one endpoint. Times are seconds on any one clock."""
 
-    __slots__ = ("count", "until", "last", "clients")
+    __slots__ = ("hold", "clients")
 
     def __init__(self) -> None:
-        self.count = 0                              # refusals in a row that were contradicted
-        self.last = self.until = float("-inf")      # the last refusal, and until when none is believed
+        self.hold = HoldDown(FIRST, LONGEST, QUIET)         # by refusals that were contradicted: none is believed
         self.clients: dict[str, None] = {}          # whose refusals were contradicted: they may be banned
 
     def heard(self, now: float) -> None:
         """There is a refusal."""
-        if now - max(self.last, self.until) > QUIET:
-            self.confirmed()
-        self.last = now
+        if self.hold.heard(now):
+            self.clients.clear()
 
     def contradicts(self, client: str) -> None:
         """A probe passed after this client had been refused: it may be banned, but nobody else is refused."""
@@ -38,12 +38,9 @@ class Doubt:
 
     def grow(self, now: float) -> float:
         """A refusal that was believed was contradicted. Returns for how many seconds none is believed now."""
-        self.count += 1
-        seconds = min(LONGEST, FIRST * 2.0 ** min(self.count - 1, 20))
-        self.until = now + seconds
-        return seconds
+        return self.hold.grow(now)
 
     def confirmed(self) -> None:
         """A probe found the same as a client."""
-        self.count, self.until = 0, float("-inf")
+        self.hold.forget()
         self.clients.clear()

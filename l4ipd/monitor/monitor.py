@@ -16,6 +16,7 @@ from l4ipd.checks.verdict import Leave, Verdict
 from l4ipd.model import Endpoint
 from l4ipd.monitor import health
 from l4ipd.monitor.checker import Checker
+from l4ipd.monitor.flapping import Flapping
 from l4ipd.monitor.outcomes import Outcomes
 from l4ipd.monitor.refusals import Refusals
 from l4ipd.monitor.schedule import Schedule
@@ -30,8 +31,8 @@ class Monitor:
     """
 
     __slots__ = ("schedule", "endpoint", "checker", "health", "verdict", "since", "took", "outcomes", "changes",
-                 "tried", "disabled", "unconfirmed", "draining", "trouble", "refusals", "hurried", "share", "_top",
-                 "_offered", "_check")
+                 "tried", "disabled", "unconfirmed", "draining", "trouble", "refusals", "flapping", "hurried", "share",
+                 "_top", "_offered", "_check")
 
     def __init__(self, schedule: Schedule[Monitor], endpoint: Endpoint, recipes: Sequence[Recipe],
                  checker: Checker | None = None) -> None:
@@ -50,6 +51,7 @@ class Monitor:
         self.draining = False                       # it lives, and has said that it wants to be left
         self.trouble = ""                           # why the last probe could not be run
         self.refusals: Refusals | None = None       # since a client of it was refused
+        self.flapping: Flapping | None = None       # since its state has changed
         self.share = 100                            # percent of its weight that its agent asks for
         self._offered: tuple[Endpoint, Endpoint] | None = None      # see offered
         self.checker = checker or Checker(schedule, recipes, self)
@@ -62,8 +64,18 @@ class Monitor:
         return self.health >= self._check.rise
 
     @property
+    def held(self) -> bool:
+        """Whether it is held down, whatever its probes say, since it flaps."""
+        return self.flapping is not None and self.flapping.held
+
+    @property
     def seen(self) -> str:
-        """Its state, whatever the operator wants: up, down, draining, or unknown before the first verdict."""
+        """Its state, whatever the operator wants: what its probes have found, or held."""
+        return "held" if self.held else self.found
+
+    @property
+    def found(self) -> str:
+        """What its probes have found: up, down, draining, or unknown before the first verdict."""
         if self.draining:
             return "draining"
         return "up" if self.up else "down" if self.verdict is not None else "unknown"
@@ -75,8 +87,8 @@ class Monitor:
 
     @property
     def fit(self) -> bool:
-        """Whether nothing is amiss with it: up, and not held back by the operator."""
-        return self.up and not self.disabled and not self.unconfirmed
+        """Whether nothing is amiss with it: up, not held, and not held back by the operator."""
+        return self.up and not self.disabled and not self.unconfirmed and not self.held
 
     @property
     def withheld(self) -> bool:
@@ -142,6 +154,7 @@ class Monitor:
         if (old.endpoint.address, old.endpoint.member_port) == (self.endpoint.address, self.endpoint.member_port):
             self.since = old.since
             self.refusals = Refusals(self, old.refusals.doubt) if old.refusals is not None else None
+            self.flapping = Flapping(self, old.flapping) if old.flapping is not None else None
             self.share = old.share
             if old.up:
                 self.adopt()
@@ -153,17 +166,21 @@ class Monitor:
     def disable(self) -> None:
         """The operator takes it out, whatever its probes say."""
         self.disabled, self.unconfirmed = True, False
+        self._forget_flapping()
 
     def enable(self) -> None:
         """The operator puts it back: it is checked first."""
         self.disabled, self.unconfirmed = False, True
         self.since = self.schedule.loop.now
+        self._forget_flapping()
 
     def stop(self) -> None:
         """No more probes; the one in flight is abandoned."""
         if self.refusals is not None:
             self.refusals.drop()
             self.refusals = None                    # they know us
+        if self.flapping is not None:
+            self.flapping.stop()
         self.checker.leave(self)
         self._recover(False)
 
@@ -184,7 +201,8 @@ class Monitor:
         self.verdict, self.took = verdict, 0.0
         self.outcomes.add(False)
         self.health = 0
-        self._move(was)
+        if self.seen != was:
+            self._move(was)
         self.checker.probe_at(self.schedule.loop.now)
 
     # -- outcomes
@@ -241,6 +259,7 @@ class Monitor:
 
     def score(self, verdict: Verdict, began: float) -> None:
         """Fold a verdict of a probe that ``began`` then into health, and tell if that changes the state."""
+        unproved = self.unproved
         is_back = self.refusals is not None and self.refusals.judged(verdict, began)
         passed, was_up, was = verdict.passed, self.up, self.seen
         self.health = self._top if is_back else self._step(verdict)
@@ -250,10 +269,16 @@ class Monitor:
         if self.trouble:
             self._recover(True)
         self.outcomes.add(passed)
-        if self.seen != was:
-            self._move(was)
+        if self.held:
+            self._stay(was_up)
+        elif self.seen != was:
+            self._move(was, counts=not is_back)
         elif self.unconfirmed and passed == self.up:
             self._confirm(was)
+        elif unproved and not self.unproved:        # what a client met is true
+            self._count_change()
+            if self.held:
+                self._move(was, counts=False)
 
     def _step(self, verdict: Verdict) -> int:
         """The health after one more verdict."""
@@ -267,9 +292,11 @@ class Monitor:
         self.draining = -fall < now < rise
         return now if self.draining else max(now, 0)
 
-    def _move(self, was: str) -> None:
-        """It is in another state than it ``was``."""
+    def _move(self, was: str, counts: bool = True) -> None:
+        """It is in another state than it ``was``; ``counts``: for real, so that it may flap."""
         self.changes += 1
+        if counts and was != "unknown":
+            self._count_change()
         self._confirm(was)
 
     def _confirm(self, was: str) -> None:
@@ -278,6 +305,42 @@ class Monitor:
         was = "enabled" if self.unconfirmed else was
         self.unconfirmed = False
         self.schedule.changed(self, was)
+
+    # -- flapping
+
+    def _count_change(self) -> None:
+        """Its state has changed, by itself: if too often, it is held from now on."""
+        flap = self.endpoint.flap
+        if flap is not None and not (self.withheld or self.unconfirmed or self.unproved):
+            if self.flapping is None:
+                self.flapping = Flapping(self)
+            self.flapping.changed(flap)
+
+    def _stay(self, was_up: bool) -> None:
+        """An outcome while it is held."""
+        if self.flapping is not None and self.flapping.over:
+            self.release()
+        elif self.up and not was_up:
+            self.schedule.touched(self)             # it may be the last one
+
+    def release(self, why: str = "") -> None:
+        """It is held no longer; ``why`` if its time has not come."""
+        if self.flapping is not None and self.held:
+            self.flapping.end(why)
+            self._move("held", counts=False)
+
+    def hold(self, count: int, until: float, held: bool) -> None:
+        """As often and as long as an earlier run has held it down."""
+        if self.endpoint.flap is not None:
+            self.flapping = Flapping(self)
+            self.flapping.resume(count, until, held)
+
+    def _forget_flapping(self) -> None:
+        if self.flapping is not None:
+            self.flapping.drop()
+            self.flapping = None
+
+    # -- our own trouble
 
     def _local(self, verdict: Verdict) -> None:
         if verdict.text != self.trouble:

@@ -24,7 +24,7 @@ class Judged(Protocol):
     unconfirmed: bool
 
     @property
-    def seen(self) -> str: ...
+    def found(self) -> str: ...
     @property
     def withheld(self) -> bool: ...
     @property
@@ -33,7 +33,9 @@ class Judged(Protocol):
 
 def cuts(monitor: Judged) -> bool:
     """Whether its sessions are to end when its rules go now. Who is taken out by the operator is not dead."""
-    if monitor.verdict is None or monitor.seen != "down" or monitor.withheld or monitor.unconfirmed or monitor.unproved:
+    if monitor.withheld or monitor.unconfirmed or monitor.unproved:
+        return False
+    if monitor.verdict is None or monitor.found != "down":
         return False
     purge = monitor.endpoint.purge
     return purge == "yes" or purge == "dead" and is_silent(monitor.verdict)

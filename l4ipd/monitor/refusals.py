@@ -75,7 +75,7 @@ class Refusals:
         self.doubt.heard(now)
         if self.charged:
             return "haste"
-        if now < self.doubt.until:
+        if now < self.doubt.hold.until:
             self._ask(verdict, client, now)
             return "doubted"
         if self.monitor.trouble:                    # who should decide?
@@ -152,7 +152,7 @@ class Refusals:
     def _doubt(self) -> None:
         seconds = self.doubt.grow(self.monitor.schedule.loop.now)
         log.warning("%s %s: its resets are not believed for %.0f s: %d were contradicted by probes",
-                    self.monitor.endpoint.name, self.monitor.endpoint.where, seconds, self.doubt.count)
+                    self.monitor.endpoint.name, self.monitor.endpoint.where, seconds, self.doubt.hold.count)
 
     def drop(self) -> None:
         """Nothing waits to be judged any more."""
@@ -162,7 +162,8 @@ class Refusals:
     @property
     def words(self) -> str:
         """Why its refusals are not believed at present; empty if they are."""
-        left = self.doubt.until - self.monitor.schedule.loop.now
+        left = self.doubt.hold.until - self.monitor.schedule.loop.now
         if left <= 0:
             return ""
-        return (f"its resets are not believed for {math.ceil(left)} s: {self.doubt.count} were contradicted by probes")
+        return (f"its resets are not believed for {math.ceil(left)} s: "
+                f"{self.doubt.hold.count} were contradicted by probes")

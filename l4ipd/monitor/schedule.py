@@ -65,9 +65,10 @@ class Schedule(Generic[M]):
     the first verdict, or enabled and not confirmed yet; ``decided(monitor)`` after the first outcome of each, be it
     LOCAL.
     ``spoiled(monitor, verdict, began)`` says whether an outcome that is not LOCAL, of what ``began`` then, counts for
-    nothing; ``alone(monitor)`` whether nobody would serve clients without it; ``refused(monitor, verdict)`` is called
-    when a probe could not connect; ``weighed(monitor)`` when its share of its weight is another. ``limit`` is
-    the number of probes that may be in flight; the others wait their turn.
+    nothing; ``alone(monitor)`` whether nobody would serve clients without it, and ``last(monitor)`` whether no other
+    member of its kind would; ``refused(monitor, verdict)`` is called when a probe could not connect;
+    ``weighed(monitor)`` when its share of its weight is another; ``touched(monitor)`` when one that is held passes its
+    probes again. ``limit`` is the number of probes that may be in flight; the others wait their turn.
 
     Many attributes: a third are those callbacks; what is counted at every probe is counted here, one step away.
     """
@@ -76,11 +77,13 @@ class Schedule(Generic[M]):
                  changed: Callable[[M, str], object], decided: Callable[[M], object],
                  spoiled: Callable[[M, Verdict, float], bool] = lambda monitor, verdict, began: False,
                  alone: Callable[[M], bool] = lambda monitor: False,
+                 last: Callable[[M], bool] = lambda monitor: False,
                  refused: Callable[[M, Verdict], object] = lambda monitor, verdict: None,
-                 weighed: Callable[[M], object] = lambda monitor: None) -> None:
+                 weighed: Callable[[M], object] = lambda monitor: None,
+                 touched: Callable[[M], object] = lambda monitor: None) -> None:
         self.loop, self.limit, self.start = loop, limit, start
         self.changed, self.decided, self.spoiled, self.alone, self.refused = changed, decided, spoiled, alone, refused
-        self.weighed = weighed
+        self.last, self.weighed, self.touched = last, weighed, touched
         self.verbose = False
         self.step = 1 / RATE                        # seconds: phases are multiples of it
         self.flying = 0

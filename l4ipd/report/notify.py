@@ -2,7 +2,7 @@
 
 It is called with the words of the configuration and three more, EVENT NAME TEXT:
 
-- EVENT: ``up down draining disabled enabled all-down repaired reloaded reload-failed sensing-lost sensing-back
+- EVENT: ``up down draining held disabled enabled all-down repaired reloaded reload-failed sensing-lost sensing-back
   blind sighted ready unready table-full table-free``;
 - NAME: the endpoint (``www/http/web1``), the service (``www/http``) for all-down, the cluster (``www``) for
   ready and unready, or nothing;
@@ -13,7 +13,7 @@ The environment has these, empty where they do not apply:
 - ``L4IP_EVENT L4IP_NAME L4IP_TEXT``: the same; ``L4IP_TIME``: when it happened, seconds since the epoch;
 - ``L4IP_CLUSTER L4IP_SERVICE L4IP_MEMBER``: the parts of NAME; ``L4IP_VIP``: the cluster's addresses;
 - ``L4IP_ADDRESS L4IP_PORT``: the member's;
-- ``L4IP_STATE``: up, down, draining, unknown, disabled (up), …; ``L4IP_CODE L4IP_REASON``: the last verdict; of a
+- ``L4IP_STATE``: up, down, draining, held, unknown, disabled (up), …; ``L4IP_CODE L4IP_REASON``: the last verdict; of a
   cluster: ready or unready, and why not;
 - ``L4IP_UP L4IP_TOTAL``: how many members of the service get connections, of how many; as in the line of the log, a
   fallback counts only while it serves.

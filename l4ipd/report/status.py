@@ -113,9 +113,11 @@ def whole(when: float | None) -> int | None:
 
 
 def verdict(monitor: Monitor) -> str:
-    """The last verdict, in words; how far it is from changing anything; and whether clients' refusals are believed."""
+    """The last verdict, in words; how far it is from changing anything; how long it is held down yet; and
+    whether clients' refusals are believed."""
     doubt = monitor.refusals.words if monitor.refusals is not None else ""
-    return f"{_verdict(monitor)}; {doubt}" if doubt else _verdict(monitor)
+    held = monitor.flapping.words if monitor.flapping is not None else ""
+    return "; ".join(filter(None, (_verdict(monitor), held, doubt)))
 
 
 def _verdict(monitor: Monitor) -> str:
@@ -135,8 +137,8 @@ def _verdict(monitor: Monitor) -> str:
 
 
 def state(monitor: Monitor) -> str:
-    """up, down, draining or unknown; ``disabled (up)`` where the operator overrides what the probes see, ``enabling
-    (up)`` until the first probe after that."""
+    """up, down, draining, held or unknown; ``disabled (up)`` where the operator overrides what the probes see,
+    ``enabling (up)`` until the first probe after that."""
     if monitor.disabled:
         return f"disabled ({monitor.seen})"
     return "enabling (up)" if monitor.unconfirmed and monitor.up else monitor.seen

@@ -170,7 +170,7 @@ class Trends:
 def state(monitor: Monitor) -> int:
     if monitor.disabled or monitor.seen == "draining":
         return OFF
-    return UP if monitor.up else DOWN if monitor.verdict else UNKNOWN
+    return UP if monitor.up and not monitor.held else DOWN if monitor.verdict else UNKNOWN
 
 
 def step(seconds: float) -> int:

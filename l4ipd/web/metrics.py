@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SLICE = 200                                         # endpoints a piece
-STATES = ("up", "down", "draining")                 # whose beginning is a transition
+STATES = ("up", "down", "draining", "held")                 # whose beginning is a transition
 OWN = ("cluster", "service", "member")              # the labels of an endpoint
 
 
@@ -183,6 +183,8 @@ def endpoints(daemon: Daemon, connections: Kernel) -> Iterator[bytes]:
                       monitors, lambda each: each.seen == "unknown")
     yield from family(gauge, "l4ip_endpoint_draining", "Whether the endpoint is alive, and its check says that it "
                       "wants no new connections.", monitors, lambda each: each.seen == "draining")
+    yield from family(gauge, "l4ip_endpoint_held", "Whether the endpoint is held down, whatever its probes say, since "
+                      "it flaps.", monitors, lambda each: each.held)
     yield from family(gauge, "l4ip_endpoint_disabled", "Whether the operator has disabled the endpoint.", monitors,
                       lambda each: each.disabled)
     since = daemon.fleet.disabled

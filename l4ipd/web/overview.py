@@ -47,10 +47,10 @@ class Overview:
 
 
 def tone(monitor: Monitor) -> str:
-    """ok, warn (up, but failing), bad (down), off (disabled or draining) or unk (never checked)."""
+    """ok, warn (up, but failing), bad (down, or held down), off (disabled or draining) or unk (never checked)."""
     if monitor.disabled or monitor.seen == "draining":
         return "off"
-    if monitor.up:
+    if monitor.up and not monitor.held:
         return "warn" if monitor.outcomes.streak < 0 or monitor.trouble else "ok"
     return "bad" if monitor.verdict else "unk"
 

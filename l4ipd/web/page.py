@@ -337,7 +337,7 @@ def _changes(history: History) -> Iterator[str]:
 def _change(happening: Happening, today: str) -> str:
     when, event = time.localtime(happening.when), happening.event
     tone = {"up": "ok", "enabled": "ok", "ready": "ok", "down": "bad", "all-down": "bad", "unready": "bad",
-            "disabled": "off", "draining": "off"}.get(event.kind)
+            "disabled": "off", "draining": "off", "held": "bad"}.get(event.kind)
     if tone is None:
         tone = "warn" if event.level >= 30 or event.kind == "repaired" else "unk"
     clock = time.strftime("%T" if time.strftime("%F", when) == today else "%F %T", when)

@@ -105,7 +105,9 @@ class Subject:
 def l4ipd(name: str, tree: Path, members: Members, directory: str) -> Subject:
     config = Path(directory, f"{name}.conf")
     listed = ", ".join(f"m{number}: {address}" for number, address in enumerate(members.addresses))
-    config.write_text("ipfilter: {interface: lo0}\nclusters: {www: {address: 127.0.0.1, services: {http: {port: "
+    flap = "defaults: {flap: no}\n" if (tree / "l4ipd/config/flap_section.py").exists() else ""    # 1.0.3 knows none
+    config.write_text(f"ipfilter: {{interface: lo0}}\n{flap}"
+                      "clusters: {www: {address: 127.0.0.1, services: {http: {port: "
                       f"{members.port}, check: http}}}}, members: {{{listed}}}}}}}\n")
     return Subject(name, "l4ipd", [sys.executable, "-m", "l4ipd", "-d", "--sandbox", "-c", str(config)], tree)
 

@@ -64,7 +64,7 @@ class Bench:
             f"pidfile: {directory}/pid\nstate: {directory}/state\ncontrol: {directory}/control\n"
             f"ipfilter: {{interface: lo0, {tools}}}\n" + ("resets: {interface: lo0}\n" if sensing else "") +
             f"defaults: {{interval: {options.interval}, timeout: {min(0.5, options.interval)}, rise: 1, fall: "
-            f"{options.fall}}}\nclusters: {{www: {{address: {VIP}, members: {{{members}}}, services: {{http: "
+            f"{options.fall}, flap: no}}\nclusters: {{www: {{address: {VIP}, members: {{{members}}}, services: {{http: "
             f"{{port: {self.port}, member_port: {self.inside}}}}}}}}}\n", "bench"), 1000)
         self.daemon.events.listeners.clear()
         self.members = {address: self.member(address) for address in MEMBERS}

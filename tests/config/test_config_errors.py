@@ -155,7 +155,7 @@ TOP_ERRORS: list[tuple[str, list[str]]] = [
     ("resets: yes", ["resets: a mapping with interface, source, action, tag is wanted, not yes"]),
     ("defaults: {interval: 0, timeout: 1d, rise: 0, fall: 101, path: /}",
      ["defaults.path: unknown key; known here: interval, timeout, rise, fall, fast_interval, down_interval, purge, "
-      "source",
+      "source, flap",
       "defaults.interval: 0 is out of range (50ms-24h)",
       "defaults.timeout: 1d is not a duration (500ms, 2s, 1m, 1h, or a number of seconds)",
       "defaults.rise: 0 is not a number of probes (1-100)",
@@ -163,8 +163,15 @@ TOP_ERRORS: list[tuple[str, list[str]]] = [
     ("defaults: {timeout: 6s}", ["defaults.timeout: 6s is longer than the interval it runs in, 5s"]),
     ("defaults: {interval: 1s, timeout: 2s}", ["defaults.timeout: 2s is longer than the interval it runs in, 1s"]),
     ("defaults: 5s",
-     ["defaults: a mapping with interval, timeout, rise, fall, fast_interval, down_interval, purge, source is "
-      "wanted, not 5s"]),
+     ["defaults: a mapping with interval, timeout, rise, fall, fast_interval, down_interval, purge, source, "
+      "flap is wanted, not 5s"]),
+    ("defaults: {flap: yes}", ["defaults.flap: is {changes: 6, within: 5m}, or one of both, or no"]),
+    ("defaults: {flap: [6, 5m]}", ["defaults.flap: is {changes: 6, within: 5m}, or one of both, or no"]),
+    ("defaults: {flap: }", ["defaults.flap: is {changes: 6, within: 5m}, or one of both, or no"]),
+    ("defaults: {flap: {changes: 1, within: 2d, for: 30s}}",
+     ["defaults.flap.for: unknown key; known here: changes, within",
+      "defaults.flap.changes: 1 is not a number of changes (2-1000)",
+      "defaults.flap.within: 2d is not a duration (500ms, 2s, 1m, 1h, or a number of seconds)"]),
     ("pid_file: /x", ["pid_file: unknown key, did you mean pidfile?"]),
     ("foo: 1",
      ["foo: unknown key; known here: include, pidfile, control, state, log, http, notify, ipfilter, resets, defaults, "
@@ -278,8 +285,8 @@ ADDRESS_ERRORS: list[tuple[str, list[str]]] = [
 #: the services, and their errors after the file's name
 SERVICE_ERRORS: list[tuple[str, list[str]]] = [
     ("s: 80",
-     ["6: clusters.c.services.s: a mapping with port, protocol, member_port, sticky, age, purge, check is wanted, "
-      "not 80"]),
+     ["6: clusters.c.services.s: a mapping with port, protocol, member_port, sticky, age, purge, flap, check is "
+      "wanted, not 80"]),
     ("s: {}", ["6: clusters.c.services.s.port: is missing: the port that clients connect to"]),
     ("s: {port: 80, age: soon}", ["6: clusters.c.services.s.age: soon is not a duration (500ms, 2s, 1m, 1h, or a "
                                   "number of seconds)"]),

@@ -22,6 +22,7 @@ from l4ipd.model import (
     Config,
     Control,
     Endpoint,
+    Flap,
     Http,
     Ipfilter,
     Log,
@@ -214,6 +215,18 @@ def test_whose_purge_counts(top: str, defaults: str, service: str, expected: str
     found = parse(small(f"ipfilter: {{interface: em0{top}}}", services=f"s: {{port: 80{service}}}",
                         more=f"defaults: {{{defaults}}}"), "l4ip.conf")
     assert [endpoint.purge for endpoint in found.endpoints()] == [expected]
+
+
+@pytest.mark.parametrize("defaults, service, expected", [
+    ("", "", Flap(6, 300.0)), ("flap: no", "", None), ("flap: {changes: 4}", "", Flap(4, 300.0)),
+    ("flap: {within: 1m}", "", Flap(6, 60.0)), ("flap: {changes: 4, within: 1m}", "", Flap(4, 60.0)),
+    ("flap: no", ", flap: {within: 10s}", Flap(6, 10.0)),
+    ("flap: {changes: 4}", ", flap: {within: 10s}", Flap(4, 10.0)),
+    ("flap: {changes: 4}", ", flap: OFF", None), ("flap: {}", "", Flap())])
+def test_whose_flap_counts(defaults: str, service: str, expected: Flap | None) -> None:
+    """The service's own, else that of defaults; where one of both says less, the rest is that of before."""
+    found = parse(small(services=f"s: {{port: 80{service}}}", more=f"defaults: {{{defaults}}}"), "l4ip.conf")
+    assert [endpoint.flap for endpoint in found.endpoints()] == [expected]
 
 
 @pytest.mark.parametrize("service, age", [

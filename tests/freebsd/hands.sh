@@ -226,7 +226,7 @@ configure()
 	log: {level: $2}
 	ipfilter: {interface: $CLIENT_IF${TOOLS:+, $TOOLS}}
 	resets: {interface: $MEMBER_IF, source: $1}
-	defaults: {interval: 2s, timeout: 2s, rise: 1, fall: 2, fast_interval: 2s}
+	defaults: {interval: 2s, timeout: 2s, rise: 1, fall: 2, fast_interval: 2s, flap: no}
 	clusters:
 	  www:
 	    address: $VIP

@@ -490,7 +490,7 @@ def test_the_short_way_of_a_pass_that_is_no_news_comes_to_the_same(rise: int, fa
                 world.run(count)
         ends = [(each.health, each.outcomes.passes, each.outcomes.failures, each.outcomes.trail, each.outcomes.streak,
                  each.verdict, each.trouble, each.up, each.changes, each.tried, each.unconfirmed,
-                 each.refusals and (each.refusals.doubt.count, each.refusals.open), world.changes, world.decided,
+                 each.refusals and (each.refusals.doubt.hold.count, each.refusals.open), world.changes, world.decided,
                  world.schedule.codes, world.probes.starts) for world, each in monitors]
         assert ends[0] == ends[1]
         run = next((place for place, passed in enumerate(reversed(outcomes)) if passed != outcomes[-1]), len(outcomes))

@@ -20,7 +20,7 @@ SOMEBODY = {"L6RSP", "L7STS", "L7RSP", "PROCERR"}
 
 def monitor(verdict: Verdict | None = None, purge: str = "dead", **more: object) -> SimpleNamespace:
     return SimpleNamespace(**{"endpoint": replace(endpoint(Check("tcp"), 80), purge=purge), "verdict": verdict,
-                              "seen": "down", "withheld": False, "unconfirmed": False, "unproved": False, **more})
+                              "found": "down", "withheld": False, "unconfirmed": False, "unproved": False, **more})
 
 
 def test_every_code_is_one_or_the_other() -> None:
@@ -35,7 +35,7 @@ def test_purge(setting: str, code: str) -> None:
 
 
 @pytest.mark.parametrize("setting", ["dead", "yes"])
-@pytest.mark.parametrize("more", [{"seen": "up"}, {"seen": "draining"}, {"seen": "unknown", "verdict": None},
+@pytest.mark.parametrize("more", [{"found": "up"}, {"found": "draining"}, {"found": "unknown", "verdict": None},
                                   {"withheld": True}, {"unconfirmed": True}, {"unproved": True}], ids=str)
 def test_who_is_not_dead(setting: str, more: dict[str, Any]) -> None:
     assert purge.cuts(monitor(Verdict("L4CON", "connection refused"), setting))

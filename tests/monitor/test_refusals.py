@@ -208,7 +208,7 @@ def doubted(site: Site) -> Monitor:
         site.run(0.1)
         assert one.refusals is not None
         if number < 8:
-            site.run(one.refusals.doubt.until - site.clock.now + 0.01)
+            site.run(one.refusals.doubt.hold.until - site.clock.now + 0.01)
     assert one.up and words(one).startswith("its resets are not believed for 256 s: 9 ")
     site.probes.now = None
     site.probes.starts.clear()
@@ -343,7 +343,7 @@ def test_doubt_grows_by_doubling_and_has_a_bound() -> None:
     it, now, seen = Doubt(), 0.0, []
     for _ in range(12):
         seen.append(contradicted(it, now))
-        now = it.until
+        now = it.hold.until
     assert seen == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
 
 
@@ -353,7 +353,7 @@ def test_a_quiet_time_forgets() -> None:
     it.contradicts("a")
     assert contradicted(it, 24.0 + doubt.QUIET - 1) == 8.0 and it.clients
     it.heard(24.0 + 2 * doubt.QUIET + 8)
-    assert it.count == 0 and not it.clients
+    assert it.hold.count == 0 and not it.clients
 
 
 def test_every_refusal_puts_off_forgetting() -> None:
@@ -361,9 +361,9 @@ def test_every_refusal_puts_off_forgetting() -> None:
     contradicted(it, 0.0)
     for number in range(1, 10):
         it.heard(number * doubt.QUIET)
-        assert it.count == 1
+        assert it.hold.count == 1
     it.heard(10 * doubt.QUIET + 0.1)
-    assert it.count == 0
+    assert it.hold.count == 0
 
 
 def test_what_is_true_restores_belief() -> None:
@@ -371,7 +371,7 @@ def test_what_is_true_restores_belief() -> None:
     for now in (0.0, 10.0):
         contradicted(it, now)
     it.confirmed()
-    assert it.until < 10.0 and contradicted(it, 20.0) == 1.0
+    assert it.hold.until < 10.0 and contradicted(it, 20.0) == 1.0
 
 
 @given(st.lists(st.integers(0, 300), max_size=400))

@@ -57,6 +57,15 @@ def test_the_worst_of_each_quarter_is_kept_for_a_day() -> None:
         assert it.states(NAME) == [UP] * (QUARTERS - 1) + [UNKNOWN]
 
 
+def test_one_that_is_held_is_down_whatever_its_probes_say() -> None:
+    with balancer(cluster("www", *web(2))) as daemon:
+        feed(daemon, NAME, *[GOOD] * 2)
+        monitor = daemon.fleet.monitors[NAME]
+        assert trends.state(monitor) == UP
+        monitor.hold(1, daemon.loop.now + 30.0, True)
+        assert monitor.up and trends.state(monitor) == DOWN
+
+
 def test_how_much_of_the_time_a_service_was_available() -> None:
     with balancer(cluster("www", *web(2))) as daemon:
         it = Trends(daemon.loop, daemon)

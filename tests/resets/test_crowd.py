@@ -56,8 +56,8 @@ class Gateway:
         self.busy = False                           # ipnat runs
         self.fewest = 1000                          # rules that there ever were since the start
         self.random = random.Random(1)
-        config = parse(f"ipfilter: {{interface: ext0}}\ndefaults: {{interval: 5s, fast_interval: 2s, timeout: 2s}}\n"
-                       f"clusters:\n{text}", "conf")
+        config = parse(f"ipfilter: {{interface: ext0}}\ndefaults: {{interval: 5s, fast_interval: 2s, timeout: 2s, "
+                       f"flap: no}}\nclusters:\n{text}", "conf")
         self.daemon = Daemon(self.loop, config, 100)
         self.daemon.steering.rules.pause = True
         self.daemon.fleet.schedule.start = self._probe

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from l4ipd.checks.recipe import Recipe, recipe
 from l4ipd.checks.verdict import Verdict
-from l4ipd.model import Check, Cluster, Member, Service
+from l4ipd.model import Check, Cluster, Flap, Member, Service
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.monitor.schedule import Schedule
 from l4ipd.runtime.loop import Loop
@@ -66,8 +66,8 @@ class World:
                              changed=lambda each, was: self.changes.append((was, each.seen)),
                              decided=lambda each: self.decided.append(each.endpoint.name))
 
-    def monitor(self, *checks: Check, name: str = "web1") -> Monitor:
-        service = Service("http", 80, "tcp", 8080, False, checks or (PACE,))
+    def monitor(self, *checks: Check, name: str = "web1", flap: Flap | None = None) -> Monitor:
+        service = Service("http", 80, "tcp", 8080, False, checks or (PACE,), flap=flap)
         endpoint = next(Cluster("www", ("192.0.2.1",), (service,), (Member(name, "10.0.0.1"),)).endpoints())
         monitor = Monitor(self.schedule, endpoint, [recipe(check, endpoint) for check in endpoint.checks])
         monitor.checker.begin()

@@ -20,6 +20,7 @@ Rule = tuple[str, str, str, str, int, str, bool, str]   # interface, VIP, ports,
 LISTED = re.compile(r"rdr (\S+) (\S+)/\d+ port (\d+(?:-\d+)?) -> (\S+?)(?:/\d+)? port (\d+) (tcp|udp) round-robin"
                     r"( sticky)?(?: tag (\S+))?$")
 PURGES = (None, None, "dead", True, False)
+FLAPS = (False, None, {"changes": 2, "within": "1m"}, {"changes": 2, "within": "1h"}, {"changes": 3, "within": "1h"})
 ADDRESSES = [f"10.0.0.{number}" for number in range(1, 10)]
 
 
@@ -27,7 +28,8 @@ def draw(chance: random.Random) -> Settings:
     """A configuration to begin with."""
     clusters = {f"c{number}": cluster(chance, number) for number in range(chance.choice((1, 2, 2, 3)))}
     settings: Settings = {"interface": "em0", "tag": chance.choice(("l4ip", "l4ip", "l4ip", None)), "resync": 3.0,
-                          "on_stop": "keep", "purge": chance.choice(PURGES), "resets": None, "clusters": clusters}
+                          "on_stop": "keep", "purge": chance.choice(PURGES), "resets": None, "clusters": clusters,
+                          "flap": chance.choice(FLAPS)}
     if chance.random() < 0.6:
         settings["resets"] = {"interface": "em1", "source": chance.choice(("ipmon", "ipmon", "counters")),
                               "action": chance.choice(("refused", "refused", "any", "check"))}
@@ -225,6 +227,10 @@ def _purge(settings: Settings, chance: random.Random) -> None:
     settings["purge"] = chance.choice(PURGES)
 
 
+def _flap(settings: Settings, chance: random.Random) -> None:
+    settings["flap"] = chance.choice(FLAPS)
+
+
 def _on_stop(settings: Settings, chance: random.Random) -> None:
     settings["on_stop"] = "remove" if settings["on_stop"] == "keep" else "keep"
 
@@ -236,7 +242,7 @@ def _resets(settings: Settings, chance: random.Random) -> None:
 
 EDITS = [_rename_member, _rename_member, _rename_service, _rename_cluster, _swap_addresses, _swap_addresses, _move,
          _weight, _fallback, _add_member, _remove_member, _remove_member, _add_cluster, _remove_cluster, _sticky, _port,
-         _range, _range, _same_as, _same_as, _member_port, _check, _keep, _interface, _tag, _purge,
+         _range, _range, _same_as, _same_as, _member_port, _check, _keep, _interface, _tag, _purge, _flap,
          _on_stop, _resets]
 
 
@@ -248,6 +254,7 @@ def text(settings: Settings, directory: Path) -> str:
         "ipfilter": {"interface": settings["interface"], "tag": settings["tag"] or False, "resync": settings["resync"],
                      "on_stop": settings["on_stop"], **tools,
                      **({} if settings["purge"] is None else {"purge": settings["purge"]})},
+        **({} if settings["flap"] is None else {"defaults": {"flap": settings["flap"]}}),
         "clusters": {name: {
             "address": each["address"], "when_all_down": "keep" if each["keep"] else "remove",
             "services": {service: {
@@ -278,6 +285,14 @@ def names(settings: Settings) -> dict[str, tuple[str, int]]:
     return {f"{cluster}/{service}/{member}": (where["address"], _checked(settings, cluster, service)["member_port"])
             for cluster, each in settings["clusters"].items() for service in each["services"]
             for member, where in each["members"].items()}
+
+
+def kin(settings: Settings, name: str) -> list[str]:
+    """The other endpoints of its service that may serve in its place: for a member no fallback does."""
+    cluster, service, member = name.split("/")
+    members = settings["clusters"][cluster]["members"]
+    return [f"{cluster}/{service}/{other}" for other, where in members.items()
+            if other != member and where["weight"] and (members[member]["fallback"] or not where["fallback"])]
 
 
 def groups(settings: Settings) -> list[str]:

@@ -26,7 +26,7 @@ class Told:
     """Who hears every event and nothing else: what it believes, and whether it was told the same twice."""
 
     def __init__(self) -> None:
-        self.states: dict[str, str] = {}            # endpoint -> up, down, draining; absent: it cannot know
+        self.states: dict[str, str] = {}            # endpoint -> up, down, draining, held; absent: it cannot know
         self.idle: set[str] = set()                 # endpoints of weight 0
         self.disabled: set[str] = set()
         self.out: set[str] = set()                  # services of which it knows that nobody is up
@@ -36,11 +36,13 @@ class Told:
     def hear(self, event: Event, now: float) -> None:
         name = event.name
         self.transitions[name] = now
-        if event.kind in ("up", "down", "draining"):
+        if event.kind in ("up", "down", "draining", "held"):
             assert self.states.get(name) != event.kind, f"told twice: {event.text}"
             self.states[name] = event.kind
         elif event.kind == "disabled":
             self.disabled.add(name)
+            if self.states.get(name) == "held":     # which that has ended
+                del self.states[name]
         elif event.kind == "enabled":
             self.disabled.discard(name)
             self.states.pop(name, None)             # whatever its first probe says then is news
@@ -88,7 +90,8 @@ class Told:
 LIMITED = re.compile(
     r"Happening|Event|History\..*|.*\._?fresh|NatTable\._seen|Method|Check|Verdict|Timing(\..*)?|Schedule\.timings|Control"
     r"|Saved\..*|Reaction\.(_hits|ignored)|ResetRules\._(counts|older|left)|.*\.slot|Cluster|Member|Service|Resets|Ipfilter"
-    r"|Past|Transitions\.(past|empty_before)|Refusals|Doubt.*|Config\.given|Trouble(\..*)?|Unprobed\._troubles|FilterTable\.tags"
+    r"|Past|Transitions\.(past|empty_before)|Flap|Flapping(\..*)?|Hold|HoldDown|Holds\._(groups|touched)"
+    r"|Refusals|Doubt.*|Config\.given|Trouble(\..*)?|Unprobed\._troubles|FilterTable\.tags"
     r"|Faults\._said|Budget\._spent|Resync\._costs|Iterator\._cuts|Checker\._durations|Listed|Rdr|Conflicts\._told|Times\._times"
     r"|Steering\._ageless|InheritedRules\..*|Ready")
 
@@ -258,7 +261,7 @@ class Run(World):
             return
         there = {naive.read(line) for line in self.rules()}
         for name, monitor in daemon.fleet.monitors.items():
-            if monitor.seen in ("down", "draining") and not naive.keeps(self.settings, monitor.endpoint.group):
+            if monitor.seen in ("down", "draining", "held") and not naive.keeps(self.settings, monitor.endpoint.group):
                 assert not naive.rules(self.settings, name) & there, f"{name} is down, and nobody is left to say so"
 
     def now_there(self) -> dict[str, Endpoint]:
@@ -284,7 +287,7 @@ class Run(World):
     def count(self, event: Event) -> None:
         """What it says of how many are up."""
         found = COUNT.search(event.text)
-        if found and event.kind in ("up", "down", "draining", "disabled", "enabled"):
+        if found and event.kind in ("up", "down", "draining", "held", "disabled", "enabled"):
             assert self.daemon is not None
             group = self.daemon.fleet.groups[event.name.rpartition("/")[0]]
             regular = [monitor.eligible for monitor in group
@@ -314,11 +317,24 @@ class Run(World):
         assert set(daemon.fleet.disabled) == self.told.disabled
         states = {name: naive.state(settings, name, self.members.get(place, GOOD))
                   for name, place in naive.names(settings).items()}
+        states |= self.held(states)
         assert {name: monitor.seen for name, monitor in daemon.fleet.monitors.items()} == states
         self.compare_rules({name for name, state in states.items() if state == "up"} - self.told.disabled)
         self.compare_told(states)
         quiet = len(self.events)
         self.after(30.0, lambda: self.settled(quiet))
+
+    def held(self, states: dict[str, str]) -> dict[str, str]:
+        """Who is held down, which its own state does not tell; but nobody who is the last of its kind."""
+        assert self.daemon is not None
+        found = {name: "held" for name, monitor in self.daemon.fleet.monitors.items() if monitor.held}
+        assert self.settings["flap"] is not False or not found
+        for name in found:
+            assert name not in self.told.disabled
+            serving = {other for other, state in states.items() if state == "up"} - found.keys() - self.told.disabled
+            serves = states[name] == "up" and naive.weighs(self.settings, name)
+            assert not serves or serving & set(naive.kin(self.settings, name)), f"{name} is the last one"
+        return found
 
     def compare_rules(self, eligible: set[str]) -> None:
         listed = self.rules()
@@ -350,10 +366,12 @@ class Run(World):
 
     def settled(self, quiet: int) -> None:
         assert self.daemon is not None
-        assert [event for _, event in self.events[quiet:]] == []
+        assert [event for _, event in self.events[quiet:] if " held -> " not in event.text] == []
         working = [child.words for child in self.children if child._tool()[0] not in ("ipmon", "check")]
         assert all("-l" in words or "-iR" in words or "-aihR" in words for words in working), working
         self.members.clear()
+        held = [monitor for monitor in self.daemon.fleet.monitors.values() if monitor.held]
+        self.daemon.fleet.disable(held, now=False)
         self.daemon.fleet.enable([monitor for monitor in self.daemon.fleet.monitors.values() if monitor.disabled])
         self.settings = self.first
         self.reload()
