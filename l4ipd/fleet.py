@@ -161,8 +161,11 @@ class Fleet:
         past = {name: Past(saved.seen(name), self.loop.now - saved.age(name, now))
                 for name in saved.states if name in self.monitors}
         down = {name for name, each in past.items() if not each.up} | self.disabled.keys()
-        self.transitions.remember(past, [group for group, members in self.groups.items()
-                                  if all(monitor.endpoint.name in down for monitor in members)])
+        weightless = {name for name, monitor in self.monitors.items() if not monitor.endpoint.weight}
+        served = {group: {monitor.endpoint.name for monitor in members} - down
+                  for group, members in self.groups.items()}
+        self.transitions.remember(past, [group for group, names in served.items()
+                                  if names <= weightless and len(names) < len(self.groups[group])])
         if self.disabled:
             log.info("still disabled by the operator: %s", ", ".join(self.disabled))
 

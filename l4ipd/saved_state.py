@@ -59,6 +59,7 @@ class Saved:
     users: Mapping[str, str] = field(default_factory=dict)      # disabled endpoint -> who did it, where that is known
     until: Mapping[str, float] = field(default_factory=dict)    # disabled endpoint -> when it is to be enabled again
     held: Mapping[str, Hold] = field(default_factory=dict)      # endpoints that have flapped
+    rdr_tags: frozenset[str] = frozenset()          # that rules of ours in the NAT table may bear
 
     def seen(self, name: str) -> str:
         """The state of an endpoint that is in ``states``: up, down, draining or held."""
@@ -119,6 +120,7 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
         users = {str(name): str(user)[:LONGEST_USER] for name, user in data.get("disabled_by", {}).items()}
         until = {str(name): _until(when, written, now) for name, when in data.get("disabled_until", {}).items()}
         held = {str(name): _hold(now, *each) for name, each in data.get("held", {}).items()}
+        rdr_tags = frozenset(str(tag) for tag in data.get("rdr_tags", ()))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ValueError("it is damaged") from None
     if not 0 <= now - written <= OLD:
@@ -128,7 +130,7 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
                  "" if not disabled else "; what the operator disabled stays disabled")
         states, ready, held = {}, {}, {}
     return Saved(disabled, states, rules, tables, tags, counts, left, ready, draining, cut, discovered, users, until,
-                 held)
+                 held, rdr_tags)
 
 
 def _number(value: float) -> float:
@@ -182,6 +184,7 @@ def encode(saved: Saved, now: float) -> bytes:
     return json.dumps({"version": VERSION, "written": now, "disabled": dict(saved.disabled),
                        "endpoints": dict(saved.states), "draining": sorted(saved.draining),
                        "cut": sorted(saved.cut), "rules": sorted(saved.rules),
+                       "rdr_tags": sorted(saved.rdr_tags),
                        "filters": {"tables": sorted(saved.tables), "tags": sorted(saved.tags),
                                    "counts": sorted(saved.counts)},
                        "disabled_by": dict(saved.users), "disabled_until": dict(saved.until),

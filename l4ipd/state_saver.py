@@ -48,9 +48,10 @@ class StateSaver:
 def snapshot(daemon: Daemon) -> Saved:
     """What the next run has to know of one that was started."""
     fleet, began = daemon.fleet, time.time() - daemon.loop.now
+    fleet.transitions.settle()                      # what is saved counts as told
     known = {name: (past.seen, past.since) for name, past in fleet.transitions.past.items()}
     known |= {name: (monitor.seen, monitor.since) for name, monitor in fleet.monitors.items()
-              if monitor.seen != "unknown"}
+              if monitor.seen != "unknown" and fleet.transitions.is_told(monitor)}
     states = {name: (seen == "up", round(began + since, 1)) for name, (seen, since) in known.items()}
     draining = frozenset(name for name, (seen, _) in known.items() if seen == "draining")
     since = {name: each.since for name, each in fleet.disabled.items()}
@@ -58,7 +59,8 @@ def snapshot(daemon: Daemon) -> Saved:
     until = {name: round(began + each.until, 1) for name, each in fleet.disabled.items() if each.until is not None}
     return Saved(since, states, daemon.steering.unmarked(), *daemon.sensing.rules.traces(),
                  daemon.readiness.left, daemon.readiness.told(), draining, frozenset(fleet.cut),
-                 dict(daemon.discovery.known), users, until, _holds(fleet.monitors, began))
+                 dict(daemon.discovery.known), users, until, _holds(fleet.monitors, began),
+                 daemon.steering.tags())
 
 
 def _holds(monitors: Mapping[str, Monitor], began: float) -> dict[str, Hold]:

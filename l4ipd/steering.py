@@ -42,12 +42,12 @@ class Steering:
         self.dialect = Dialect(sure=False)
         self.services = ServiceRules(fleet, settings)
         self.owner: dict[str, Monitor] = {}         # every rule that the configuration can want -> whose it is
-        self.nat = NatTable(settings, self.dialect, self._known, self._want)
+        self.inherited = InheritedRules()
+        self.nat = NatTable(settings, self.dialect, self._known, self._want, self.inherited.tags)
         self.rules = Reconciler(loop, self.nat.table, settings.timeout, settings.resync, removal=self._removal,
                                 listed=self._listed, repaired=self._repaired, whose=self._whose, budget=budget)
         self.rules.suspend()                        # until start(): there may be no tools yet
         self.removing = False                       # at the end, all of our rules go
-        self.inherited = InheritedRules()
         self._spoken = spoken
         self._ageless: frozenset[str] | None = None     # those of ``owner``, whatever their age; made when it is needed
         self._obsolete = ObsoleteRules(loop)
@@ -60,6 +60,8 @@ class Steering:
     def start(self, saved: Saved) -> None:
         """Read the table and adopt what is ours, and find out what the tools understand."""
         self.inherited.remember(saved.rules)
+        for tag in saved.rdr_tags - {self.settings.tag}:
+            self.inherited.retag(tag)
         self.rules.hold_changes(True)               # until we know the dialect
         self.rules.resume()
         self._ask()
@@ -175,6 +177,10 @@ class Steering:
         lines, have = self.lines(monitor), self.rules.have
         firsts = lines[::max(1, len(lines) // len(monitor.endpoint.vips))]      # of as many as its weight
         return bool(firsts) and all(line in have for line in firsts)
+
+    def tags(self) -> frozenset[str]:
+        """Those that rules of ours may bear: the next run may have another configuration."""
+        return frozenset({*self.inherited.tags, self.settings.tag or ""} - {""})
 
     def unmarked(self) -> frozenset[str]:
         """Rules of ours that the next run cannot tell by their tag: there is none, or it was another one before."""

@@ -94,6 +94,10 @@ class Transitions:
         else:
             self._tell_of(monitor, was)
 
+    def is_told(self, monitor: Monitor) -> bool:
+        """Whether its state is known to whoever listens: none of its events waits."""
+        return monitor not in self._waiting
+
     def forget(self, name: str) -> None:
         """The configuration has it no longer."""
         self.past.pop(name, None)

@@ -78,7 +78,7 @@ def test_the_signal_prints_what_show_prints(node: OperatedGateway) -> None:
     shown = node.ctl("show")[1].splitlines()
     logged = node.text().splitlines()
     assert shown[0].split() == next(line for line in logged if line.startswith("ENDPOINT")).split()
-    assert [line.split()[:5] for line in shown[1:4]] == [line.split()[:5] for line in logged
+    assert [line.split()[:4] for line in shown[1:4]] == [line.split()[:4] for line in logged   # sessions come and go
                                                          if line.startswith("www/") and " -> " not in line]
 
 

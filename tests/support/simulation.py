@@ -79,6 +79,7 @@ class World:
         self._heap: list[tuple[float, int, Callable[[], object]]] = []
         self._count = itertools.count()
         self._loop: SimulatedLoop | None = None
+        self.dead = False                           # killed: what Python clears away then, nobody sees
         self.turns, self._second = 0, self.now      # turns of the loop since then, within a second
         self._ports = itertools.count(1024)
         self.load_foreign()
@@ -100,6 +101,7 @@ class World:
         self._finished = False
         options = argparse.Namespace(verbose=False, config=str(path))
         while not self._finished:
+            self.dead = False
             with contextlib.suppress(Ended):
                 config = load(str(path))
                 run.run_daemon(options, config, Descriptors(config, 3), companion=self._meet)
@@ -120,11 +122,12 @@ class World:
                 child._end(-signal.SIGKILL)
 
     def over(self) -> None:
-        self._finished = True
+        self._finished = self.dead = True
         raise Ended
 
     def kill(self) -> None:
         """kill -9. What tools of it run, run on."""
+        self.dead = True
         raise Ended
 
     def _meet(self, loop: Loop, daemon: Daemon) -> Any:

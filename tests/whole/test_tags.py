@@ -1,4 +1,6 @@
-"""Another tag, by a reload that a kill -9 interrupts: what bears the old one, or none, is ours in the next run, too."""
+"""Another tag, by a reload that a kill -9 interrupts, or comes before: what bears the old one, or none, is ours in the
+next run, too.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,9 @@ from support.simulation import World, simulated
 
 
 class Life(World):
-    """A daemon whose tag changes, killed some seconds after the reload; the next one has peace."""
+    """A daemon whose tag changes, killed some seconds after the reload (None: before it); the next one has peace."""
 
-    def __init__(self, directory: Path, before: str, after: str, seconds: float) -> None:
+    def __init__(self, directory: Path, before: str, after: str, seconds: float | None) -> None:
         super().__init__(1, directory)
         self.path, self.after_reload, self.seconds = directory / "l4ip.conf", after, seconds
         self.configure(before)
@@ -40,16 +42,20 @@ class Life(World):
     def change(self) -> None:
         self.slowest = 20.0                         # nothing comes to its end any more
         self.configure(self.after_reload)
-        self.signal(signal.SIGHUP)
+        if self.seconds is None:
+            self.kill()
+        else:
+            self.signal(signal.SIGHUP)
 
     def heard(self, event: Event) -> None:
         if event.kind == "reloaded":
+            assert self.seconds is not None
             self.after(self.seconds, self.kill)
 
 
-@pytest.mark.parametrize("seconds", [0.05, 0.5, 3.0, 8.0])
+@pytest.mark.parametrize("seconds", [None, 0.05, 0.5, 3.0, 8.0])
 @pytest.mark.parametrize(("before", "after"), [("no", "gw2"), ("l4ip", "gw2"), ("l4ip", "no"), ("gw22", "gw2")])
-def test_what_bears_the_old_tag_goes(tmp_path: Path, before: str, after: str, seconds: float) -> None:
+def test_what_bears_the_old_tag_goes(tmp_path: Path, before: str, after: str, seconds: float | None) -> None:
     world = Life(tmp_path, before, after, seconds)
     with simulated(world):
         world.live(world.path)
