@@ -275,7 +275,8 @@ class Lab:
     def start(self) -> subprocess.Popen[bytes]:
         with self.said.open("wb") as out:
             return subprocess.Popen(self.command(), stdout=out, stdin=subprocess.DEVNULL,
-                                    env={**os.environ, **self.settings}, start_new_session=True)
+                                    env={**os.environ, **self.settings}, start_new_session=True,
+                                    preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))    # not nohup's
 
     def finish(self, process: subprocess.Popen[bytes]) -> Tap:
         return Tap(process.wait(LONG), self.said.read_text())
