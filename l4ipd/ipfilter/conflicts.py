@@ -52,7 +52,7 @@ class Conflicts:
     def appeared(self, lines: Iterable[str], there: Container[str], now: float, within: float, mark: str) -> None:
         """Rules of ours that we have not loaded; ``there`` are all that are in the table."""
         new = {line: words for line in lines if (words := self.whose(line))}
-        self.leftovers = {line for line in (*self.leftovers, *new) if line in there}
+        self.leftovers = {line for line in self.leftovers if line in there and self.whose(line)}.union(new)
         untold = [line for line in new if line not in self._told]
         if untold:
             self._told = set(untold) if len(self._told) > TOLD else self._told | set(untold)
