@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import NamedTuple
 
 from l4ipd.checks import recipe
@@ -57,7 +57,7 @@ class Fleet:
         self.monitors: dict[str, Monitor] = {}
         self.groups: dict[str, list[Monitor]] = {}  # by service
         self.overrides = Overrides(loop, self._over)
-        self.disabled = self.overrides.disabled     # by the operator
+        self.disabled = self.overrides.disabled     # by name
         self.cut: set[str] = set()                  # disabled endpoints whose sessions are to end at once
         self.undecided: set[str] = set()            # endpoints without any outcome yet
         self.reachability = Reachability(loop, self._addresses, events.say)
@@ -161,13 +161,15 @@ class Fleet:
         past = {name: Past(saved.seen(name), self.loop.now - saved.age(name, now))
                 for name in saved.states if name in self.monitors}
         down = {name for name, each in past.items() if not each.up} | self.disabled.keys()
-        weightless = {name for name, monitor in self.monitors.items() if not monitor.endpoint.weight}
-        served = {group: {monitor.endpoint.name for monitor in members} - down
-                  for group, members in self.groups.items()}
-        self.transitions.remember(past, [group for group, names in served.items()
-                                  if names <= weightless and len(names) < len(self.groups[group])])
+        self.transitions.remember(past, [group for group in self.groups if self._was_empty(group, down)])
         if self.disabled:
             log.info("still disabled by the operator: %s", ", ".join(self.disabled))
+
+    def _was_empty(self, group: str, down: Container[str]) -> bool:
+        """Whether an earlier run had nobody up for a service: some were down, and the others never get anything."""
+        members = self.members(group)
+        others = [monitor for monitor in members if monitor.endpoint.name not in down]
+        return len(others) < len(members) and not any(monitor.endpoint.weight for monitor in others)
 
     def stop(self) -> None:
         """Probe no more."""

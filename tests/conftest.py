@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from support import loopback
+from support.operated_gateway import OperatedGateway
 from support.sandbox_tools import Sandbox, sandbox
 from support.sensing_bench import Bench, Device, runs
 
@@ -38,6 +39,15 @@ def kernel() -> Iterator[Sandbox]:
     """A sandbox process of this module's own: the kernel that its tests work on."""
     with sandbox() as process:
         yield process
+
+
+@pytest.fixture
+def node(kernel: Sandbox, tmp_path: Path) -> Iterator[OperatedGateway]:
+    """A daemon to be operated, with an empty table."""
+    kernel.ipnat("-FC")
+    it = OperatedGateway(kernel, tmp_path)
+    yield it
+    it.close()
 
 
 @pytest.fixture

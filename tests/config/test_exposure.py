@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ from l4ipd.config.parse import parse
 from l4ipd.runtime.ownership import loose
 from support.gateway import wait
 from support.operated_gateway import OperatedGateway
-from support.sandbox_tools import Sandbox
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 NOBODY = 65534
@@ -102,14 +101,6 @@ def test_what_runs_us_is_not_told_of() -> None:
     config = parse(f"ipfilter: {{interface: em0, ipnat: {sys.executable}}}\nclusters: {{c: {{address: 203.0.113.1, "
                    "services: {s: {port: 80}}, members: {m: 10.0.0.1}}}", "")
     assert exposures(config, "/nowhere") == []
-
-
-@pytest.fixture
-def node(kernel: Sandbox, tmp_path: Path) -> Iterator[OperatedGateway]:
-    kernel.ipnat("-FC")
-    it = OperatedGateway(kernel, tmp_path)
-    yield it
-    it.close()
 
 
 def test_it_is_said_by_n_at_start_and_once_at_a_reload(node: OperatedGateway) -> None:

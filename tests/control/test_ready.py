@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,6 @@ from l4ipd.control import ready
 from support import ROOT
 from support.gateway import PATIENCE
 from support.operated_gateway import A, B, OperatedGateway
-from support.sandbox_tools import Sandbox
-
-
-@pytest.fixture
-def node(kernel: Sandbox, tmp_path: Path) -> Iterator[OperatedGateway]:
-    kernel.ipnat("-FC")
-    it = OperatedGateway(kernel, tmp_path)
-    yield it
-    it.close()
 
 
 def l4ipctl(*words: str, **environment: str) -> tuple[int, str, str]:

@@ -239,3 +239,14 @@ def test_no_more_is_kept_than_is_looked_at() -> None:
     for now in range(1000):
         it.note("a", now / 1000, 10.0)
     assert OFTEN + len(PUT_BACK) <= len(it._times["a"]) <= OFTEN + len(PUT_BACK) + 1
+
+
+def test_a_leftover_that_an_endpoint_makes_again_is_none() -> None:
+    wanted: set[str] = set()
+    it = Conflicts(lambda line: "" if line in wanted else f"of {line}")
+    for now in range(OFTEN + 1):
+        come(it, float(now), "s", "t")
+    assert it.spared("s", OFTEN + 1.0) and it.spared("t", OFTEN + 1.0)
+    wanted.add("s")
+    it.appeared((), ("s", "t"), OFTEN + 1.0, WITHIN, MARK)
+    assert not it.spared("s", OFTEN + 1.0) and it.spared("t", OFTEN + 1.0)

@@ -17,8 +17,6 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -26,15 +24,6 @@ from l4ipd.control.disable import NOW_OR_NEVER
 from l4ipd.sandbox import tool_words
 from support.gateway import PATIENCE, free_port, wait
 from support.operated_gateway import A, B, C, OperatedGateway
-from support.sandbox_tools import Sandbox
-
-
-@pytest.fixture
-def node(kernel: Sandbox, tmp_path: Path) -> Iterator[OperatedGateway]:
-    kernel.ipnat("-FC")
-    it = OperatedGateway(kernel, tmp_path)
-    yield it
-    it.close()
 
 
 def test_show_when_ipnat_does_not_answer(node: OperatedGateway) -> None:

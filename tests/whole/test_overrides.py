@@ -6,8 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
@@ -18,19 +17,10 @@ from l4ipd.runtime.loop import Loop
 from l4ipd.runtime.user_name import user_name
 from support.gateway import wait
 from support.operated_gateway import A, B, OperatedGateway
-from support.sandbox_tools import Sandbox
 
 ME = user_name(os.geteuid())
 OVER = "disabled -> enabled: the time is over for which it was disabled, to be checked first; "
 SINCE = r"since \d{4}-\d\d-\d\d \d\d:\d\d"
-
-
-@pytest.fixture
-def node(kernel: Sandbox, tmp_path: Path) -> Iterator[OperatedGateway]:
-    kernel.ipnat("-FC")
-    it = OperatedGateway(kernel, tmp_path)
-    yield it
-    it.close()
 
 
 def left(node: OperatedGateway) -> float | None:

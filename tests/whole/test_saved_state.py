@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from l4ipd import saved_state
 from l4ipd.model import Member
-from l4ipd.saved_state import LONGEST_USER, OLD, SLACK, Saved, decode, encode, load
+from l4ipd.saved_state import LONGEST_USER, OLD, SLACK, Hold, Saved, decode, encode, load
+from l4ipd.state_saver import snapshot
+from support.scripted_daemon import BAD, GOOD, ScriptedDaemon, configuration
 
 NOW = 1_800_000_000.0
 SAVED = Saved({"www/http/web1": NOW - 10}, {"www/http/web1": (True, NOW - 100), "www/http/web2": (False, NOW - 5)},
@@ -145,7 +147,7 @@ WHOLE = Saved(
     frozenset({"rdr one", "rdr two"}), frozenset({"log", "count6"}), frozenset({0, 2**32 - 1}), frozenset({"count in"}),
     {"": NOW - 7, "www": None}, {"www": True, "mail": False}, frozenset({"a/b/d"}), frozenset({"a/b/c"}),
     {"dns": (Member("m", "10.0.0.1"), Member("n", "fd00::1", 0, True, 65535), Member("o", "10.0.0.3", 99, False, 1))},
-    {"a/b/c": "alice"}, {"a/b/c": NOW + 3600.0})
+    {"a/b/c": "alice"}, {"a/b/c": NOW + 3600.0}, {"a/b/h": Hold(2, NOW + 30.0, True)}, frozenset({"l4ip", "gw2"}))
 
 
 def test_all_of_it_is_written_and_read_back() -> None:
@@ -199,6 +201,7 @@ def test_a_member_that_is_none_spoils_it(member: list[object]) -> None:
 
 @pytest.mark.parametrize("more, names", [
     ({"draining": 3}, "draining"), ({"cut": 3}, "cut"), ({"left": {"www": "x"}}, "left"), ({"ready": 3}, "ready"),
+    ({"rdr_tags": 3}, "rdr_tags"), ({"held": {"a": 3}}, "held"), ({"held": {"a": [1, "x", True]}}, "held"),
     ({"disabled_by": 3}, "users"), ({"disabled_until": {"a": "x"}}, "until"),
     ({"disabled_until": {"a": float("inf")}}, "until"), ({"filters": {"counts": 3}}, "counts"),
     ({"filters": {"tables": 3}}, "tables"), ({"disabled": {"a": float("inf")}}, "disabled")])
@@ -271,3 +274,40 @@ def test_the_lines_about_one_that_is_of_no_use(tmp_path: Path, caplog: pytest.Lo
     (tmp_path / "state.bad").mkdir()
     assert load(str(path)) == Saved() and path.read_text() == "{"
     assert [record.getMessage() for record in caplog.records] == [f"{path}: ignored: it is damaged"]
+
+
+def test_what_nobody_was_told_of_yet_is_not_saved(tmp_path: Path) -> None:
+    """While the kernel's table was not read, events wait; the next run has to tell of what has happened."""
+    it = ScriptedDaemon(tmp_path, configuration(tmp_path), {"c/s/m1": (True, None)})
+    transitions = it.daemon.fleet.transitions
+    transitions.waits = True
+    it.probe(BAD, 2)
+    assert snapshot(it.daemon).states["c/s/m1"][0], "as the run before has said"
+    transitions.begin()
+    assert not snapshot(it.daemon).states["c/s/m1"][0]
+    it.end()
+
+
+def test_that_the_last_one_is_down_is_told_before_it_is_saved(tmp_path: Path) -> None:
+    it = ScriptedDaemon(tmp_path, configuration(tmp_path))
+    it.probe(GOOD, 2)
+    it.verdict = BAD
+    for _ in range(2):
+        it.daemon.fleet.monitors["c/s/m1"].checker.probe_anew()
+    assert ("down", "c/s/m1") in it.events and ("all-down", "c/s") not in it.events, "that is for the next turn"
+    snapshot(it.daemon)
+    assert it.events.count(("all-down", "c/s")) == 1
+    it.end()
+
+
+@pytest.mark.parametrize(("states", "empty"), [
+    ({"m1": False, "idle": True}, True),            # what has no weight never gets anything, be it up
+    ({"m1": False, "idle": False}, True), ({"m1": True, "idle": False}, False), ({"idle": True}, False), ({}, False)])
+def test_a_service_that_had_nobody_up(tmp_path: Path, states: dict[str, bool], empty: bool) -> None:
+    for members, found in (("m1: 10.0.0.2, idle: {address: 10.0.0.3, weight: 0}", empty),
+                           ("m1: {address: 10.0.0.2, weight: 0}, idle: {address: 10.0.0.3, weight: 0}",
+                            False in states.values())):
+        it = ScriptedDaemon(tmp_path, configuration(tmp_path, members),
+                            {f"c/s/{name}": (up, None) for name, up in states.items()})
+        assert ("c/s" in it.daemon.fleet.transitions.empty_before) is found
+        it.end()
