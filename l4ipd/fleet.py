@@ -66,7 +66,8 @@ class Fleet:
                                      monitor.endpoint.address, verdict, began), alone=self._is_alone, refused=refused,
                                  last=lambda monitor: self.holds.last(monitor),
                                  weighed=lambda monitor: self._touch(monitor.endpoint.group),
-                                 touched=lambda monitor: self.holds.touch(monitor.endpoint.group))
+                                 touched=lambda monitor: self.holds.touch(monitor.endpoint.group),
+                                 blind=lambda: self.reachability.blind)
         self.transitions = Transitions(events.tell, members=self.members, tally=self.tally, kept=kept)
         self.holds = Holds(self.members, lambda: self.transitions.waits)
         self._changed, self._decided = changed, decided
@@ -126,7 +127,9 @@ class Fleet:
         name = gone.endpoint.name
         self.undecided.discard(name)
         self.transitions.forget(name)
-        self.disabled.pop(name, None)
+        known = self.disabled.pop(name, None)
+        if known is not None:
+            log.warning("%s is gone; that it was disabled %s is forgotten", name, by_operator(known.user))
         self.cut.discard(name)
 
     def _regroup(self) -> None:
@@ -156,8 +159,11 @@ class Fleet:
         self.cut = {name for name in saved.cut if name in self.disabled}        # it may not have come to that
         for name, (count, until, held) in saved.held.items():
             if name in self.monitors and name not in self.disabled:
-                self.monitors[name].hold(count, self.loop.now + until - now, held)
-                self.holds.begun(self.monitors[name].endpoint.group)
+                monitor = self.monitors[name]
+                monitor.hold(count, self.loop.now + until - now, held)
+                if monitor.held and name in saved.states:
+                    monitor.resume(self.loop.now - saved.age(name, now))
+                self.holds.begun(monitor.endpoint.group)
         past = {name: Past(saved.seen(name), self.loop.now - saved.age(name, now))
                 for name in saved.states if name in self.monitors}
         down = {name for name, each in past.items() if not each.up} | self.disabled.keys()
@@ -173,7 +179,7 @@ class Fleet:
 
     def stop(self) -> None:
         """Probe no more."""
-        self.transitions.settle()
+        self.settle()
         for monitor in self.monitors.values():
             monitor.stop()
         self.reachability.stop()
@@ -241,6 +247,10 @@ class Fleet:
     def turn(self) -> None:
         """To be called in every turn of the loop: what was counted is not true any more, and services are told of."""
         self.recount()
+        self.settle()
+
+    def settle(self) -> None:
+        """Who has become the last one is held no longer; services without anybody are told of."""
         self.holds.turn()
         self.transitions.settle()
 

@@ -43,13 +43,17 @@ class Holds:
         """Whether no other member of its kind gets connections."""
         return not any(other.eligible for other in self._others(monitor))
 
+    def _serves(self, group: str, fallback: bool) -> bool:
+        """Whether any of a service gets connections: of its fallbacks, too, if one of them asks."""
+        return any(each.eligible for each in self.members(group) if fallback or not each.endpoint.fallback)
+
     def found(self, monitor: Monitor) -> None:
         """Its rule was found in the kernel, and all are known that are up by that: it may be the only one."""
         if monitor.flapping is None or not monitor.held or not self.last(monitor):
             return
         if monitor.verdict is not None:
             monitor.release(FOUND)
-        else:                                       # what it is will be said by its first one
+        else:                                       # it is up by that, which is told when the table has been read
             monitor.flapping.end(FOUND)
 
     def turn(self) -> None:
@@ -61,16 +65,21 @@ class Holds:
             held = [each for each in self.members(group) if each.held]
             if not held:
                 self._groups.discard(group)
-            for monitor in held:
-                self._look(monitor)
+            self._look(group, held)
 
-    def _look(self, monitor: Monitor) -> None:
-        if monitor.verdict is None:
-            return
-        if monitor.endpoint.flap is None:
-            monitor.release("by a reload")
-        elif monitor.up and not monitor.withheld and self.last(monitor) and not self._is_early(monitor):
-            monitor.release(LAST)
+    def _look(self, group: str, held: Sequence[Monitor]) -> None:
+        serves = {fallback: self._serves(group, fallback) for fallback in (False, True)}    # there may be thousands
+        for monitor in held:
+            if monitor.verdict is None:
+                continue
+            if monitor.endpoint.flap is None:
+                monitor.release("by a reload")
+            elif monitor.up and not (monitor.withheld or serves[monitor.endpoint.fallback] or self._is_early(monitor)):
+                monitor.release(LAST)
+            else:
+                continue
+            if monitor.eligible:
+                serves |= {True: True} if monitor.endpoint.fallback else {False: True, True: True}
 
     def _is_early(self, monitor: Monitor) -> bool:
         """Whether it was held before the start, and nobody can say yet what the others are."""

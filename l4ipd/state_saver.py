@@ -48,7 +48,7 @@ class StateSaver:
 def snapshot(daemon: Daemon) -> Saved:
     """What the next run has to know of one that was started."""
     fleet, began = daemon.fleet, time.time() - daemon.loop.now
-    fleet.transitions.settle()                      # what is saved counts as told
+    fleet.settle()                                  # what is saved counts as told
     known = {name: (past.seen, past.since) for name, past in fleet.transitions.past.items()}
     known |= {name: (monitor.seen, monitor.since) for name, monitor in fleet.monitors.items()
               if monitor.seen != "unknown" and fleet.transitions.is_told(monitor)}

@@ -71,6 +71,8 @@ class Transitions:
         past = self.past.pop(monitor.endpoint.name, None)
         if monitor.seen == "unknown":
             monitor.adopt()
+            if past is not None and past.seen == "held":
+                self._waiting[monitor] = "held"
         elif monitor in self._waiting:
             self._waiting[monitor] = "up"
         else:
@@ -114,23 +116,10 @@ class Transitions:
         self.touch(monitor.endpoint.group)
 
     def _line(self, monitor: Monitor, was: str, now: str) -> str:
-        endpoint, took = monitor.endpoint, f"{monitor.took * 1000:.0f} ms"
-        count = abs(monitor.outcomes.streak)
-        if was == "draining" and now == "down":     # what it said while it was draining is no failure
-            count = endpoint.checks[0].fall
-        if monitor.verdict is not None and monitor.verdict.code == "RST":
-            how = ""
-        elif now == "draining":                     # at once: it says so itself
-            how = f" ({took})"
-        elif monitor.verdict is not None and monitor.verdict.passed != monitor.up:      # it was held until now
-            check = endpoint.checks[0]
-            how = (f" ({count} of {check.rise} passed, {took})" if monitor.verdict.passed else
-                   f" ({count} of {check.fall} failed, {took})")
-        else:
-            how = f" ({count} of {count} {'passed' if monitor.up else 'failed'}, {took})"
-        if "held" in (was, now) and monitor.flapping is not None and monitor.flapping.why:
-            how += f", {monitor.flapping.why}"
-        return (f"{endpoint.name} {endpoint.where} {was} -> {now}: {monitor.verdict}{how}; "
+        endpoint, flapping = monitor.endpoint, monitor.flapping
+        said = f"{monitor.verdict}{_how(monitor, was, now)}" if monitor.verdict is not None else ""
+        why = flapping.why if flapping is not None and "held" in (was, now) else ""
+        return (f"{endpoint.name} {endpoint.where} {was} -> {now}: {', '.join(filter(None, (said, why)))}; "
                 f"{self.tally(endpoint.group)}")
 
     # -- services
@@ -182,3 +171,17 @@ class Transitions:
 def _is_open(monitor: Monitor) -> bool:
     """Whether nobody can say yet if it gets connections."""
     return not monitor.withheld and (not monitor.tried or monitor.unconfirmed)
+
+
+def _how(monitor: Monitor, was: str, now: str) -> str:
+    """How many outcomes have led to it, and how long the last one took; empty where none has."""
+    count, took = abs(monitor.outcomes.streak), f"{monitor.took * 1000:.0f} ms"
+    check, passed = monitor.endpoint.checks[0], monitor.verdict is not None and monitor.verdict.passed
+    if was == "draining" and now == "down":         # what it said while it was draining is no failure
+        count = check.fall
+    if not count or (monitor.verdict is not None and monitor.verdict.code == "RST"):
+        return ""
+    if now == "draining":                           # at once: it says so itself
+        return f" ({took})"
+    wanted = count if passed == monitor.up else check.rise if passed else check.fall    # more: it was held until now
+    return f" ({count} of {wanted} {'passed' if passed else 'failed'}, {took})"

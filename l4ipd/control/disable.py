@@ -70,6 +70,7 @@ class Disabling:
         user = user_of(client)
         daemon.fleet.disable(changing, now, user, seconds)
         daemon.fleet.disable_for(retimed, user, seconds)
+        daemon.fleet.settle()                       # one that is held may serve now
         self._warnings = [f"{group}: no member is left" for group in had if not daemon.fleet.serving(group)]
         if now and not self._can_cut:
             self._warnings.append(CANNOT_CUT)

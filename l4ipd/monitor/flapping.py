@@ -26,7 +26,7 @@ from l4ipd.runtime.loop import Timed
 
 FIRST, LONGEST = 30.0, 600.0                        # seconds
 QUIET = 600.0                                       # seconds without a change, after which all is forgotten
-AGAIN = 1.0                                         # seconds until the end is tried again that has failed
+AGAIN = 1.0                                         # seconds until the end is tried again that was not to be
 
 
 class Flapper(Protocol):
@@ -87,8 +87,11 @@ class Flapping:
         return self.hold.until <= self.monitor.schedule.loop.now
 
     def fire(self) -> None:
-        """The time has come. Before the first verdict nobody could say what it is now."""
-        if self.held and self.monitor.verdict is not None:
+        """The time has come. Before the first verdict nobody could say what it is now, nor while we are blind."""
+        schedule = self.monitor.schedule
+        if self.held and schedule.blind():
+            schedule.loop.set(self, schedule.loop.now + AGAIN)
+        elif self.held and self.monitor.verdict is not None:
             self.monitor.release()
 
     def raised(self) -> None:
@@ -100,7 +103,7 @@ class Flapping:
         """It is held no longer, because of ``why`` if its time has not come."""
         now = self.monitor.schedule.loop.now
         self.drop()
-        self.why, self.hold.last = why, now
+        self.why = why
         self.hold.until = min(self.hold.until, now)
 
     def drop(self) -> None:

@@ -155,6 +155,8 @@ class Monitor:
             self.since = old.since
             self.refusals = Refusals(self, old.refusals.doubt) if old.refusals is not None else None
             self.flapping = Flapping(self, old.flapping) if old.flapping is not None else None
+            if self.held:                           # it must be known what it is when that ends
+                self.verdict = old.verdict
             self.share = old.share
             if old.up:
                 self.adopt()
@@ -259,7 +261,7 @@ class Monitor:
 
     def score(self, verdict: Verdict, began: float) -> None:
         """Fold a verdict of a probe that ``began`` then into health, and tell if that changes the state."""
-        unproved = self.unproved
+        unproved, first = self.unproved, self.verdict is None
         is_back = self.refusals is not None and self.refusals.judged(verdict, began)
         passed, was_up, was = verdict.passed, self.up, self.seen
         self.health = self._top if is_back else self._step(verdict)
@@ -270,9 +272,9 @@ class Monitor:
             self._recover(True)
         self.outcomes.add(passed)
         if self.held:
-            self._stay(was_up)
+            self._stay(was_up and not first)
         elif self.seen != was:
-            self._move(was, counts=not is_back)
+            self._move(was, counts=not (is_back or first))
         elif self.unconfirmed and passed == self.up:
             self._confirm(was)
         elif unproved and not self.unproved:        # what a client met is true
@@ -317,7 +319,7 @@ class Monitor:
             self.flapping.changed(flap)
 
     def _stay(self, was_up: bool) -> None:
-        """An outcome while it is held."""
+        """An outcome while it is held; ``was_up``: by outcomes before."""
         if self.flapping is not None and self.flapping.over:
             self.release()
         elif self.up and not was_up:

@@ -68,7 +68,8 @@ class Schedule(Generic[M]):
     nothing; ``alone(monitor)`` whether nobody would serve clients without it, and ``last(monitor)`` whether no other
     member of its kind would; ``refused(monitor, verdict)`` is called when a probe could not connect;
     ``weighed(monitor)`` when its share of its weight is another; ``touched(monitor)`` when one that is held passes its
-    probes again. ``limit`` is the number of probes that may be in flight; the others wait their turn.
+    probes again; ``blind()`` says whether no state is to change. ``limit`` is the number of probes that may be in
+    flight; the others wait their turn.
 
     Many attributes: a third are those callbacks; what is counted at every probe is counted here, one step away.
     """
@@ -80,10 +81,11 @@ class Schedule(Generic[M]):
                  last: Callable[[M], bool] = lambda monitor: False,
                  refused: Callable[[M, Verdict], object] = lambda monitor, verdict: None,
                  weighed: Callable[[M], object] = lambda monitor: None,
-                 touched: Callable[[M], object] = lambda monitor: None) -> None:
+                 touched: Callable[[M], object] = lambda monitor: None,
+                 blind: Callable[[], bool] = lambda: False) -> None:
         self.loop, self.limit, self.start = loop, limit, start
         self.changed, self.decided, self.spoiled, self.alone, self.refused = changed, decided, spoiled, alone, refused
-        self.last, self.weighed, self.touched = last, weighed, touched
+        self.last, self.weighed, self.touched, self.blind = last, weighed, touched, blind
         self.verbose = False
         self.step = 1 / RATE                        # seconds: phases are multiples of it
         self.flying = 0

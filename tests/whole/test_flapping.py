@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from l4ipd import saved_state
+from l4ipd.checks.errors import NO_ROUTE
 from l4ipd.checks.verdict import local
 from l4ipd.config.parse import parse
 from l4ipd.events import Event
@@ -22,6 +26,7 @@ from l4ipd.monitor import flapping
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.sandbox.tools.ipnat import ipnat
 from l4ipd.saved_state import Hold, Saved
+from l4ipd.state_saver import snapshot
 from support.gateway import PATIENCE, free_port, wait
 from support.operated_gateway import A, B, OperatedGateway
 from support.sandbox_tools import Sandbox, drive
@@ -229,6 +234,111 @@ def test_disabled_and_enabled(tmp_path: Path) -> None:
     it.end()
 
 
+@pytest.mark.parametrize("limit", ["{changes: 3, within: 5m}", "no"])
+def test_another_check_of_one_that_is_held_and_nothing_is_known_yet(tmp_path: Path, limit: str) -> None:
+    """What it was before is what it is when the hold ends: outcomes that are our own trouble say nothing."""
+    for end in ("time", "last", "last and passes"):
+        it = Told(tmp_path, TWO)
+        it.fate("m1 m2", "+")
+        it.fate("m1", "-+-+")
+        it.verdict = local("no such address")
+        other = configuration(tmp_path, TWO, limit)
+        cluster, service = other.clusters[0], other.clusters[0].services[0]
+        service = replace(service, checks=(replace(service.checks[0], interval=7.0),))
+        it.daemon.reload(replace(other, clusters=(replace(cluster, services=(service,)),)))
+        it.fate("m1", "?")
+        if limit == "no":
+            assert it.states() == "up up", "it is not held any more"
+        elif end == "time":
+            assert it.states() == "held up"
+            it.pass_time("m1")
+            assert it.states() == "up up"
+        else:
+            it.fate("m2", "-")
+            it.fate("m1", "+" if "passes" in end else "")
+            assert it.states() == "up down" and "c/s: no member is up" not in it.texts
+        assert [text.partition("2:80 ")[2].partition(";")[0] for text in it.texts if "held ->" in text] == [
+            "held -> up: L4OK connected" + (", by a reload" if limit == "no" else
+                                            ", as no other member is up" if end != "time" else "")]
+        it.end()
+
+
+def test_that_the_last_one_is_down_is_not_said_in_the_turn_in_which_another_takes_over(tmp_path: Path) -> None:
+    """Be it that the state is written in that turn, that the daemon ends, or that l4ipctl disable looks who is left."""
+    for how in ("saved", "stopped"):
+        it = Told(tmp_path, TWO)
+        it.fate("m1 m2", "+")
+        it.fate("m1", "-+-+")
+        it.verdict = BAD
+        it.loop.clear(it.member("m2").checker)
+        it.member("m2").checker.fire()
+        assert it.states() == "held down"
+        if how == "saved":
+            snapshot(it.daemon)
+        else:
+            it.daemon.fleet.stop()
+        assert it.member("m1").seen == "up" and "c/s: no member is up" not in it.texts
+        it.end()
+
+
+def test_while_the_gateway_is_blind_nobody_is_put_back(tmp_path: Path) -> None:
+    it = Told(tmp_path, TWO)
+    it.fate("m1 m2", "+")
+    it.fate("m1", "-+-+")
+    reachability, route = it.daemon.fleet.reachability, [False]
+    reachability.leads = lambda address, send: route[0]
+    it.verdict = NO_ROUTE
+    it.loop.clear(it.member("m2").checker)
+    it.member("m2").checker.fire()
+    assert reachability.blind and it.states() == "held up"
+    it.pass_time("m1")
+    found = it.member("m1").flapping
+    assert it.states() == "held up" and found is not None and found.slot is not None, "it is tried again"
+    route[0], it.verdict = True, GOOD
+    while reachability.blind:
+        it.loop.turn()
+    it.pass_time("m1")
+    assert it.states() == "up up"
+    it.end()
+
+
+def test_the_first_verdict_of_one_whose_rule_was_found_is_no_change(tmp_path: Path) -> None:
+    it = Told(tmp_path, TWO)
+    it.fate("m2", "+")
+    it.member("m1").adopt()
+    it.fate("m1", "-+-")
+    assert it.states() == "down up", "two changes"
+    it.fate("m1", "+")
+    assert it.states() == "held up"
+    it.end()
+
+
+def test_many_that_flap_together_cost_no_more_than_they_are(tmp_path: Path) -> None:
+    """Each is looked at when one of them has changed, but not each of the others for each."""
+    asked = {}
+    for count in (20, 80):
+        it = Told(tmp_path, ", ".join(f"m{number}: 10.0.1.{number + 1}" for number in range(count)))
+        everyone = [f"m{number}" for number in range(count)]
+        it.fate(" ".join(everyone), "+-+-")
+        it.fate(" ".join(reversed(everyone)), "+")  # the last one serves
+        assert it.states() == "held " * (count - 1) + "up"
+        calls = 0
+
+        def note(frame: FrameType, event: str, _: object) -> None:
+            nonlocal calls
+            calls += event == "call" and frame.f_code.co_name == "eligible"
+
+        it.daemon.fleet.holds.take_over(it.daemon.fleet.groups)
+        sys.setprofile(note)
+        try:
+            it.daemon.fleet.holds.turn()
+        finally:
+            sys.setprofile(None)
+        asked[count] = calls
+        it.end()
+    assert asked[80] <= 6 * asked[20]
+
+
 # -- over restarts
 
 def test_the_state_file_has_it(tmp_path: Path) -> None:
@@ -241,8 +351,11 @@ def test_the_state_file_has_it(tmp_path: Path) -> None:
     assert saved.held.keys() == {"c/s/m1"} and saved.seen("c/s/m1") == "held"
     count, until, held = saved.held["c/s/m1"]
     assert (count, held) == (1, True) and 0 < until - began <= flapping.FIRST + 1
-    again = Told(tmp_path, TWO, saved=saved)
+    since = saved.states["c/s/m1"][1]
+    assert since is not None
+    again = Told(tmp_path, TWO, saved=replace(saved, states={**saved.states, "c/s/m1": (False, since - 200.0)}))
     assert again.states() == "held unknown"
+    assert again.loop.now - again.member("m1").since == pytest.approx(200.0, abs=60.0), "since when survives"
     again.fate("m1", "+")
     assert again.states() == "held unknown" and not again.texts, "m2 may be up all the time"
     again.fate("m2", "+")
@@ -412,7 +525,9 @@ def test_the_rule_of_one_that_was_held_is_in_the_kernel_at_the_start(tmp_path: P
     it.after(10.0, it.term)
     it.go()
     assert states == ["held" if others else "up"]
-    assert len(taken) == others and not [text for text in it.texts if "held ->" in text]
+    ended = [text for text in it.texts if "held ->" in text]
+    assert len(taken) == others and len(ended) == 1 - others
+    assert others or "held -> up: as its rule is in the kernel, and no other; " in ended[0]
     assert len(it.ours()) == 1
 
 
@@ -470,7 +585,8 @@ def test_a_member_that_flaps(node: Flaps) -> None:
     assert ">held<" in shown and "1 of 2 endpoints is down" in shown
     assert json.loads(get("/status.json"))["endpoints"][0]["state"] == "held"
     wait("notified", lambda: told.exists() and "held www/http/web1 held" in told.read_text())
-    node.two.stop()                                 # the last one: it serves again, and at once
+    status, out, complaints = node.ctl("disable", "web2")       # the last one: the other serves again, and at once
+    assert status == 0 and "no member is left" not in out + complaints
     node.wait_targets(A)
     node.wait_log(r"^www/http/web1 .* held -> up: L7OK 200 \(\d+ of \d+ passed, \d+ ms\), as no other member is up; "
                   "1 of 2 up")

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from l4ipd.runtime.loop import Loop
 from l4ipd.runtime.user_name import user_name
 from support.gateway import wait
 from support.operated_gateway import A, B, OperatedGateway
+from support.scripted_daemon import ScriptedDaemon, configuration
 
 ME = user_name(os.geteuid())
 OVER = "disabled -> enabled: the time is over for which it was disabled, to be checked first; "
@@ -193,3 +195,15 @@ def test_words() -> None:
     assert status.TakenOut(when, "al", when + 86400).words("2026-11-27") == (
         "disabled by al since 09:12, until 2026-11-28 09:12")
     assert Disabled(when) == Disabled(when, "", None)
+
+
+def test_it_is_said_that_one_that_is_gone_is_forgotten(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And nothing, of one that was not disabled."""
+    it = ScriptedDaemon(tmp_path, configuration(tmp_path, "m1: 10.0.0.2, m2: 10.0.0.3, m3: 10.0.0.4"))
+    it.daemon.fleet.disable([it.daemon.fleet.monitors["c/s/m2"]], False, "alice", 5.0)
+    with caplog.at_level("WARNING"):
+        it.daemon.apply(configuration(tmp_path, "m1: 10.0.0.2"))
+    assert caplog.messages == ["c/s/m2 is gone; that it was disabled by the operator (alice) is forgotten"]
+    it.daemon.apply(configuration(tmp_path, "m1: 10.0.0.2, m2: 10.0.0.3"))
+    assert not it.daemon.fleet.monitors["c/s/m2"].disabled
+    it.end()
