@@ -28,8 +28,9 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names} | 
 SANDBOX_FLOORS = (("syntax", "iterators", "version"), ("nat", "filter"), ("kernel",), ("relay", "tools"),
                   ("client", "server"), ("serve", "process"), ("__main__",))
 SANDBOX_FLOOR = {name: floor for floor, names in enumerate(SANDBOX_FLOORS) for name in names} | {"": -1}
-PURE = ("model", "monitor.health", "monitor.doubt", "monitor.hold_down", "ipfilter.rdr", "ipfilter.log_rules",
-        "ipfilter.plan",
+PURE = ("model", "monitor.health", "monitor.doubt", "monitor.hold_down", "monitor.outcomes",
+        "monitor.pace", "monitor.purge", "config.ports", "control.screen",
+        "ipfilter.rdr", "ipfilter.log_rules", "ipfilter.plan",
         "resets.ipmon", "checks.recipe", "checks.expect", "checks.pattern", "checks.verdict", "checks.errors",
         "checks.conversation", "checks.ber", "checks.certificate", "checks.certificates", "checks.redaction",
         "checks.protocols.lines", "checks.protocols.redis", "checks.protocols.mysql", "checks.protocols.pgsql",

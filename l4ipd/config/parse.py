@@ -2,8 +2,8 @@
 
 ``parse`` is the whole of it. It never stops at the first error, and raises nothing but ConfigError, whatever the text.
 Each error is a complete line: ``l4ip.conf:12: clusters.www.services.http.port: 70000 is not a port (1-65535)``.
-The keys are those of the manual page l4ip.conf(5); how single words are read is in ``config_words``, how a check is
-read in ``config_check``.
+The keys are those of the manual page l4ip.conf(5); single words are read in :mod:`values`, services and
+checks in :mod:`services` and :mod:`check_section`.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ class SandboxProcess:
         return False
 
     def _ended(self, end: Exit) -> None:
-        why = end.error or self._complaint or f"exit status {end.status}"
+        said = self._complaint if end.status is not None and end.status > 0 else ""     # else somebody has ended it
+        why = end.error or said or f"exit status {end.status}"
         self._failed(f"the sandbox has ended: {why}")
 
     def _complained(self, chunk: bytes) -> bool:

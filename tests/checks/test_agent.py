@@ -32,6 +32,12 @@ def test_words(said: str, code: str, text: str) -> None:
     assert isinstance(verdict, Leave) == (text in ("drain", "0%", "drain up 50%"))
 
 
+@pytest.mark.parametrize("said", ["up", "READY", "up # 50%", "up nonsense"])
+def test_who_says_nothing_of_a_share_leaves_it(said: str) -> None:
+    verdict = judged(said.encode())
+    assert verdict is not None and verdict.passed and not isinstance(verdict, Weighed)
+
+
 @pytest.mark.parametrize("said", ["", "# up", "hello", "50", "%", "up!", "maxconn:10", "-5%"])
 def test_what_is_no_word_of_an_agent(said: str) -> None:
     assert judged(said.encode()) is None

@@ -87,6 +87,9 @@ ERRORS: list[tuple[str, list[str]]] = [
     ("into: {port: 9, check: {same_as: b}}, a: {port: 1, check: {same_as: b}}, b: {port: 2, check: {same_as: c}}, "
      "c: {port: 3, check: {same_as: a}}",
      ["a.check.same_as: goes round in a circle, a, b, c: one of them needs a check of its own"]),
+    (", ".join(f"s{place}: {{port: {1 + place}, check: {{same_as: s{(place + 1) % 900}}}}}" for place in range(900)),
+     ["s0.check.same_as: goes round in a circle, s0, s1, s2, s3, s4 … 900 in all: one of them needs a check of its "
+      "own"]),
     ("a: {port: 1, check: {same_as: a}}, s: {port: 2, check: {same_as: a}}",
      ["a.check.same_as: is the service itself: name another one, whose check stands for it"]),
     ("a: {port: 1, check: {same_as: x}}, s: {port: 2, check: {same_as: a}}",

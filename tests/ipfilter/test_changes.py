@@ -8,7 +8,6 @@ import pytest
 
 from l4ipd.ipfilter.belief import Belief
 from l4ipd.ipfilter.changes import AGAIN, LIE, Changes
-from l4ipd.ipfilter.faults import Faults
 from l4ipd.ipfilter.held_lines import Attempt
 from l4ipd.ipfilter.listing import FORGOTTEN, IN_USE, Table
 from l4ipd.runtime.child import Exit
@@ -184,26 +183,3 @@ def test_when_it_goes_on_too_long_it_is_a_failure() -> None:
 
 
 # -- what is said of faults
-
-def test_each_fault_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    it = Faults()
-    assert (it.problem, it.complaint, it.runs) == ("", "", 0)
-    it.read("ipnat")
-    for words in ("one", "one", "two", "one"):
-        it.unread("ipnat", words)
-        assert it.problem == words
-    it.read("ipnat")
-    it.read("ipnat")
-    assert it.runs == 4 and it.problem == ""
-    for words in ("three", "four", "three"):
-        it.unchanged("ipf", words)
-        assert it.complaint == words
-    it.over()
-    assert it.complaint == "" and it.runs == 4
-    it.unchanged("ipf", "three")
-    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("ERROR", "ipnat: one; trying again"), ("ERROR", "ipnat: two; trying again"),
-        ("ERROR", "ipnat: one; trying again"), ("INFO", "ipnat works again"),
-        ("ERROR", "ipf: three; trying again"), ("ERROR", "ipf: four; trying again"),
-        ("ERROR", "ipf: three; trying again")]

@@ -221,7 +221,7 @@ def test_whom_our_ipmon_tells_and_who_is_looked_for(bench: Bench, monkeypatch: p
     bench.it.look_around()
     bench.use()
     bench.it.look_around()
-    assert not looked, "only ours has rivals"
+    assert not looked, "only ours meets others"
     bench.use("ipmon")
     bench.it.look_around()
     assert looked == [(bench.loop, "/no/such/ipmon", bench.it._others)] * 2

@@ -30,14 +30,14 @@ class Somebody:
         self.endpoint, self.eligible = endpoint, True
         self.answer = "used"
         self.refusals: list[tuple[str, str]] = []
-        self.hastened = 0
+        self.probed_soon = 0
 
     def refuse(self, verdict: Verdict, client: str) -> str:
         self.refusals.append((str(verdict), client))
         return self.answer
 
     def probe_soon(self) -> None:
-        self.hastened += 1
+        self.probed_soon += 1
 
 
 def somebody(name: str = "a", address: str = "10.0.0.2", port: int = 8080, protocol: str = "tcp", ports: int = 1,
@@ -196,7 +196,7 @@ def test_what_is_believed() -> None:
     bench = Bench(one)
     bench.it.weigh(REFUSED)
     assert one.refusals == [("RST connection refused, seen by ipmon", CLIENT)] and bench.ignored == {}
-    assert (bench.it.seen, bench.it.used, bench.heard, one.hastened) == (1, 1, 1, 0)
+    assert (bench.it.seen, bench.it.used, bench.heard, one.probed_soon) == (1, 1, 1, 0)
 
 
 @pytest.mark.parametrize(("action", "refused", "unverified", "believed"), [
@@ -211,7 +211,7 @@ def test_what_only_hastens_a_probe(action: str, refused: bool | None, unverified
     bench.it.weigh(REFUSED._replace(refused=refused), unverified)
     words = "connection refused" if refused else "connection reset"
     assert one.refusals == [(f"RST {words}, seen by ipmon", CLIENT)] * believed
-    assert one.hastened == (not believed) and bench.it.used == 1
+    assert one.probed_soon == (not believed) and bench.it.used == 1
 
 
 def test_refusals_of_udp() -> None:
@@ -238,7 +238,7 @@ def test_what_is_of_no_use() -> None:
     bench.it.stale(REFUSED._replace(times=3))
     bench.it.unreadable()
     assert bench.ignored == {"unknown": 2, "own": 1, "down": 1, "stale": 3, "unreadable": 1} and not bench.it.used
-    assert bench.heard == 1 and not one.refusals and not one.hastened
+    assert bench.heard == 1 and not one.refusals and not one.probed_soon
 
 
 @pytest.mark.parametrize(("answers", "used", "ignored"), [
@@ -256,7 +256,7 @@ def test_of_a_range_only_a_port_that_is_checked_speaks() -> None:
     one = somebody(port=8080, ports=10, check=Check("tcp", port=8085))
     bench = Bench(one)
     bench.it.weigh(REFUSED)
-    assert not one.refusals and one.hastened == 1
+    assert not one.refusals and one.probed_soon == 1
     bench.it.weigh(REFUSED._replace(port=8085))
     assert len(one.refusals) == 1
     bench.wait(APART)
@@ -276,10 +276,10 @@ def test_haste_is_not_made_again_and_again() -> None:
     one, two = somebody("a"), somebody("b")
     bench = Bench(one, two)
     bench.it.action = "check"
-    for wait, hastened in ((0.0, 1), (APART - 0.1, 1), (0.1, 2), (0.5, 2)):
+    for wait, probed_soon in ((0.0, 1), (APART - 0.1, 1), (0.1, 2), (0.5, 2)):
         bench.wait(wait)
         bench.it.weigh(REFUSED)
-        assert one.hastened == two.hastened == hastened
+        assert one.probed_soon == two.probed_soon == probed_soon
     assert (bench.it.used, bench.ignored, APART) == (2, {"haste": 2}, 1.0)
 
 
@@ -288,7 +288,7 @@ def test_without_a_port_every_udp_endpoint_is_probed() -> None:
                      somebody("c", "fd00::2", 53))
     bench = Bench(one, two, tcp)
     bench.it.weigh(REFUSED._replace(protocol="udp", address="fd00::2", port=None))
-    assert (one.hastened, two.hastened, tcp.hastened, bench.it.used, bench.heard) == (1, 1, 0, 1, 0)
+    assert (one.probed_soon, two.probed_soon, tcp.probed_soon, bench.it.used, bench.heard) == (1, 1, 0, 1, 0)
 
 
 def test_an_ipmon_that_does_not_tell_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -319,7 +319,7 @@ def test_growth_has_who_is_there_probed() -> None:
     bench.it.counted(False, {**dict.fromkeys(lines, 5), "garbage": 2})
     assert bench.it.seen == 0
     bench.it.counted(False, dict(zip(lines, (6, 7, 8, 9), strict=True)))
-    assert (one.hastened, ranged.hastened, udp.hastened) == (1, 1, 1) and bench.heard == 0
+    assert (one.probed_soon, ranged.probed_soon, udp.probed_soon) == (1, 1, 1) and bench.heard == 0
     assert (bench.it.used, bench.ignored) == (3, {"haste": 1 + 2, "unknown": 4})
 
 
@@ -362,4 +362,4 @@ def test_counts_of_who_is_down() -> None:
     bench = Bench(one)
     bench.it.counted(False, {count(): 0})
     bench.it.counted(False, {count(): 3})
-    assert bench.ignored == {"down": 3} and not one.hastened
+    assert bench.ignored == {"down": 3} and not one.probed_soon

@@ -152,6 +152,20 @@ def test_the_address_of_a_sandbox_of_its_own_is_there(service: Service) -> None:
     assert str(ROOT) not in os.readlink(f"/proc/{service.pid()}/cwd") if sys.platform == "linux" else True
 
 
+def test_a_sandbox_that_somebody_ends(service: Service) -> None:
+    """What it has said before is not why."""
+    service.start("--sandbox")
+    wait("a rule", lambda: A in service.ctl("rules")[1])
+    listed = subprocess.run(["ps", "-ww", "-e", "-o", "pid=", "-o", "ppid=", "-o", "command="], capture_output=True,
+                            text=True, check=True).stdout.split("\n")
+    assert service.process is not None
+    of_ours = [line.split()[0] for line in listed if line.split()[1:2] == [str(service.process.pid)]
+               and "l4ipd.sandbox" in line]
+    os.kill(int(*of_ours), signal.SIGKILL)
+    service.wait_log("^the sandbox has ended: exit status -9$")
+    service.stop()
+
+
 def test_why_a_sandbox_cannot_be_had_is_said(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 100)
     deep.mkdir()

@@ -43,7 +43,7 @@ def judged(line: bytes) -> Verdict | None:
         return Verdict("L7STS", text)
     if "drain" in words or shares[-1:] == [0]:
         return Leave("L7STS", text)
-    return Weighed(text, min(shares[-1], 100) if shares else 100)
+    return Weighed(text, min(shares[-1], 100)) if shares else Verdict("L7OK", text)      # its share stays as it is
 
 
 @dataclass(frozen=True, slots=True)

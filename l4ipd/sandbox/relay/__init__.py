@@ -1,4 +1,4 @@
 """The network: sockets where clients connect by the rules, and what passes between them and the members.
 
-May import: syntax, nat, kernel, runtime.
+May import: model, syntax, nat, kernel, runtime.
 """

@@ -12,6 +12,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 
+from l4ipd.model import host_port
 from l4ipd.runtime.loop import Loop
 from l4ipd.sandbox.kernel import Kernel
 from l4ipd.sandbox.nat.rule import NatRule
@@ -117,7 +118,7 @@ class Relay:
 
 
 def _where(proto: int, address: str, ports: str) -> str:
-    return f"{f'[{address}]' if ':' in address else address}:{ports}/{'tcp' if proto == netdb.TCP else 'udp'}"
+    return f"{host_port(address, ports)}/{'tcp' if proto == netdb.TCP else 'udp'}"
 
 
 def _listed(ports: list[int]) -> str:
