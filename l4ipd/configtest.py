@@ -28,15 +28,15 @@ def configtest(config: Config, path: str, verbose: bool = False, at_home: bool =
     ``at_home``: this machine is the gateway.
     """
     asked = ask(config)
-    if asked.flaws:
-        raise Refused("\n".join(asked.flaws))
+    if asked.errors:
+        raise Refused("\n".join(asked.errors))
     config = asked.config
     lines = plan.all_up(config)
     show_rules(lines)
     load = estimate(config)
     for words in (*asked.told, *(explained(config) if verbose else ())):
         print(words, file=sys.stderr)
-    for warning in (*asked.doubts, *warnings(config), *exposures(config, path), *expiring(config),
+    for warning in (*asked.warnings, *warnings(config), *exposures(config, path), *expiring(config),
                     *missing_tools(config), *shortages(config, load), *(shortcomings(config) if at_home else ())):
         print(f"warning: {warning}", file=sys.stderr)
     for line in (str(load), *capacity.lines(config)):

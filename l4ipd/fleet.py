@@ -62,7 +62,7 @@ class Fleet:
         self.undecided: set[str] = set()            # endpoints without any outcome yet
         self.reachability = Reachability(loop, self._addresses, events.say)
         self.schedule = Schedule(loop, limit, start, changed=self._state_changed, decided=self._first_outcome,
-                                 spoiled=lambda monitor, verdict, began: self.reachability.spoils(
+                                 discarded=lambda monitor, verdict, began: self.reachability.discards(
                                      monitor.endpoint.address, verdict, began), alone=self._is_alone, refused=refused,
                                  last=lambda monitor: self.holds.last(monitor),
                                  weighed=lambda monitor: self._touch(monitor.endpoint.group),

@@ -138,9 +138,9 @@ class Reloader:
         began = self._began = self._began or self.daemon.config
         later = [key for key in ("pidfile", "log") if getattr(began, key) != getattr(config, key)]
         lines = [self.daemon.reload(config), *(f"{key}: the change takes effect at the next start" for key in later)]
-        doubts = [*warnings(config), *exposed]
-        lines += [*missing_tools(config), *(words for words in doubts if words not in self._told)]
-        self._told = set(doubts)
+        warned = [*warnings(config), *exposed]
+        lines += [*missing_tools(config), *(words for words in warned if words not in self._told)]
+        self._told = set(warned)
         for line in lines[1:]:
             log.warning("%s", line)
         return lines

@@ -71,14 +71,14 @@ def run_daemon(options: argparse.Namespace, config: Config, descriptors: Descrip
         daemon = Daemon(loop, config, budget.probes, Prober(loop, budget.commands, budget.spare))
         if options.verbose:
             daemon.fleet.schedule.log_all()
-        doubts = [*warnings(config), *(exposures(config, options.config) if companion is None else ()),
+        warned = [*warnings(config), *(exposures(config, options.config) if companion is None else ()),
                   *expiring(config)]
         adapt = sandbox.adapt if sandbox is not None else _as_it_is
-        reloader = Reloader(daemon, options.config, adapt, descriptors, doubts)
+        reloader = Reloader(daemon, options.config, adapt, descriptors, warned)
         handle_signals(loop, daemon, reloader, sandbox is not None)
         log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()),
                  options.config)
-        for warning in doubts:
+        for warning in warned:
             log.warning("%s", warning)
         start = Start(loop, ready)
         notifier = Notifier(loop, daemon, config.notify)

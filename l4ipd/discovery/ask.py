@@ -19,8 +19,8 @@ class Asked(NamedTuple):
 
     config: Config
     told: Sequence[str]                             # who gave which members
-    doubts: Sequence[str]                           # who said nothing, which may be different when it matters
-    flaws: Sequence[str]                            # what is wrong with files
+    warnings: Sequence[str]                           # who said nothing, which may be different when it matters
+    errors: Sequence[str]                            # what is wrong with files
 
 
 def ask(config: Config) -> Asked:
@@ -54,14 +54,14 @@ def ask(config: Config) -> Asked:
         watcher.stop()
     loop.close()
     told: list[str] = []
-    doubts: list[str] = []
-    flaws: list[str] = []
+    warnings: list[str] = []
+    errors: list[str] = []
     for wanted, names in clusters.items():
         who = f"{', '.join(names)}: members from {wanted.source.origin}"
         if wanted.key in known:
             told.append(f"{who}: {', '.join(member.name for member in known[wanted.key])}")
         else:
-            where = flaws if wanted.source.file else doubts
+            where = errors if wanted.source.file else warnings
             where.append(f"{who}: {problems.get(wanted, f'nothing within {PATIENCE:.0f} s')}")
     full, odd = filled(config, known)
-    return Asked(full, told, [*doubts, *odd], flaws)
+    return Asked(full, told, [*warnings, *odd], errors)

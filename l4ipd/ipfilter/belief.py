@@ -1,7 +1,8 @@
 """What we take a table of the kernel to be: after a listing, what it said; after a change, what that should have done.
 
-Only a finished child changes it. A listing that misses rules of ours is doubted once: it may have begun in the middle
-(FACTS.md 3-3). It is believed when the next one misses the same, and when nothing of ours is left, as after a flush.
+Only a finished child changes it. A listing that misses rules of ours has to be confirmed: it may have begun in the
+middle (FACTS.md 3-3). It is believed when the next one misses the same, and when nothing of ours is left, as after a
+flush.
 """
 
 from __future__ import annotations
@@ -23,20 +24,21 @@ class Belief:
         self.stale = True                           # none of it is to be trusted
         self.proven = False                         # it was read from the kernel after the last change
         self.ever = False                           # it was read from this table at all
-        self._missing: frozenset[str] = frozenset() # what the listing that is doubted has not
-        self._doubts = 0
+        self._missing: frozenset[str] = frozenset() # what the listing that is to be confirmed has not
+        self._unconfirmed = 0
 
     def forget_table(self) -> None:
         """From now on it is another table, or may be one. What was ours stays known as ours until that is read."""
         self.stale, self.proven, self.ever = True, False, False
 
-    def doubts(self, listing: Listing, leaving: Container[str]) -> bool:
+    def wants_another(self, listing: Listing, leaving: Container[str]) -> bool:
         """Whether a listing has to be confirmed by another. ``leaving`` are rules that we have tried to remove."""
         missing = frozenset(line for line in self.have if line not in listing.rules and line not in leaving)
-        if not self.ever or not missing or not listing.rules or missing == self._missing or self._doubts >= PATIENCE:
-            self._missing, self._doubts = frozenset(), 0
+        confirmed = missing == self._missing or self._unconfirmed >= PATIENCE
+        if not self.ever or not missing or not listing.rules or confirmed:
+            self._missing, self._unconfirmed = frozenset(), 0
             return False
-        self._missing, self._doubts = missing, self._doubts + 1
+        self._missing, self._unconfirmed = missing, self._unconfirmed + 1
         return True
 
     def take(self, listing: Listing) -> None:

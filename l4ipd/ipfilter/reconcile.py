@@ -307,7 +307,7 @@ class Reconciler:
         self.faults.read(self.table.name)
         leaving = {line for line, attempt in self._changes.tried.items() if attempt.command != "add"}
         torn = self.table.iterator.came_to_its_end(self.loop.now)
-        if torn or not listing.table.reads_as(self.table) or self.belief.doubts(listing, leaving):
+        if torn or not listing.table.reads_as(self.table) or self.belief.wants_another(listing, leaving):
             self.belief.stale = True                # and read again
         else:
             self._believe(listing)

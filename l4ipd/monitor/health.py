@@ -30,7 +30,7 @@ def step(health: int, rise: int, fall: int, passed: bool) -> int:
     return health - 1 if health > rise else 0
 
 
-def waver(health: int, rise: int, fall: int, passed: bool) -> int:
+def step_draining(health: int, rise: int, fall: int, passed: bool) -> int:
     """The health of one that drains after a verdict that says nothing of draining: ``rise`` in a row bring it up, and
     at ``-fall`` it is down."""
     if passed:

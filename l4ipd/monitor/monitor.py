@@ -190,7 +190,7 @@ class Monitor:
 
     def refuse(self, verdict: Verdict, client: str = "") -> str:
         """A client of it was refused. Returns what becomes of that: used, haste or doubted."""
-        if self.schedule.spoiled(self, verdict, self.schedule.loop.now):
+        if self.schedule.discarded(self, verdict, self.schedule.loop.now):
             return "haste"
         if self.refusals is None:
             self.refusals = Refusals(self)
@@ -225,7 +225,7 @@ class Monitor:
             return self._check.interval             # to know it here saves 0.9 us of 21 for tcp
         if schedule.verbose:
             log.info("%s %s: %s (%.0f ms)", self.endpoint.name, self.endpoint.where, verdict, took * 1000)
-        if verdict.code == "LOCAL" or not schedule.spoiled(self, verdict, began):
+        if verdict.code == "LOCAL" or not schedule.discarded(self, verdict, began):
             self._weigh(verdict, began)
         elif self.trouble:
             self._recover(True)                     # it could be run, which is all that this outcome says
@@ -290,7 +290,7 @@ class Monitor:
             return 0
         if not self.draining:
             return health.step(self.health, rise, fall, verdict.passed)
-        now = health.waver(self.health, rise, fall, verdict.passed)
+        now = health.step_draining(self.health, rise, fall, verdict.passed)
         self.draining = -fall < now < rise
         return now if self.draining else max(now, 0)
 

@@ -50,7 +50,7 @@ class Reachability:
     def blind(self) -> bool:
         return self.blind_since is not None
 
-    def spoils(self, address: str, verdict: Verdict, began: float) -> bool:
+    def discards(self, address: str, verdict: Verdict, began: float) -> bool:
         """Whether an outcome about ``address``, of a probe that ``began`` then, says nothing, since we are blind."""
         if self.blind_since is not None:
             if not self.leads(address, True):

@@ -116,7 +116,7 @@ class Refusals:
         monitor, schedule, refusal = self.monitor, self.monitor.schedule, self.open
         if refusal is None or not monitor.eligible:
             return
-        if not (schedule.spoiled(monitor, refusal, schedule.loop.now) or schedule.alone(monitor)):
+        if not (schedule.discarded(monitor, refusal, schedule.loop.now) or schedule.alone(monitor)):
             self.out = True
             monitor.take_down(refusal)
 

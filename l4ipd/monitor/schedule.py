@@ -64,7 +64,7 @@ class Schedule(Generic[M]):
     ``changed(monitor, was)`` is called when an endpoint is in another state than it ``was``: up, down, unknown before
     the first verdict, or enabled and not confirmed yet; ``decided(monitor)`` after the first outcome of each, be it
     LOCAL.
-    ``spoiled(monitor, verdict, began)`` says whether an outcome that is not LOCAL, of what ``began`` then, counts for
+    ``discarded(monitor, verdict, began)`` says whether an outcome that is not LOCAL, of what ``began`` then, counts for
     nothing; ``alone(monitor)`` whether nobody would serve clients without it, and ``last(monitor)`` whether no other
     member of its kind would; ``refused(monitor, verdict)`` is called when a probe could not connect;
     ``weighed(monitor)`` when its share of its weight is another; ``touched(monitor)`` when one that is held passes its
@@ -76,7 +76,7 @@ class Schedule(Generic[M]):
 
     def __init__(self, loop: Loop, limit: int, start: Callable[[Recipe, Callable[[Verdict], object]], Probe], *,
                  changed: Callable[[M, str], object], decided: Callable[[M], object],
-                 spoiled: Callable[[M, Verdict, float], bool] = lambda monitor, verdict, began: False,
+                 discarded: Callable[[M, Verdict, float], bool] = lambda monitor, verdict, began: False,
                  alone: Callable[[M], bool] = lambda monitor: False,
                  last: Callable[[M], bool] = lambda monitor: False,
                  refused: Callable[[M, Verdict], object] = lambda monitor, verdict: None,
@@ -84,8 +84,8 @@ class Schedule(Generic[M]):
                  touched: Callable[[M], object] = lambda monitor: None,
                  blind: Callable[[], bool] = lambda: False) -> None:
         self.loop, self.limit, self.start = loop, limit, start
-        self.changed, self.decided, self.spoiled, self.alone, self.refused = changed, decided, spoiled, alone, refused
-        self.last, self.weighed, self.touched, self.blind = last, weighed, touched, blind
+        self.changed, self.decided, self.discarded, self.alone = changed, decided, discarded, alone
+        self.last, self.refused, self.weighed, self.touched, self.blind = last, refused, weighed, touched, blind
         self.verbose = False
         self.step = 1 / RATE                        # seconds: phases are multiples of it
         self.flying = 0

@@ -44,7 +44,7 @@ class Deafness:
         self._last = float("-inf")
         self._verdict = Timer(self._conclude)
 
-    def doubt(self, place: Place, name: str, passes: int) -> None:
+    def suspect(self, place: Place, name: str, passes: int) -> None:
         """A probe of an endpoint that is up was refused: how many clients are sent there?"""
         case = self._cases.get(name)
         if case is None or (case.place, case.passes) != (place, passes):

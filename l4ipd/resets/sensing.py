@@ -74,7 +74,7 @@ class Sensing:
         self.targets.expect_own(targets[0], RECORD if self._modern and self.settings.source == "ipmon" else LATE_RECORD)
         if each.eligible and self.settings.source != "counters" and endpoint.ports == 1:
             place = endpoint.protocol, endpoint.address, endpoint.member_port
-            self.deafness.doubt(place, endpoint.name, each.passes)
+            self.deafness.suspect(place, endpoint.name, each.passes)
 
     # -- what it says
 

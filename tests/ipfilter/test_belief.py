@@ -31,13 +31,13 @@ def test_of_another_table_nothing_is_known_but_what_was_ours() -> None:
     assert (it.have, it.stale, it.proven, it.ever) == ({"a": "a"}, True, False, False)
 
 
-# -- doubts
+# -- listings that have to be confirmed
 
 def test_a_listing_without_one_of_ours_is_doubted_once() -> None:
     it = believing("a", "b", "c")
-    assert it.doubts(listing("a", "b"), ())
-    assert not it.doubts(listing("a", "b"), ())
-    assert it.doubts(listing("a", "b"), ()), "what was confirmed is no confirmation of the next"
+    assert it.wants_another(listing("a", "b"), ())
+    assert not it.wants_another(listing("a", "b"), ())
+    assert it.wants_another(listing("a", "b"), ()), "what was confirmed is no confirmation of the next"
 
 
 @pytest.mark.parametrize(("shown", "leaving"), [
@@ -48,38 +48,38 @@ def test_a_listing_without_one_of_ours_is_doubted_once() -> None:
     (("-a",), ()),
 ])
 def test_what_is_believed_at_once(shown: tuple[str, ...], leaving: tuple[str, ...]) -> None:
-    assert not believing("a", "b").doubts(listing(*shown), leaving)
+    assert not believing("a", "b").wants_another(listing(*shown), leaving)
 
 
 def test_the_first_listing_of_a_table_is_believed() -> None:
     """Of what is read there for the first time, nothing can be missing: it may be another table."""
     it = Belief()
     it.added("a", "a")
-    assert not it.doubts(listing("b"), ())
+    assert not it.wants_another(listing("b"), ())
     it = believing("a")
     it.forget_table()
-    assert not it.doubts(listing("b"), ())
+    assert not it.wants_another(listing("b"), ())
 
 
 def test_one_that_misses_something_else_is_doubted_in_its_turn() -> None:
     it = believing("a", "b", "c")
-    assert it.doubts(listing("a", "b"), ())
-    assert it.doubts(listing("a", "c"), ())
-    assert not it.doubts(listing("a", "c"), ())
+    assert it.wants_another(listing("a", "b"), ())
+    assert it.wants_another(listing("a", "c"), ())
+    assert not it.wants_another(listing("a", "c"), ())
 
 
 def test_a_table_that_never_holds_still_is_believed_at_last() -> None:
     it = believing("a", "b", "c", "d", "e", "f")
     shown = [("a",), ("b",), ("c",), ("d",), ("e",), ("f",), ("a",), ("b",)]
-    assert [it.doubts(listing(*lines), ()) for lines in shown] == [True, True, True, False] * 2
+    assert [it.wants_another(listing(*lines), ()) for lines in shown] == [True, True, True, False] * 2
     assert PATIENCE == 3
 
 
-def test_what_is_believed_ends_the_doubts() -> None:
+def test_what_is_believed_needs_no_other() -> None:
     it = believing("a", "b", "c", "d")
     for _ in range(3):
-        assert it.doubts(listing("a"), ()) and it.doubts(listing("b"), ())
-        assert not it.doubts(listing("a", "b", "c", "d"), ())
+        assert it.wants_another(listing("a"), ()) and it.wants_another(listing("b"), ())
+        assert not it.wants_another(listing("a", "b", "c", "d"), ())
 
 
 # -- what differs

@@ -170,10 +170,10 @@ def test_an_outcome_that_counts_for_nothing_ends_trouble_all_the_same(world: Wor
     caplog.set_level(logging.INFO)
     one, asked = world.monitor(), []
 
-    def spoiled(each: Monitor, verdict: Verdict, began: float) -> bool:
+    def discarded(each: Monitor, verdict: Verdict, began: float) -> bool:
         asked.append((each, verdict, began))
         return True
-    world.schedule.spoiled = spoiled
+    world.schedule.discarded = discarded
     outcome(world, TROUBLE)
     assert one.trouble and not asked and world.decided == ["www/http/web1"], "nobody is asked about that"
     lines(caplog)

@@ -43,7 +43,7 @@ class Country:
 
     def outcome(self, address: str, verdict: Verdict = NO_ROUTE, took: float = 0.0) -> bool:
         """Whether it counts."""
-        return not self.reachability.spoils(address, verdict, self.loop.now - took)
+        return not self.reachability.discards(address, verdict, self.loop.now - took)
 
     def run(self, seconds: float) -> None:
         end = self.clock.now + seconds

@@ -146,10 +146,10 @@ def test_a_pass_of_before_brings_nobody_back(site: Site) -> None:
 def test_the_gateway_that_reaches_nobody_takes_out_nobody(site: Site) -> None:
     one, asked = site.members[0], []
 
-    def spoiled(each: Monitor, verdict: Verdict, began: float) -> bool:
+    def discarded(each: Monitor, verdict: Verdict, began: float) -> bool:
         asked.append((each, verdict, began))
         return len(asked) > 1
-    site.schedule.spoiled = spoiled
+    site.schedule.discarded = discarded
     assert one.refuse(REFUSED, "a") == "used"
     assert asked == [(one, REFUSED, site.loop.now)]
     site.run(1.0)
@@ -159,7 +159,7 @@ def test_the_gateway_that_reaches_nobody_takes_out_nobody(site: Site) -> None:
 
 
 def test_without_a_route_a_refusal_says_nothing(site: Site) -> None:
-    site.schedule.spoiled = lambda each, verdict, began: True
+    site.schedule.discarded = lambda each, verdict, began: True
     one = site.members[0]
     assert one.refuse(REFUSED, "a") == "haste"
     assert one.refusals is None and not site.probes.starts

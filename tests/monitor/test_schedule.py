@@ -121,7 +121,7 @@ def test_what_nobody_has_set(field: Callable[[int], Field]) -> None:
     schedule = field(1).schedule
     assert schedule.step == 0.005
     assert schedule.refused(None, None) is None       # type: ignore[arg-type]
-    assert not schedule.spoiled(None, None, 0.0) and not schedule.alone(None)       # type: ignore[arg-type]
+    assert not schedule.discarded(None, None, 0.0) and not schedule.alone(None)       # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("rate", "step"), [

@@ -51,7 +51,7 @@ class Bench:
         if sent is not None:
             self.says(f"List of active MAP/Redirect filters:\n{sent} {RULE}\n\nList of active sessions:\n")
         self.wait(wait)
-        self.it.doubt(place, name, passes)
+        self.it.suspect(place, name, passes)
         self.ends()
 
     def ends(self) -> None:
@@ -130,7 +130,7 @@ def test_what_is_heard_while_the_table_is_read_counts(bench: Bench) -> None:
     bench.refused(7)
     bench.says(f"8 {RULE}\nList of active sessions:\n", f"while [ ! -e {bench.path}/go ]; do sleep 0.01; done")
     bench.wait(APART)
-    bench.it.doubt(PLACE, "www/x/a", 0)
+    bench.it.suspect(PLACE, "www/x/a", 0)
     bench.it.heard()
     (bench.path / "go").touch()
     bench.ends()
@@ -156,9 +156,9 @@ def test_the_table_is_not_read_again_at_once(bench: Bench) -> None:
         assert len(bench.runs) == runs
     bench.says("", "sleep 600")
     bench.wait(1.0)
-    bench.it.doubt(PLACE, "www/x/a", 0)
+    bench.it.suspect(PLACE, "www/x/a", 0)
     bench.wait(1.0)
-    bench.it.doubt(PLACE, "www/x/a", 0)
+    bench.it.suspect(PLACE, "www/x/a", 0)
     assert bench.it._child is not None
     bench.it._child.kill()
     bench.ends()
