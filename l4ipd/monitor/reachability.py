@@ -25,6 +25,7 @@ from l4ipd.checks.errors import NO_ROUTE
 from l4ipd.checks.verdict import Verdict
 from l4ipd.runtime.loop import Loop, Timer
 
+NEVER = float("-inf")
 LOOK = 0.5                                          # seconds
 SLICE = 500                                         # members that are asked about in one look: about a millisecond
 SIGNS = {"L4TOUT", "L6TOUT", "L7TOUT", "PROCERR", "PROCTOUT"}       # as well as "no route": of who may have met nobody
@@ -40,9 +41,9 @@ class Reachability:
                  leads: Callable[[str, bool], bool] = routes.leads_to) -> None:
         self.loop, self.addresses, self.tell, self.leads = loop, addresses, tell, leads
         self.blind_since: float | None = None       # on the clock of the loop
-        self._over = float("-inf")                  # when the gateway was last blind
+        self._over = NEVER                          # when the gateway was last blind
         self._reachable = ""                        # a member that had a route when last asked about
-        self._asked = float("-inf")                 # the turn in which it was
+        self._asked = NEVER                         # the turn in which it was
         self._place = 0                             # how many of the members the present round of looks is through with
         self._timer = Timer(self._look)
 
@@ -86,7 +87,7 @@ class Reachability:
         return False
 
     def _lost(self) -> None:
-        self.blind_since, self._reachable, self._place = self.loop.now, "", 0
+        self.blind_since, self._place = self.loop.now, 0
         self.loop.set(self._timer, self.loop.now + LOOK)
         count = len(set(self.addresses()))
         self.tell("blind", f"the gateway is blind: no route to any of its {count} members; states, rules and sessions "

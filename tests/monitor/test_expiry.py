@@ -119,6 +119,15 @@ def test_who_has_gone_is_forgotten(shop: Shop) -> None:
     assert len(shop.look()) == 1
 
 
+def test_who_has_been_told_of_hides_nobody(shop: Shop) -> None:
+    for name in ("a", "b", "c"):
+        shop.add(TLS, name=name, member_port={"a": 8080, "b": 8081, "c": 8082}[name])
+    shop.shows(8080, 9)
+    assert len(shop.look()) == 1
+    end = shop.shows(8082, 9)
+    assert shop.look() == [f"www/http/c 10.0.0.1:8082: {words(end, shop.wall)}"]
+
+
 @pytest.mark.parametrize("many", [NAMED - 1, NAMED, NAMED + 1, NAMED + 5])
 def test_some_are_named_and_the_others_are_counted(shop: Shop, many: int) -> None:
     shop.add(TLS, name="first")                     # of which nothing is known, and which hides nobody

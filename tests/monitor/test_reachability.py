@@ -98,7 +98,10 @@ def test_sighted_without_any_outcome(country: Country) -> None:
     country.routes.add("c")
     country.run(2 * LOOK)
     assert country.told == ["blind", "sighted"] and not country.reachability.blind
+    assert country.lines[1][0].startswith("the gateway sees again: a route to c, after ")
     asked = len(country.asked)
+    assert asked <= 3 * 23, "at the outcome, and at each look"
+    assert not country.loop.errors.total
     country.run(20 * LOOK)
     assert len(country.asked) == asked, "and looks no more"
 
@@ -243,11 +246,11 @@ def test_a_look_that_raises_is_followed_by_the_next(country: Country) -> None:
     addresses = country.reachability.addresses
 
     def fail() -> list[str]:
-        country.reachability.addresses = addresses
         raise RuntimeError("a bug")
     country.reachability.addresses = fail
-    country.run(1.5 * LOOK)
-    assert country.loop.errors.total == 1
+    country.run(3.5 * LOOK)
+    assert country.loop.errors.total == 3, "and not sooner"
+    country.reachability.addresses = addresses
     country.routes.add("a")
     country.run(LOOK)
     assert country.told == ["blind", "sighted"]

@@ -120,6 +120,9 @@ def test_few_places(field: Callable[[int], Field], limit: int, caplog: pytest.Lo
 def test_what_nobody_has_set(field: Callable[[int], Field]) -> None:
     schedule = field(1).schedule
     assert schedule.step == 0.005
+    assert (schedule.flying, schedule.late, schedule.skipped, schedule.waiting) == (0, 0, 0, 0)
+    assert (schedule.verbose, schedule.pressed, schedule.outcomes) == (False, False, [])
+    assert not schedule.last(None) and not schedule.blind()
     assert schedule.refused(None, None) is None       # type: ignore[arg-type]
     assert not schedule.discarded(None, None, 0.0) and not schedule.alone(None)       # type: ignore[arg-type]
 
@@ -133,6 +136,39 @@ def test_the_more_probes_the_smaller_the_bunches(field: Callable[[int], Field], 
     assert schedule.step == pytest.approx(step)
 
 
+def test_more_places_from_now_on(field: Callable[[int], Field]) -> None:
+    it = field(1)
+    it.ask("abcd")
+    it.schedule.allow(3)
+    it.schedule.relieve()
+    assert (it.begun, it.schedule.flying, it.schedule.waiting) == (list("abc"), 3, 1)
+    it.schedule.allow(1)
+    it.schedule.landed()
+    it.schedule.landed()
+    assert (it.begun, it.schedule.flying, it.schedule.waiting) == (list("abc"), 1, 1), "fewer, as they end"
+    it.schedule.landed()
+    assert (it.begun, it.schedule.flying, it.schedule.waiting) == (list("abcd"), 1, 0)
+
+
+def test_who_hears_of_all_outcomes_may_come_and_go(field: Callable[[int], Field]) -> None:
+    """Also while they are told, which is why a list that is told from stays as it is."""
+    def one(monitor: object, verdict: object) -> None: ...
+    def two(monitor: object, verdict: object) -> None: ...
+    schedule = field(1).schedule
+    schedule.listen(one)
+    now = schedule.outcomes
+    schedule.listen(two)
+    assert schedule.outcomes == [one, two] and now == [one]
+    now = schedule.outcomes
+    schedule.leave(one)
+    assert schedule.outcomes == [two] and now == [one, two]
+    schedule.leave(one)
+    schedule.leave(two)
+    assert schedule.outcomes == [] and not schedule.verbose
+    schedule.log_all()
+    assert schedule.verbose
+
+
 # -- histograms
 
 def test_a_histogram() -> None:
@@ -144,6 +180,11 @@ def test_a_histogram() -> None:
     for place, count in ((0, 2), (1, 1), (BOUNDS.index(0.025), 1), (BOUNDS.index(10.0), 1), (len(BOUNDS), 2)):
         expected[place] = count
     expected[-1] = pytest.approx(120.0226)
+    assert timing.counts() == expected
+    timing.note(0.5)
+    expected[BOUNDS.index(0.5)] += 1
+    expected[-1] = pytest.approx(120.5226)
+    assert timing.counts() == expected, "since the start"
     assert timing.counts() == expected
 
 
