@@ -188,7 +188,7 @@ class Monitor:
 
     # -- what its clients meet
 
-    def refuse(self, verdict: Verdict, client: str = "") -> str:
+    def refuse(self, verdict: Verdict, client: str) -> str:
         """A client of it was refused. Returns what becomes of that: used, haste or doubted."""
         if self.schedule.discarded(self, verdict, self.schedule.loop.now):
             return "haste"
@@ -297,7 +297,7 @@ class Monitor:
     def _move(self, was: str, counts: bool = True) -> None:
         """It is in another state than it ``was``; ``counts``: for real, so that it may flap."""
         self.changes += 1
-        if counts and was != "unknown":
+        if counts:
             self._count_change()
         self._confirm(was)
 

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from l4ipd.checks.verdict import Verdict, local
 from l4ipd.model import Flap
 from l4ipd.monitor import flapping
 from l4ipd.monitor.flapping import Flapping
 from l4ipd.monitor.monitor import Monitor
-from support.monitors import BAD, GOOD, SLOW, World
+from support.monitors import BAD, GOOD, REFUSED, SLOW, World
 
 ONE = replace(SLOW, rise=1, fall=1)                 # its probes are far away
 THREE = Flap(3, 10.0)
@@ -79,7 +80,7 @@ def test_how_long_it_is_held_yet(world: World, left: float, words: str) -> None:
 
 
 def test_who_is_the_last_one_is_asked_of_this_one(world: World) -> None:
-    monitor, asked = flaps(world, 0.0, 1.0), []
+    monitor, asked = flaps(world, 0.0, 1.0), list[Monitor]()
     world.schedule.last = asked.append              # type: ignore[assignment]
     change(world, monitor, 2.0)
     assert monitor.held and asked == [monitor]
@@ -112,6 +113,62 @@ def test_another_check_goes_on_counting(world: World) -> None:
     newest = world.monitor(replace(ONE, fall=3), flap=THREE)
     newest.inherit(new)
     assert newest.held and its(newest).why == its(new).why and not its(newest).since_before
+    world.probes.now = local("no memory")
+    world.run(flapping.FIRST + 1.0)
+    assert newest.seen == "up" and newest.verdict == GOOD, "what it is has been known before"
+
+
+def test_who_is_up_again_while_it_is_held_may_be_the_last_one(world: World) -> None:
+    monitor, touched = flaps(world, 0.0, 1.0, 2.0), list[Monitor]()
+    world.schedule.touched = touched.append
+    for verdict, times in ((BAD, 0), (GOOD, 1), (GOOD, 1), (BAD, 1), (BAD, 1), (GOOD, 2)):
+        monitor.score(verdict, world.loop.now)
+        assert touched == [monitor] * times and monitor.held
+
+
+def test_so_may_one_that_was_held_before_the_start_when_it_is_known(world: World) -> None:
+    monitor, touched = world.monitor(ONE, flap=THREE), list[Monitor]()
+    world.schedule.touched = touched.append
+    monitor.hold(1, world.loop.now + 20.0, True)
+    monitor.adopt()                                 # its rule was found
+    monitor.score(GOOD, world.loop.now)
+    monitor.score(GOOD, world.loop.now)
+    assert touched == [monitor] and monitor.held
+
+
+# -- what refused clients bring about
+
+def refused(world: World, monitor: Monitor, *probes: Verdict) -> None:
+    """A client is refused, and this is what the probe finds: at once, or after it was out for a while."""
+    world.probes.now = probes[0] if probes else None
+    monitor.refuse(REFUSED, "198.51.100.7")
+    world.run(0.1)
+
+
+def test_what_a_probe_confirms_at_once_is_one_change(world: World) -> None:
+    monitor = flaps(world)
+    refused(world, monitor, BAD)                    # the first
+    assert monitor.seen == "down"
+    world.run(1.0)
+    world.probes.now = GOOD
+    monitor.checker.probe_anew()                    # the second
+    assert monitor.seen == "up"
+    refused(world, monitor, BAD)
+    assert monitor.held and world.changes[-1] == ("up", "held")
+
+
+def test_what_a_probe_confirms_in_the_end_is_one_change(world: World) -> None:
+    monitor = flaps(world, 0.0, 1.0)
+    refused(world, monitor)
+    assert monitor.seen == "down" and not monitor.held
+    world.probes.end(BAD)                           # the third
+    assert monitor.held and world.changes[-2:] == [("up", "down"), ("down", "held")]
+    world.run(flapping.FIRST + 1.0)
+    assert monitor.seen == "down"
+    change(world, monitor, 100.0, 101.0)
+    assert not monitor.held, "neither its hold nor the end of that has counted"
+    change(world, monitor, 102.0)
+    assert monitor.held
 
 
 # -- when its time has come

@@ -410,7 +410,7 @@ def test_after_a_refused_client_the_pace_is_the_faster_of_both(world: World) -> 
     world.probes.now = GOOD
     world.run(30)
     world.probes.now = BAD
-    monitor.refuse(REFUSED)
+    monitor.refuse(REFUSED, "a")
     world.run(0.1)
     world.probes.starts.clear()
     world.run(10)
@@ -423,7 +423,7 @@ def test_a_refused_client_s_faster_pace_lasts_until_it_is_up(world: World) -> No
     world.run(60)
     assert monitor.up
     world.probes.now = BAD
-    monitor.refuse(REFUSED)
+    monitor.refuse(REFUSED, "a")
     world.run(0.1)
     assert not monitor.up
     world.probes.now = GOOD
@@ -479,7 +479,7 @@ def test_the_short_way_of_a_pass_that_is_no_news_comes_to_the_same(rise: int, fa
                     outcomes.append(False)
             elif what == "refuse":                  # by a member that has banned the client
                 world.probes.now = GOOD
-                monitor.refuse(REFUSED)
+                monitor.refuse(REFUSED, "a")
                 world.run(count)
             elif what == "enable":
                 monitor.enable()

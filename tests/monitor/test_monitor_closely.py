@@ -104,8 +104,9 @@ def test_an_heir_at_the_same_place(world: World) -> None:
     old.enable()
     world.clock.now += 5
     world.run(0.1)
-    it = heir(world, old)
+    it = heir(world, old, weight=4)
     assert it.up and it.since == old.since < world.loop.now and it.share == 40 and it.unconfirmed
+    assert it.offered == replace(it.endpoint, weight=2) and it.flapping is None
     assert it.refusals is not None and old.refusals is not None and it.refusals.doubt is old.refusals.doubt
 
 
@@ -153,6 +154,17 @@ def test_every_outcome_is_logged_and_told_to_who_wants_it(world: World, caplog: 
     assert lines(caplog) == [f"{NAME}: L4OK connected (1500 ms)"] and one.took == 1.5
     outcome(world, BAD)
     assert heard == [(one, GOOD), (one, BAD)]
+
+
+def test_what_an_agent_asks_for_is_told_when_it_is_news(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    one, told = world.monitor(), list[Monitor]()
+    world.schedule.weighed = told.append
+    for share in (100, 40, 40, 0):
+        one.weigh(share)
+    assert told == [one, one]
+    assert lines(caplog) == [f"{NAME}: its agent wants 40 % of its weight, and had 100 %",
+                             f"{NAME}: its agent wants 0 % of its weight, and had 40 %"]
 
 
 def test_trouble_names_the_endpoint(world: World, caplog: pytest.LogCaptureFixture) -> None:
