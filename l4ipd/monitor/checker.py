@@ -27,6 +27,7 @@ from l4ipd.monitor.schedule import Schedule
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Timed
 
+NEVER = float("-inf")
 APART = 1.0                                         # seconds between two probes out of their turn
 
 
@@ -95,7 +96,7 @@ class Checker:
         self._prolonged = (0.0, 0)                  # the round, and the place in it, that was given more time last
         self._due = 0.0
         self._pace = 0.0                            # seconds between the last two times it was due; 0: not on its phase
-        self._out_of_turn = float("-inf")           # when somebody last had it probed out of its turn
+        self._out_of_turn = NEVER                   # when somebody last had it probed out of its turn
 
     @property
     def endpoint(self) -> Endpoint:

@@ -37,6 +37,19 @@ def beside(monitor: Monitor, name: str = "x") -> Monitor:
     return other
 
 
+def test_one_that_has_not_begun(world: World) -> None:
+    one = world.monitor(SLOW)
+    monitor = Monitor(world.schedule, one.endpoint, [recipe(SLOW, one.endpoint)])
+    it = monitor.checker
+    assert (it.queued, it.stopped, it.in_flight, it.asks, it.place) == (False, False, False, False, 0)
+    assert it.speaker() is monitor and not it.probe_by(world.loop.now + 5), "it will begin before that"
+    monitor.stop()
+    assert (it.queued, it.stopped, it.speaker()) == (False, True, None)
+    one.stop()
+    world.run(SLOW.interval + 1.0)
+    assert not starts(world)
+
+
 # -- out of turn
 
 def test_at_once_if_nothing_else_is_due_and_then_a_second_apart(world: World) -> None:
@@ -129,6 +142,7 @@ def test_after_a_probe_that_a_refusal_has_hastened_as_well(world: World) -> None
     assert one.refuse(REFUSED, "b") == "doubted"
     world.probes.now = GOOD
     world.probes.end(GOOD)
+    assert not one.checker.asks, "each has been asked"
     world.run(5.0)
     assert [when % 1.0 for when in starts(world)[-4:]] == [pytest.approx(phase, abs=2 * TICK)] * 4
 
@@ -169,6 +183,21 @@ def test_what_we_have_missed_ourselves_is_counted(world: World, late: float, ski
     assert world.schedule.skipped - before == skipped
     world.run(2 * interval)
     assert starts(world)[-1] % interval == pytest.approx(begun % interval, abs=2 * TICK), "the others wait as well"
+
+
+def test_the_very_moment_of_the_next_one_is_missed(world: World) -> None:
+    world.monitor(QUICK)
+    world.probes.now = GOOD
+    world.run(5.0)
+    world.probes.now = None
+    world.until_start()
+    checker = world.probes.flying[0].done.__self__              # type: ignore[attr-defined]
+    world.clock.now = world.loop.now = checker._due + 1.0
+    checker._begun, skipped = world.clock.now - 0.1, world.schedule.skipped
+    world.probes.end(GOOD)
+    before = len(starts(world))
+    world.run(0.5)
+    assert len(starts(world)) == before and world.schedule.skipped == skipped + 1
 
 
 @pytest.mark.parametrize(("took", "at_once"), [(0.4, False), (0.5, True), (0.6, True)])
@@ -373,6 +402,25 @@ def test_a_bug_before_there_is_a_probe_costs_one_turn(world: World) -> None:
     world.schedule.limit = 10
     world.run(3.0)
     assert len(starts(world)) in (before + 2, before + 3)
+
+
+def test_and_one_turn_only_where_we_are_late_as_well(world: World) -> None:
+    world.monitor(replace(QUICK, timeout=0.5))
+    world.probes.now = GOOD
+    world.run(2.0)
+    phase, delay, world.schedule.limit = starts(world)[-1] % 1.0, world.schedule.delay, 0
+
+    def fail(checker: object) -> None:
+        world.schedule.delay = delay                # type: ignore[method-assign]
+        world.schedule.limit = 10
+        world.clock.now = world.loop.now = world.loop.now + 3.3
+        raise RuntimeError("a bug")
+    world.schedule.delay = fail                     # type: ignore[method-assign]
+    before = len(starts(world))
+    world.run(3.0)
+    assert world.loop.errors.total == 1 and len(starts(world)) == before
+    world.run(2.0)
+    assert [when % 1.0 for when in starts(world)[before:]] == [pytest.approx(phase, abs=2 * TICK)] * 2
 
 
 def test_raised_does_nothing_where_the_next_probe_is_on_its_way(world: World) -> None:
