@@ -20,7 +20,8 @@ makes the belief stale: list again, and send what is still missing. That also he
 failed one (FACTS.md 2b-6). What has succeeded and what has not, only the table says, never the exit of a tool.
 
 When a tool works again, the table is right within five seconds: no wait is longer than three, anything that succeeds
-ends the waits of the rest, and a run that hangs is not waited for once its tool answers (:mod:`l4ipd.ipfilter.runner`).
+ends the waits of the rest, and a run that hangs is not waited for once its tool answers (:mod:`l4ipd.ipfilter.runner`);
+only the one after that is, for whoever is never waited for never ends, if the tool is but slow.
 """
 
 from __future__ import annotations

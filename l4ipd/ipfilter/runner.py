@@ -17,7 +17,7 @@ from l4ipd.runtime.loop import Loop, Timer
 LATER, SOONER = 2.0, 1.0                            # seconds until a run seems to hang, at first, and after one did
 RATE = 100.0                                        # lines that a slow machine changes in a second
 PATIENCE = 1.5                                      # seconds for an answer to the question whether a tool works
-AGAIN = 1.0                                         # seconds until it is asked again
+AGAIN = 0.5                                         # seconds until it is asked again; all of this in five (reconcile)
 Spawn = Callable[..., Child]
 Done = Callable[[Exit, bool], object]
 
@@ -97,16 +97,16 @@ class _ToolCheck:
         self.loop, self.spawn, self.found, self.torn = loop, spawn, found, torn
         self._question: Question | None = None
         self._seen = b""
+        self._late = False                          # what is being asked is of a run that is over
         self._timer = Timer(self._ask)
         self._child: Child | None = None
 
     def watch(self, question: Question, after: float) -> None:
         self._question = question
-        if self._child is None:
-            self.loop.set(self._timer, self.loop.clock() + after)
+        self.loop.set(self._timer, self.loop.clock() + after)
 
     def stop(self) -> None:
-        self._question = None
+        self._question, self._late = None, True
         self.loop.clear(self._timer)
         if self._child is not None:
             self._child.kill()
@@ -116,8 +116,11 @@ class _ToolCheck:
         self.stop()
 
     def _ask(self) -> None:
-        question, self._seen = self._question, b""
-        if question is not None:
+        question = self._question
+        if self._child is not None:                 # it is late, and does not heed that it was broken off
+            self.loop.set(self._timer, self.loop.clock() + AGAIN)
+        elif question is not None:
+            self._seen, self._late = b"", False
             self._child = self.spawn(self.loop, question.words, timeout=PATIENCE, output=self._read,
                                      done=lambda end: self._answered(question, end))
 
@@ -129,12 +132,12 @@ class _ToolCheck:
 
     def _answered(self, question: Question, end: Exit) -> None:
         self._child = None
-        if not end.timed_out and (question.last in self._seen if question.last else end.status == 0):
-            if question.last and end.status != 0:
-                self.torn(True)
-            if self._question is not None:
-                self.found()
+        answered = not end.timed_out and (question.last in self._seen if question.last else end.status == 0)
+        if not answered or (question.last and end.status != 0):
+            self.torn(answered)
+        if self._late:                              # what it says as it dies tells nothing of the run of now
             return
-        self.torn(False)
-        if self._question is not None:
+        if answered:
+            self.found()
+        else:
             self.loop.set(self._timer, self.loop.clock() + AGAIN)

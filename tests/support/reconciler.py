@@ -86,3 +86,8 @@ class ReconcilerBench(World):
 
     def quiet(self) -> None:
         self.tools.fault = lambda words: "ok"
+
+    @property
+    def has_all_of_its_time(self) -> bool:
+        """The run that is under way: the one before it was broken off, and perhaps it was only slow."""
+        return self.it.busy and any(recent.patient for recent in self.it._runner._recent.values())
