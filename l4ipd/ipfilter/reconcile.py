@@ -208,6 +208,7 @@ class Reconciler:
         if not self._dirty or self.pause or self._runner.busy or self._restarts.waiting:
             return
         self._dirty = self._rests = False
+        self.loop.news()
         if not self.loop.errors.shield(f"the rules of {self.table.name} are looked at again", self._decide):
             self._start_over()
 

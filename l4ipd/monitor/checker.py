@@ -75,6 +75,7 @@ class Checker:
     __slots__ = ("schedule", "listeners", "queued", "stopped", "slot", "asks", "_checks", "_first", "_others",
                  "_agents", "_several", "_timing", "place", "_probe", "_reserved", "_begun", "_prolonged", "_due",
                  "_pace", "_out_of_turn")
+    quiet = True                                    # what is new, its listeners tell
 
     def __init__(self, schedule: Schedule[Any], recipes: Sequence[Recipe], listener: Listener) -> None:
         self.schedule = schedule

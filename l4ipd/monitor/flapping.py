@@ -42,6 +42,7 @@ class Flapping:
     """That of one endpoint. There is none before its first change of state."""
 
     __slots__ = ("monitor", "hold", "times", "held", "since_before", "why", "slot")
+    quiet = False
 
     def __init__(self, monitor: Flapper, old: Flapping | None = None) -> None:
         """``old`` is that of the monitor whose place this one takes."""

@@ -215,6 +215,7 @@ class Monitor:
             log.info("%s %s: its agent wants %d %% of its weight, and had %d %%", self.endpoint.name,
                      self.endpoint.where, share, self.share)
             self.share, self._offered = share, None
+            self.schedule.loop.news()
             self.schedule.weighed(self)
 
     def heard(self, verdict: Verdict, began: float, took: float) -> float:
@@ -223,6 +224,7 @@ class Monitor:
         if verdict is self.verdict and self._steady and not (schedule.verbose or schedule.outcomes):
             self.outcomes.add(True)                 # the same again, which is nothing new: nearly always, and
             return self._check.interval             # to know it here saves 0.9 us of 21 for tcp
+        schedule.loop.news()
         if schedule.verbose:
             log.info("%s %s: %s (%.0f ms)", self.endpoint.name, self.endpoint.where, verdict, took * 1000)
         if verdict.code == "LOCAL" or not schedule.discarded(self, verdict, began):

@@ -56,6 +56,7 @@ class Refusals:
     """Those of one endpoint. There is none before the first."""
 
     __slots__ = ("monitor", "doubt", "open", "charged", "out", "_client", "_when", "_asked", "slot")
+    quiet = False
 
     def __init__(self, monitor: Refused, doubt: Doubt | None = None) -> None:
         self.monitor = monitor

@@ -97,7 +97,7 @@ class Schedule(Generic[M]):
         self.pressed = False                        # some wait, or have waited: whoever ends a probe calls relieve
         self._queue: deque[Scheduled] = deque()
         self._admitting = False
-        loop.hook(self._settle)
+        loop.every_turn(self._settle)
 
     @property
     def waiting(self) -> int:
@@ -129,7 +129,7 @@ class Schedule(Generic[M]):
         return self.timings.setdefault(kind, Timing())
 
     def _settle(self) -> None:
-        """A hook of the loop."""
+        """In every turn of the loop."""
         for timing in self.timings.values():
             timing.settle()
 

@@ -91,6 +91,8 @@ class Child:
     Many attributes: what it was asked for, what it has said so far, and how near its end it is.
     """
 
+    quiet = False
+
     def __init__(self, loop: Loop, argv: Sequence[str], *, stdin: bytes = b"", timeout: float | None,
                  done: Callable[[Exit], object], output: Callable[[bytes], bool] | None = None,
                  errors: Callable[[bytes], bool] | None = None, hold_stdin: bool = False, outlives: bool = False,

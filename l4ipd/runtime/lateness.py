@@ -10,7 +10,7 @@ BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)    
 
 
 class Lateness:
-    """Looks at every turn in which a timer was due; register :meth:`note` as a hook of the loop."""
+    """Looks at every turn in which a timer was due; it is for :meth:`l4ipd.runtime.loop.Loop.every_turn`."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop

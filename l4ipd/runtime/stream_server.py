@@ -29,6 +29,8 @@ class Listener:
     and is asked again then.
     """
 
+    quiet = False
+
     def __init__(self, loop: Loop, name: str, bind: Callable[[], socket.socket | None],
                  accepted: Callable[[socket.socket], object]) -> None:
         self.loop, self.name, self._bind, self._accepted = loop, name, bind, accepted
@@ -124,6 +126,7 @@ class Connection:
     """One client. In one go, at most so many bytes are read (``reads``) and sent (``sends``)."""
 
     __slots__ = ("loop", "socket", "over", "slot", "_output", "_reading", "_fd", "_handler", "_reads", "_sends")
+    quiet = False
 
     def __init__(self, loop: Loop, connection: socket.socket, handler: Handler, reads: int, sends: int) -> None:
         self.loop, self.socket, self._handler = loop, connection, handler

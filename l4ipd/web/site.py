@@ -138,7 +138,7 @@ class Web:
         if self._pages:
             return
         from l4ipd.web import httpd, metrics, page
-        self.loop.hook(self.lateness.note)
+        self.loop.every_turn(self.lateness.note)
         answer = httpd.Answer
 
         def show(request: Request) -> Answer:

@@ -513,6 +513,24 @@ def test_whoever_wants_to_hear_of_every_outcome_does(world: World, caplog: pytes
     assert caplog.text.count("www/http/web1 10.0.0.1:8080: L4OK connected") == 3
 
 
+def test_the_same_again_is_no_news_and_all_else_is(world: World) -> None:
+    monitor = world.monitor()
+    looked = [0]
+    world.loop.hook(lambda: looked.__setitem__(0, looked[0] + 1))
+
+    def news(verdict: Verdict) -> int:
+        """In how many turns of half a minute there was any."""
+        looked[0], world.probes.now = 0, verdict
+        world.run(30)
+        return looked[0] - 1                        # the end of the half minute is some
+    assert news(GOOD) and monitor.up
+    assert news(GOOD) == 0
+    assert news(BAD) > 1 and not monitor.up
+    assert news(BAD) > 1
+    assert news(GOOD) and monitor.up
+    assert news(GOOD) == 0
+
+
 def test_a_few_probes_a_second_begin_in_bunches_and_many_do_not(world: World) -> None:
     for number in range(100):
         world.monitor(replace(PACE, interval=1.0), name=f"m{number}")

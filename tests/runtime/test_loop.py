@@ -139,6 +139,99 @@ def test_what_has_arrived_comes_before_what_is_overdue_and_hooks_before_both(fak
     assert order == ["hook", "arrived", "overdue"]
 
 
+class Quiet(Timer):
+    """A timer whose firing is no news."""
+
+    quiet = True
+
+
+class Hooked:
+    """A loop with both kinds of hooks, and how often they were called."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop, self.hooks, self.turns = loop, 0, 0
+        loop.hook(self._hook)
+        loop.every_turn(self._turn)
+        loop.turn()
+        assert self.seen() == (1, 1), "the first turn is news"
+
+    def _hook(self) -> None:
+        self.hooks += 1
+
+    def _turn(self) -> None:
+        self.turns += 1
+
+    def seen(self) -> tuple[int, int]:
+        """Calls of the hook and of what is called in every turn, since the last time."""
+        found = self.hooks, self.turns
+        self.hooks = self.turns = 0
+        return found
+
+    def after(self, ready: list[int]) -> tuple[int, int]:
+        """Calls in the turn after one in which these descriptors were ready."""
+        self.loop._poller.ready = ready             # type: ignore[attr-defined]
+        self.loop.turn()
+        self.seen()
+        self.loop.turn()
+        return self.seen()
+
+
+def test_hooks_are_called_if_there_is_news(faked: Loop, clock: Clock) -> None:
+    it = Hooked(faked)
+    assert it.after([]) == (0, 1), "nothing has happened"
+    faked.watch(5, READ, lambda: None)
+    assert it.after([5]) == (1, 1)
+    faked.set(Timer(lambda: None), clock.now - 1)
+    assert it.after([]) == (1, 1)
+    faked.news()
+    faked.turn()
+    assert it.seen() == (1, 1)
+
+
+def test_a_hook_may_have_news_for_the_next_turn(faked: Loop) -> None:
+    it = Hooked(faked)
+    left = [True, True, False]
+    faked.hook(lambda: faked.news() if left and left.pop(0) else None)
+    faked.news()
+    found = []
+    for _ in range(5):
+        faked.turn()
+        found.append(it.seen()[0])
+    assert found == [1, 1, 1, 0, 0]
+
+
+def test_probes_are_no_news_unless_they_say_so(faked: Loop, clock: Clock) -> None:
+    it = Hooked(faked)
+    faked.watch_connect(5, lambda: None)
+    assert it.after([5]) == (0, 1)
+    faked.watch_connect(5, faked.news)
+    assert it.after([5]) == (1, 1)
+    faked.set(Quiet(lambda: None), clock.now - 1)
+    assert it.after([]) == (0, 1)
+    faked.set(Quiet(faked.news), clock.now - 1)
+    assert it.after([]) == (1, 1)
+
+
+@pytest.mark.parametrize("by", ["watch", "unwatch", "closing"])
+def test_a_descriptor_that_is_no_probe_any_more_is_news(faked: Loop, by: str) -> None:
+    it = Hooked(faked)
+    faked.watch_connect(5, lambda: None)
+    if by != "watch":
+        getattr(faked, by)(5)
+    faked.watch(5, READ, lambda: None)
+    assert it.after([5]) == (1, 1)
+
+
+def test_what_raises_is_news(faked: Loop, clock: Clock) -> None:
+    def fail() -> None:
+        raise ValueError
+    it = Hooked(faked)
+    faked.watch_connect(5, fail)
+    assert it.after([5]) == (1, 1)
+    faked.set(Quiet(fail), clock.now - 1)
+    assert it.after([]) == (1, 1)
+
+
 def test_a_backlog_of_timers_does_not_keep_arrivals_waiting(faked: Loop, clock: Clock) -> None:
     order: list[str] = []
     for number in range(5 * module.BATCH):

@@ -152,7 +152,7 @@ class World:
 
     def make_loop(self) -> Loop:
         self._loop = SimulatedLoop(self)
-        self._loop.watch(OUTSIDE, READ, self._deliver)
+        self._loop.watch_connect(OUTSIDE, self._deliver)
         return self._loop
 
     def wait(self, timeout: float | None) -> list[tuple[int, int]]:
@@ -173,6 +173,8 @@ class World:
         until = self.now
         while self._heap and self._heap[0][0] <= until:
             what = heapq.heappop(self._heap)[2]
+            if self._loop is not None and not isinstance(getattr(what, "__self__", None), Probe):
+                self._loop.news()                   # of what a probe finds, the daemon says itself whether it is
             try:
                 what()
             except Exception as error:
