@@ -158,7 +158,7 @@ def test_what_a_probe_confirms_at_once_is_one_change(world: World) -> None:
 
 
 def test_what_a_probe_confirms_in_the_end_is_one_change(world: World) -> None:
-    monitor = flaps(world, 0.0, 1.0)
+    monitor = flaps(world, 0.0, 1.0, limit=Flap(3, 300.0))
     refused(world, monitor)
     assert monitor.seen == "down" and not monitor.held
     world.probes.end(BAD)                           # the third
