@@ -113,8 +113,8 @@ class Ipmon:
         if self.loop.clock() - self._since > STEADY:
             self._wait = FIRST_WAIT
         status = end.status if end.status is None or end.status <= 128 else 128 - end.status     # as shells tell it
-        words = end.error.removeprefix(f"{SHELL}: ") or explain(status, end.stderr.decode(errors="replace"),
-                                                                end.timed_out)
+        said = end.stderr.decode(errors="replace")
+        words = end.error.removeprefix(f"{SHELL}: ") or explain(status, said, timed_out=False)
         self._retry(words if words.startswith("ipmon") else f"ipmon: {words}")
 
     def _retry(self, words: str) -> None:

@@ -416,6 +416,7 @@ PS = """    1     0 init
    72     1 [ipmon] <defunct>
    73     1 sh ipmon
    74     1 ipmon: started -D
+   75     1 ipmonX
   100     1 l4ipd
   101   100 sh
   102   101 ipmon
