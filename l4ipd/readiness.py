@@ -11,7 +11,8 @@
 A cluster is ready while its services have the members that its ``ready:`` asks for, and their rules are in the kernel.
 It is not before every endpoint of it has had its first outcome and the kernel's table was read: a gateway that knows
 half of its members would send them everything. A moment's trouble of the tools moves no address, since every such move
-ends sessions; but nothing becomes ready in it.
+ends sessions; but nothing becomes ready in it. Neither does a reload that brings members or services: of those that
+nobody has checked yet the best is hoped, where the cluster was ready before.
 
 At a start, ``ready`` is not told of a cluster that the last run called so, and whose rules are in the kernel still,
 however late the tools answer. ``unready`` is told always: who follows may have forgotten it, as after a reboot.
@@ -33,7 +34,8 @@ from l4ipd.saved_state import Saved
 from l4ipd.steering import Steering
 
 GRACE = 1.0                                         # seconds of trouble with the rules until a cluster is not ready
-LATE = 5.0                                          # seconds within which the table is right once the tools work
+LATE = 5.0                                          # seconds within which the table is right once the tools work,
+                                                    # and a new source has named somebody
 NAMED = 3                                           # services that are named one by one
 GATEWAY = ""                                        # in the place of a cluster's name: all of them
 WORDS = {True: "ready", False: "unready", None: "unknown"}
@@ -43,7 +45,7 @@ log = logging.getLogger("l4ipd")
 class Standing:
     """How it stands with one cluster. ``since`` is when it became so, on the loop's clock."""
 
-    __slots__ = ("cluster", "ready", "why", "since", "told", "troubled", "unproved")
+    __slots__ = ("cluster", "ready", "why", "since", "told", "troubled", "unproved", "hopes")
 
     def __init__(self, cluster: Cluster, since: float) -> None:
         self.cluster, self.since = cluster, since
@@ -52,6 +54,7 @@ class Standing:
         self.told: bool | None = None               # what was said of it last, in this run
         self.troubled: float | None = None          # since when its rules have been in trouble, if that is not told
         self.unproved: list[str] | None = None      # endpoints without a first outcome, as far as was looked
+        self.hopes = False                          # it is ready if endpoints that nobody has checked yet turn out well
 
     @property
     def state(self) -> str:
@@ -74,6 +77,7 @@ class Readiness:
         self._touched: dict[str, None] = {}         # clusters to be looked at
         self._seen: object = None                   # of what bears on all of them, when they were last looked at
         self._undecided = -1
+        self._taken_over = float("-inf")            # when there was another configuration
 
     # -- configurations, start and stop
 
@@ -88,6 +92,8 @@ class Readiness:
             self.standings[cluster.name] = standing
         self.left = {name: when for name, when in self.left.items() if name == GATEWAY or name in self.standings}
         self.before = {name: said for name, said in self.before.items() if name in self.standings}
+        self._taken_over = self.loop.now
+        self.loop.later(LATE, self._touch_all)
         self._touch_all()
 
     def restore(self, saved: Saved) -> None:
@@ -151,7 +157,8 @@ class Readiness:
             self._touch_all()
         if len(fleet.undecided) != self._undecided:
             self._undecided = len(fleet.undecided)
-            self._touched.update(dict.fromkeys(name for name, each in self.standings.items() if each.told is None))
+            self._touched.update(dict.fromkeys(name for name, each in self.standings.items()
+                                               if each.told is None or each.hopes))
         for name in list(self._touched):
             standing = self.standings.get(name)
             if standing is not None:
@@ -159,6 +166,7 @@ class Readiness:
             self._touched.pop(name, None)           # only now: what raises is looked at again
 
     def _look(self, standing: Standing) -> None:
+        standing.hopes = False
         against = self._against(standing)
         trouble = "" if against else self._trouble(standing)
         passing = self._may_pass(standing, trouble)
@@ -222,7 +230,7 @@ class Readiness:
             return "the gateway is blind: no member has a route"
         if standing.told is None and self._unproved(standing):
             return "not every endpoint has been checked yet"
-        return self._short(standing.cluster, lambda monitor: monitor.eligible, self._are_up)
+        return self._short(standing, lambda monitor: monitor.eligible, self._are_up)
 
     def _trouble(self, standing: Standing) -> str:
         """What is wrong with the rules; empty if nothing is."""
@@ -232,7 +240,7 @@ class Readiness:
             return f"{name}: {rules.problem}"
         if not rules.belief.ever or rules.look_only:
             return f"{name}: the kernel's rules have not been read yet"
-        return (self._short(standing.cluster, self.steering.is_loaded, self._are_loaded) or
+        return (self._short(standing, self.steering.is_loaded, self._are_loaded) or
                 self._refused(standing.cluster.name, gone=True))
 
     def _is_left(self, standing: Standing) -> bool:
@@ -247,12 +255,16 @@ class Readiness:
             standing.unproved.pop()
         return bool(standing.unproved)
 
-    def _short(self, cluster: Cluster, counts: Callable[[Monitor], bool], words: Callable[[str, int], str]) -> str:
+    def _short(self, standing: Standing, counts: Callable[[Monitor], bool], words: Callable[[str, int], str]) -> str:
         """In words, which services have too few members that count, if that stands against the cluster."""
-        wanted = cluster.ready.members
-        groups = list(self._groups(cluster))
+        cluster = standing.cluster
+        wanted, groups = cluster.ready.members, list(self._groups(cluster))
         short = [group for group in groups if not self._enough(group, wanted, counts)]
         if not short or cluster.ready.services == "any" and len(short) < len(groups):
+            return ""
+        if standing.told and (any if cluster.ready.services == "any" else all)(
+                self._may_come(group, wanted, counts) for group in short):
+            standing.hopes = True
             return ""
         more = [f"and {len(short) - NAMED} services more"] if len(short) > NAMED else []
         return ", ".join([*(words(group, wanted) for group in short[:NAMED]), *more])
@@ -260,6 +272,14 @@ class Readiness:
     def _enough(self, group: str, wanted: int, counts: Callable[[Monitor], bool]) -> bool:
         found = (monitor for monitor in self._members(group) if not monitor.endpoint.fallback and counts(monitor))
         return len(list(islice(found, wanted))) == wanted
+
+    def _may_come(self, group: str, wanted: int, counts: Callable[[Monitor], bool]) -> bool:
+        """Whether a service has enough with those that nobody has checked yet, or that its source has yet to name."""
+        if not self._members(group):
+            return self.loop.now < self._taken_over + LATE
+        undecided = self.fleet.undecided
+        return self._enough(group, wanted, lambda each: counts(each) or (
+            each.endpoint.name in undecided and not each.withheld))
 
     def _are_up(self, group: str, wanted: int) -> str:
         if not self._members(group):

@@ -296,6 +296,53 @@ def test_a_reload_that_adds_members_does_not_take_the_cluster_out(gateway: Annou
     assert "unready www" not in gateway.events()
 
 
+@pytest.mark.parametrize("ready", ["all", "any"])
+@pytest.mark.parametrize("members", [f"web1: {A}, web2: {B}", f"web3: {B}"], ids=["as before", "others"])
+def test_a_reload_that_adds_a_service_does_not_take_the_cluster_out(gateway: Announced, ready: str,
+                                                                    members: str) -> None:
+    """Nobody has checked it yet, nor loaded its rules, and the other gateway has the same before it."""
+    gateway.begin()
+    gateway.alternative(f"{{services: {ready}}}", members=members)
+    assert gateway.ctl("reload")[0] == 0
+    assert gateway.ready("www")[0] == 0
+    wait("checked", lambda: all(row["code"] for row in gateway.rows("show")))
+    wait("loaded", lambda: any(f"port {gateway.alt}" in rule for rule in gateway.rules()))
+    assert gateway.ready("www")[0] == 0 and "unready www" not in gateway.events()
+
+
+def test_a_service_that_turns_out_to_have_nobody_takes_it_out(gateway: Announced) -> None:
+    """Hope ends with the first outcome of the last one, whatever that is."""
+    gateway.begin()
+    gateway.other.stop()
+    gateway.alternative("{services: all}")
+    assert gateway.ctl("reload")[0] == 0
+    gateway.wait_ready("www", 1)
+    assert gateway.ready("www") == (1, "www unready: alt 0 of 2 up\n", "")
+
+
+def test_a_reload_from_members_to_a_source_that_is_slow(gateway: Announced) -> None:
+    members = gateway.directory / "members"
+    members.write_text("{}\n")
+    gateway.begin()
+    here, source = f"members: {{web1: {A}, web2: {B}}}", f"members_from: [{{file: {members}}}]"
+    gateway.config.write_text(gateway.config.read_text().replace(here, source))
+    assert gateway.ctl("reload")[0] == 0
+    assert gateway.ready("www")[0] == 0
+    members.write_text(f"web1: {A}\n")
+    wait("named", lambda: [row["endpoint"] for row in gateway.rows("show")].count("www/http/web1"))
+    assert gateway.ready("www")[0] == 0 and "unready www" not in gateway.events()
+
+
+def test_a_source_that_never_names_anybody_takes_it_out(gateway: Announced) -> None:
+    gateway.begin()
+    gone = gateway.directory / "gone"
+    here, source = f"members: {{web1: {A}, web2: {B}}}", f"members_from: [{{file: {gone}}}]"
+    gateway.config.write_text(gateway.config.read_text().replace(here, source))
+    assert gateway.ctl("reload")[0] == 0
+    gateway.wait_ready("www", 1)
+    assert gateway.ready("www") == (1, "www unready: http has no members\n", "")
+
+
 def test_carp_follows(gateway: Announced) -> None:
     """The sample notify program, with a sysctl that adds up, over restarts of the daemon and of the machine."""
     total, markers = gateway.directory / "demotion", gateway.directory / "markers"
