@@ -189,9 +189,13 @@ class Endpoint:
         """Where a check goes that names no port."""
         return self.member_port if self.same_port is None else self.same_port
 
+    def port_of(self, check: Check) -> int:
+        """Where a check goes."""
+        return check.port or self.probe_port
+
     def is_at_its_port(self, check: Check) -> bool:
         """Whether a check is of a port that its clients use."""
-        return (check.port or self.probe_port) in self.member_ports
+        return self.port_of(check) in self.member_ports
 
     @property
     def checked_as(self) -> str:

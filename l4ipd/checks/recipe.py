@@ -105,13 +105,13 @@ def recipe(check: Check, endpoint: Endpoint) -> Recipe:
 
 def asked(check: Check, endpoint: Endpoint) -> Asked:
     """What sets a recipe apart from those of other endpoints with an equal check; port 0 for those that need none."""
-    port = check.port or endpoint.probe_port
+    port = endpoint.port_of(check)
     return endpoint.address, 0 if check.type in PORTLESS else port, _command(check, endpoint, port)
 
 
 def which(endpoint: Endpoint, place: int) -> str:
     """What tells the check at ``place`` of a list, from 0, from the others: ``port 8081``, ``ping``, ``/healthz``."""
-    kinds = ([f"port {check.port or endpoint.probe_port}" if check.type not in PORTLESS else ""
+    kinds = ([f"port {endpoint.port_of(check)}" if check.type not in PORTLESS else ""
               for check in endpoint.checks],
              [check.type for check in endpoint.checks],
              [check.path.partition("?")[0] if check.type in ("http", "https") else "" for check in endpoint.checks])

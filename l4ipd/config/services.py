@@ -61,8 +61,10 @@ def _checks(section: Section, protocol: str, pace: Pace, ranged: bool) -> tuple[
     if place is None:
         return ()
     found = checks(place, protocol, pace)
-    if ranged and any(_needs_port(check) for check in found):
-        place.refuse(f"a range of ports has no port that stands for all: name {RANGE_CHECK}")
+    lost = next((check for check in found if ranged and _needs_port(check)), None)
+    if lost is not None:
+        asked = " for its {port}" if lost.type in PORTLESS else ""
+        place.refuse(f"a range of ports has no port that stands for all{asked}: name {RANGE_CHECK}")
     return found
 
 

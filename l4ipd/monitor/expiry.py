@@ -34,7 +34,7 @@ class Expiry:
         for check in endpoint.checks:
             tls = tls_of(check)
             if tls is not None:
-                ends.append(self._certificates.end((endpoint.address, check.port or endpoint.probe_port, tls.name)))
+                ends.append(self._certificates.end((endpoint.address, endpoint.port_of(check), tls.name)))
         return min((end for end in ends if end is not None), default=None)
 
     def _changed(self) -> None:

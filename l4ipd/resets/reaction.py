@@ -118,7 +118,7 @@ def _speaks_for(endpoint: Endpoint, port: int) -> bool:
 
     That nobody listens at the others now (passive FTP opens one for a moment) is as it should be.
     """
-    return endpoint.ports == 1 or any((check.port or endpoint.probe_port) == port for check in endpoint.checks)
+    return endpoint.ports == 1 or any(endpoint.port_of(check) == port for check in endpoint.checks)
 
 
 def _what(reset: Reset) -> str:

@@ -64,8 +64,8 @@ ERRORS: list[tuple[str, list[str]]] = [
     ("s: {port: 80-90, check: tcp}", ["s.check: a range of ports has no port that stands for all: name the port that "
                                       "is checked, or the service whose check stands for it: {same_as: NAME}"]),
     ("s: {port: 80-90, check: [ping, {type: exec, command: [/bin/true, '{port}']}]}",
-     ["s.check: a range of ports has no port that stands for all: name the port that is checked, or the service whose "
-      "check stands for it: {same_as: NAME}"]),
+     ["s.check: a range of ports has no port that stands for all for its {port}: name the port that is checked, or the "
+      "service whose check stands for it: {same_as: NAME}"]),
     ("s: {port: 80-90, check: agent}", ["s.check.port: is missing: where the agent listens"]),
     ("s: {port: 80-90, member_port: 100-110, check: ping}",
      ["s.member_port: 100-110 is a range: write its first port, as many follow as port has"]),
