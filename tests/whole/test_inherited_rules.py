@@ -22,6 +22,24 @@ def test_one_listing_without_it_does_not_make_a_rule_somebody_else_s() -> None:
         assert LEFT not in steering.unmarked() and steering._known(LEFT) is None, "it is gone"
 
 
+def test_tags_and_lines_are_known_until_two_listings_agree() -> None:
+    it = InheritedRules()
+    it.listed({})
+    assert (it.lines, it.clusters, it.tags) == (frozenset(), set(), set()), "there was nothing"
+    it.remember(["one", "two"])
+    it.retag("old")
+    for have in ({"one": ""}, {}, {"two": ""}):
+        it.listed(have)
+        assert it.lines == {"one", "two"} and it.tags == {"old"}, "each of them misses others"
+    it.retag("older")
+    it.listed({"two": ""})
+    assert it.lines == {"one", "two"} and it.tags == {"old", "older"}, "what bears that may not have been there yet"
+    it.listed({"two": ""})
+    assert not it.lines and not it.tags
+    it.adopted(["www", "mail"])
+    assert it.clusters == {"www", "mail"}
+
+
 def test_clusters_that_are_gone_before_they_were_told_of_are_forgotten() -> None:
     with balancer(cluster("www", *web(1)), cluster("ftp", *web(1))) as daemon:
         daemon.readiness.before = {"www": True, "ftp": True}

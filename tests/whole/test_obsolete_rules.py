@@ -41,8 +41,22 @@ def test_a_rule_of_nobody_waits_for_first_outcomes_but_no_longer_than_they_can_t
     assert not it.may_go("one", True)
     loop.now += 0.1
     assert it.may_go("one", True) and not it.may_go("three", True)
-    it.keep_only({"one": None, "three": None}, {"one": None})
-    assert not it.may_go("one", True), "it had an owner meanwhile, or was gone"
+    it.keep_only({"one": None, "two": None, "three": None}, {"one": None})
+    assert not it.may_go("one", True), "it had an owner meanwhile"
+    loop.now += it.patience + 0.1
+    assert it.may_go("two", True) and it.may_go("three", True), "nothing has changed"
+    it.keep_only({"three": None}, {})
+    assert not it.may_go("two", True) and it.may_go("three", True), "it was gone meanwhile"
+
+
+def test_without_checks_nothing_is_waited_for_but_what_is_spare() -> None:
+    loop = SimpleNamespace(now=100.0)
+    it = ObsoleteRules(loop)                        # type: ignore[arg-type]
+    for line in ("one", "two"):
+        assert not it.may_go(line, True)
+        loop.now += obsolete_rules.SPARE + 0.1
+        assert it.may_go(line, True)
+        it.expect(Config())
 
 
 def test_reloads_every_few_moments_do_not_keep_a_rule_of_nobody(whole: DaemonInProcess,
