@@ -69,12 +69,13 @@ class Transitions:
     def found(self, monitor: Monitor) -> None:
         """Its rule is in the kernel: it has been up all the time, until a verdict that is there already maybe."""
         past = self.past.pop(monitor.endpoint.name, None)
+        was = "held" if past is not None and past.seen == "held" else "up"
         if monitor.seen == "unknown":
             monitor.adopt()
-            if past is not None and past.seen == "held":
-                self._waiting[monitor] = "held"
+            if was == "held":
+                self._waiting[monitor] = was
         elif monitor in self._waiting:
-            self._waiting[monitor] = "up"
+            self._waiting[monitor] = was
         else:
             return                                  # told of already
         if monitor.up:

@@ -89,6 +89,20 @@ def test_slow_changes_are_none_of_its_affair() -> None:
     assert monitor.held
 
 
+@pytest.mark.parametrize(("within", "second"), [(300.0, 30.0), (3600.0, 60.0)])
+def test_what_was_is_not_forgotten_within_the_time_that_counts(within: float, second: float) -> None:
+    """Ten minutes without a change are quiet, unless changes are counted over longer."""
+    world = World()
+    monitor = world.monitor(ONE, flap=Flap(2, within))
+    feed(world, "+-+")
+    assert monitor.held
+    feed(world, "+" * 1000)
+    assert monitor.seen == "up"
+    feed(world, "-+")
+    assert monitor.flapping is not None and monitor.held
+    assert monitor.flapping.hold.until - world.clock.now == pytest.approx(second, abs=0.1)
+
+
 def test_no_means_never() -> None:
     world = World()
     monitor = world.monitor(ONE, flap=None)
@@ -240,7 +254,7 @@ RUNS = st.lists(st.tuples(st.sampled_from((1, 1, 1, 1, 2, 3, 40, 700)), st.boole
 
 
 @settings(max_examples=30)
-@given(st.integers(2, 7), st.sampled_from((5.0, 30.0, 300.0)), RUNS)
+@given(st.integers(2, 7), st.sampled_from((5.0, 30.0, 300.0, 3600.0)), RUNS)
 def test_the_monitor_and_the_model_in_words_agree(changes: int, within: float, runs: list[tuple[int, bool]]) -> None:
     limit, world = Flap(changes, within), World()
     serving = True

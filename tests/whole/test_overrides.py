@@ -155,6 +155,39 @@ def test_each_has_its_time() -> None:
     loop.close()
 
 
+def test_a_second_time_is_from_now_on_and_since_when_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, loop, it, over = overrides()
+    for wall, user, seconds in ((5e8, "alice", 60.0), (6e8, "bob", 90.0)):
+        monkeypatch.setattr(time, "time", lambda wall=wall: wall)
+        it.disable(["a"], user, seconds)
+        assert it.disabled == {"a": Disabled(5e8, user, loop.now + seconds)}
+        pass_by(clock, loop, 30)
+    pass_by(clock, loop, 50)
+    assert over == []
+    pass_by(clock, loop, 11)
+    assert over == ["a"]
+    loop.close()
+
+
+def test_at_the_end_nobody_is_put_back(tmp_path: Path) -> None:
+    """That is left to the next run, which reads until when from the file."""
+    clock, loop, it, over = overrides()
+    it.disable(["a"], "", 60)
+    it.stop()
+    pass_by(clock, loop, 100)
+    assert over == [] and it.disabled
+    loop.close()
+    daemon = ScriptedDaemon(tmp_path, configuration(tmp_path)).daemon
+    daemon.fleet.disable(list(daemon.fleet.monitors.values()), False, "alice", 5.0)
+    daemon.fleet.stop()
+    daemon.loop.clock = lambda: time.monotonic() + 10.0
+    for _ in range(2):
+        daemon.loop.later(-1, lambda: None)         # so that it does not sleep
+        daemon.loop.turn()
+    assert daemon.fleet.disabled.keys() == {"c/s/m1"}
+    daemon.loop.close()
+
+
 def test_a_step_of_the_wall_clock_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, loop, it, over = overrides()
     it.disable(["a"], "", 60)
