@@ -112,6 +112,8 @@ class SameAs:
 
     def checks(self, service: Service, place: Place) -> tuple[Check, ...]:
         """Those of the service that it names, at ``place``."""
+        if not service.same_as:                     # in error already
+            return ()
         other = self.named.get(service.same_as)
         if other is None:
             if service.same_as not in self._near:

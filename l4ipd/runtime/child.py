@@ -368,8 +368,12 @@ def _start(path: str, argv: list[bytes], env: Mapping[str, str], pipes: Sequence
 
 def _fork(path: str, argv: list[bytes], env: Mapping[str, str], pipes: Sequence[int]) -> int:
     import subprocess  # not before a system needs it
-    process = subprocess.Popen(argv, executable=path, env=dict(env), start_new_session=True,
-                               stdin=pipes[0], stdout=pipes[1], stderr=pipes[2])
+    mask = signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        process = subprocess.Popen(argv, executable=path, env=dict(env), start_new_session=True,
+                                   stdin=pipes[0], stdout=pipes[1], stderr=pipes[2])
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     process.returncode = 0                          # to be reaped by us, and by nobody else
     return process.pid
 

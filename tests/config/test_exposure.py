@@ -97,6 +97,48 @@ def test_everything_that_decides_is_looked_at(tmp_path: Path) -> None:
         in exposures(log_file, str(tmp_path / "l4ip.conf"))
 
 
+SECRETS = """
+ipfilter: {{interface: em0, ipf: {0}/ipf, ipfstat: {0}/ipfstat, ipmon: {0}/ipmon}}
+resets: {{interface: em1}}
+notify: [{0}/notify, here]
+clusters:
+  c:
+    address: 203.0.113.1
+    services:
+      s: {{port: 80, check: {{type: http, headers: {{X: {{file: {0}/token}}}}}}}}
+      t: {{port: 443, check: {{type: https, verify: no, cert: {0}/both.pem}}}}
+      u: {{port: 444, check: {{type: https, verify: no, cert: {0}/cert.pem, key: {0}/key.pem}}}}
+    members: {{m: 10.0.0.1}}
+  d:
+    address: 203.0.113.2
+    services: {{s: {{port: 80, check: {{type: exec, command: {0}/check}}}}}}
+    members: {{m: 10.0.0.1}}
+"""
+
+
+def test_what_is_secret_may_be_read_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate with its key elsewhere is none. All that others may write is told of with where it is named."""
+    files = {"ipf": "ipfilter.ipf", "ipfstat": "ipfilter.ipfstat", "ipmon": "ipfilter.ipmon", "notify": "notify",
+             "token": "c/s: headers", "both.pem": "c/t: cert", "cert.pem": "c/u: cert", "key.pem": "c/u: key",
+             "check": "d/s: command"}
+    for name in (*files, "here"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)                     # where it runs later, nobody knows: "here" is no file
+    config = parse(SECRETS.format(tmp_path), "")
+    secret = [f"{files[name]}: {tmp_path}/{name}: may be read by others than root: everybody may"
+              for name in ("key.pem", "both.pem", "token")]
+    assert exposures(config, "/nowhere") == secret
+    for name in (*files, "here"):
+        (tmp_path / name).chmod(0o702)
+    assert exposures(config, "/nowhere") == [
+        f"{where}: {tmp_path}/{name}: may be changed by others than root: others may write {tmp_path}/{name}"
+        for name, where in files.items()]
+    for name in files:
+        (tmp_path / name).chmod(0o700)
+    assert exposures(config, "/nowhere") == []
+
+
 def test_what_runs_us_is_not_told_of() -> None:
     config = parse(f"ipfilter: {{interface: em0, ipnat: {sys.executable}}}\nclusters: {{c: {{address: 203.0.113.1, "
                    "services: {s: {port: 80}}, members: {m: 10.0.0.1}}}", "")

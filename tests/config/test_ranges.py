@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from l4ipd.config.check_section import TYPES
 from l4ipd.config.estimate import estimate
 from l4ipd.config.explain import explained
 from l4ipd.config.parse import ConfigError, parse
@@ -15,7 +17,7 @@ from l4ipd.config.warnings import warnings
 from l4ipd.discovery.members import filled
 from l4ipd.discovery.source import Wanted
 from l4ipd.ipfilter.plan import all_up
-from l4ipd.model import Config, Endpoint, Member
+from l4ipd.model import Check, Config, Endpoint, Flap, Member, Service
 from support.configurations import small
 
 PING = "check: ping"
@@ -45,6 +47,20 @@ def test_one_rule_for_a_range(service: str, rule: str) -> None:
     assert rules(config(f"s: {{{service}, {PING}}}")) == [rule]
 
 
+def test_what_a_service_is_that_says_little() -> None:
+    found = config("s: {port: 80}, t: {port: 81, protocol: udp, sticky: yes, check: ping}, u: {port: 82, flap: "
+                   "{changes: 9}}, v: {port: 83, flap: no, age: 1m, purge: no}").clusters[0].services
+    check = Check("tcp", fast_interval=1.0)
+    assert found == (
+        Service("s", 80, "tcp", 80, False, (check,), "dead", None, 1, "", Flap()),
+        Service("t", 81, "udp", 81, True, (replace(check, type="ping"),), "yes", 30, 1, "", Flap()),
+        Service("u", 82, "tcp", 82, False, (check,), "dead", None, 1, "", Flap(changes=9)),
+        Service("v", 83, "tcp", 83, False, (check,), "no", 60, 1, "", None))
+    assert [type(service.sticky) for service in found] == [bool] * 4
+    top = config("s: {port: 80}", more="defaults: {flap: {within: 1m}, purge: yes}\n").clusters[0].services
+    assert [(service.flap, service.purge) for service in top] == [(Flap(within=60.0), "yes")]
+
+
 def test_weights_and_members_ports() -> None:
     """A member's own port is for services with one port."""
     found = config(f"s: {{port: 80}}, r: {{port: 100-101, member_port: 200, {PING}}}",
@@ -66,9 +82,16 @@ ERRORS: list[tuple[str, list[str]]] = [
     ("s: {port: 80-90, check: [ping, {type: exec, command: [/bin/true, '{port}']}]}",
      ["s.check: a range of ports has no port that stands for all for its {port}: name the port that is checked, or the "
       "service whose check stands for it: {same_as: NAME}"]),
+    ("s: {port: 80-81, check: tcp}", ["s.check: a range of ports has no port that stands for all: name the port that "
+                                      "is checked, or the service whose check stands for it: {same_as: NAME}"]),
+    ("s: {port: 80-90, check: {type: exec, command: [/bin/true, '{member}']}}", []),
+    ("s: {port: 80-90, check: nonsense}", ["s.check: nonsense is not one of " + ", ".join(TYPES)]),
     ("s: {port: 80-90, check: agent}", ["s.check.port: is missing: where the agent listens"]),
     ("s: {port: 80-90, member_port: 100-110, check: ping}",
      ["s.member_port: 100-110 is a range: write its first port, as many follow as port has"]),
+    ("s: {port: 80, member_port: 100-101}",
+     ["s.member_port: 100-101 is a range: write its first port, as many follow as port has"]),
+    ("s: {port: 80-81, member_port: 65534, check: ping}", []),
     ("s: {port: 80-90, member_port: 65526, check: ping}",
      ["s.member_port: 65526 is the first of 11 ports, and only 10 are left"]),
     ("s: {port: 80, check: {same_as: t}}", ["s.check.same_as: t is no service of this cluster"]),
@@ -94,6 +117,12 @@ ERRORS: list[tuple[str, list[str]]] = [
      ["a.check.same_as: is the service itself: name another one, whose check stands for it"]),
     ("a: {port: 1, check: {same_as: x}}, s: {port: 2, check: {same_as: a}}",
      ["a.check.same_as: x is no service of this cluster"]),
+    ("s: {port: 80, check: {same_as: '!'}}",
+     ["s.check.same_as: is no name: 1 to 64 letters (a to z), digits and _ . : @ + -, beginning with a letter, a digit "
+      "or _"]),
+    ("s: {port: 80, check: {same_as: [a]}}", ["s.check.same_as: one value is wanted, not a list"]),
+    (", ".join(f"s{place}: {{port: {1 + place}, check: {{same_as: s{(place + 1) % 5}}}}}" for place in range(5)),
+     ["s0.check.same_as: goes round in a circle, s0, s1, s2, s3, s4: one of them needs a check of its own"]),
     ("a: {port: 1}, s: {port: 3, check: {same_as: a, port: 7}}",
      ["s.check.port: unknown key; known here: same_as"]),
     ("a: {port: 1}, s: {port: 3, check: [ping, {same_as: a}]}",
