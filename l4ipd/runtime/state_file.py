@@ -62,12 +62,15 @@ class StateFile:
         self.failure = ""                           # why the last write failed
         self.asked = self.tried = 0                 # changes so far; how many of them the last write that is over had
         self._dirty = False
+        self._written: tuple[int, int, int] | None = None       # what we have written last, and where it is
+        self._shared = False                        # somebody else writes it, which was said
         self._thread: threading.Thread | None = None
         self._timer = Timer(self._write)
 
     def move(self, path: str) -> None:
         """From the next write on it is there."""
-        self.path = path
+        if path != self.path:
+            self.path, self._written, self._shared = path, None, False
 
     def changed(self, urgent: bool = False) -> None:
         """Something that is saved has changed."""
@@ -105,8 +108,13 @@ class StateFile:
 
     def _save(self, text: bytes, asked: int) -> None:
         """In the thread."""
+        path, found = self.path, _identity(self.path)
+        if self._written is not None and found is not None and found != self._written and not self._shared:
+            self._shared = True
+            log.error("%s: somebody else has written it since we have: two l4ipd with one state file lose what the "
+                      "other has saved; give each one of its own", path)
         try:
-            write(self.path, text)
+            write(path, text)
         except OSError as error:
             words = error.strerror or str(error)
             if words != self.failure:
@@ -116,4 +124,14 @@ class StateFile:
             if self.failure:
                 log.info("%s can be written again", self.path)
             self.failure = ""
+            self._written = _identity(path) if path == self.path else None
         self.tried = asked
+
+
+def _identity(path: str) -> tuple[int, int, int] | None:
+    """Which file that is, and as of when; None if it cannot be told."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns

@@ -124,6 +124,30 @@ def test_many_changes_are_one_write(kept: Kept) -> None:
     assert kept.asked == 2
 
 
+def test_two_that_write_the_same_file_hear_of_each_other_once(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    other = StateFile(kept.loop, str(kept.path), lambda: b"other", kept.failures.append)
+    words = (f"{kept.path}: somebody else has written it since we have: two l4ipd with one state file lose what the "
+             "other has saved; give each one of its own")
+
+    def turns(*files: StateFile) -> None:
+        for file in files:
+            file.changed(urgent=True)
+            mine = file.asked
+            kept.until(lambda: file.tried >= mine)      # noqa: B023
+
+    turns(kept.file, kept.file, kept.file)
+    kept.path.unlink()
+    turns(kept.file)
+    assert not caplog.messages, "what is gone was taken away, or moved"
+    turns(other)
+    assert not caplog.messages, "the second cannot know yet, and may be the next run"
+    turns(kept.file, kept.file, other, kept.file, other, kept.file)
+    assert caplog.messages == [words, words], "each of them once"
+    kept.file.move(f"{kept.path}.mine")
+    turns(kept.file, other, kept.file, other)
+    assert len(caplog.messages) == 2 and kept.path.read_bytes() == b"other"
+
+
 def test_the_end_writes_what_waits(kept: Kept) -> None:
     kept.file.changed()
     kept.file.close()
