@@ -15,6 +15,7 @@ import pytest
 
 from l4ipd.model import Check, Ipfilter, Resets
 from l4ipd.resets import sources
+from l4ipd.resets.other_name import NAME
 from support.descriptors import opened
 from support.gateway import wait
 from support.sensing_bench import PATIENCE, Bench, Device, append, line, refused, runs
@@ -370,11 +371,11 @@ def test_our_own_ipmon_is_no_other(bench: Bench, named: Path, device: Device) ->
         found.clear()
         bench.begin()
         for _ in range(4):
-            sources._look_around(bench.loop, {"ipmon"}, found.append)
+            sources._look_around(bench.loop, {"ipmon", NAME}, found.append)
             bench.turns(0.005)
         bench.until(lambda: len(found) == 4)
         bench.until(lambda: device.pids and bench.sensing.listener.alive)
-        sources._look_around(bench.loop, {"ipmon"}, found.append)
+        sources._look_around(bench.loop, {"ipmon", NAME}, found.append)
         bench.until(lambda: len(found) == 5)
         assert not [pid for pids in found for pid in pids if pid in device.pids]
         bench.sensing.apply(None, bench.tools, [], "")
@@ -432,4 +433,5 @@ garbage
 def test_who_is_a_stranger() -> None:
     """Not we, not our children, not theirs; whatever ps says of parents that are gone, or go round in circles."""
     assert sources.strangers(PS, {"ipmon"}, 100) == [70, 71, 74, 104, 105, 106]
+    assert sources.strangers(PS, {"l4ipd"}, 100) == [], "we ourselves"
     assert sources.strangers(PS, {"sh"}, 1) == [] and sources.strangers("", {"ipmon"}, 1) == []

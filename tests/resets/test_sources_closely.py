@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from l4ipd.resets import sources
 from l4ipd.resets.sources import CHUNK, FIRST_WAIT, LONGEST_WAIT, PAUSE, POLL, Ipmon, LogFile
+from l4ipd.runtime.child import Exit
 from l4ipd.runtime.internal_errors import INTERNAL
+from l4ipd.runtime.loop import Loop
 from support.sensing_bench import Bench
 from support.simulated_tools import World
 
@@ -39,7 +42,84 @@ class Told(World):
             raise ArithmeticError
 
 
+class Spawned:
+    """In place of a child: it ends when and how a test says."""
+
+    def __init__(self, loop: Loop, words: Sequence[str], *, timeout: None, done: Callable[[Exit], object],
+                 output: Callable[[bytes], bool], hold_stdin: bool) -> None:
+        assert hold_stdin
+        self.words, self.end, self.output = words, done, output
+        children.append(self)
+
+    def kill(self) -> None: ...
+
+
+children: list[Spawned] = []
+
+
 # -- ipmon
+
+@pytest.fixture
+def ipmon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Told, Ipmon]]:
+    """One that runs, on a simulated clock."""
+    monkeypatch.setattr(sources, "Child", Spawned)
+    children.clear()
+    world = Told()
+    it = Ipmon(world.loop, ("/bin/sh", "-x"), str(tmp_path / "of-ours.pid"), world.take, world.told)
+    it.start()
+    yield world, it
+    it.stop()
+    assert not it._again.is_set and not it._works.is_set
+
+
+@pytest.mark.parametrize(("end", "words"), [
+    (Exit(0), "ipmon: ended with exit status 0"), (Exit(128), "ipmon: ended with exit status 128"),
+    (Exit(129), "ipmon: was killed by signal 1"), (Exit(137), "ipmon: was killed by signal 9"),
+    (Exit(-15), "ipmon: was killed by signal 15"), (Exit(1, stderr=b"odd \xff\n"), "ipmon: odd \ufffd"),
+    (Exit(1, stderr=b"ipmon: odd\n"), "ipmon: odd"),
+    (Exit(None, error="/bin/sh: cannot be had"), "ipmon: cannot be had"),
+])
+def test_why_an_ipmon_has_ended(ipmon: tuple[Told, Ipmon], end: Exit, words: str) -> None:
+    children[-1].end(end)
+    assert [words for _, words in ipmon[0].heard] == [words]
+
+
+def test_one_that_has_run_for_a_minute_is_started_again_soon(ipmon: tuple[Told, Ipmon]) -> None:
+    """Not one that dies sooner, however often; and it works as soon as it has not died at once."""
+    world, it = ipmon
+    waits = []
+    for number, lasts in enumerate((0.1, 59.0, 59.0, 61.0, 0.1, 0.1), 1):
+        world.run(lasts)
+        before = world.clock.now
+        children[-1].end(Exit(1))
+        while it.starts == number:
+            world.run(0.01)
+        waits.append(world.clock.now - before)
+    assert waits == pytest.approx([0.5, 1.0, 2.0, 0.5, 1.0, 2.0], abs=TICK)
+    assert [words for _, words in world.heard] == [
+        "ipmon: ended with exit status 1", "", "ipmon: ended with exit status 1", "", "ipmon: ended with exit status 1",
+        "", *["ipmon: ended with exit status 1"] * 3]
+    assert it.starts == 7 and sources.STEADY == 60.0
+    began = world.clock.now
+    world.until(lambda: world.heard[-1][1] == "", 1.0)
+    assert world.clock.now - began == pytest.approx(sources.SETTLED, abs=TICK)
+
+
+def test_the_rest_of_a_line_of_an_earlier_one_is_no_part_of_a_line(ipmon: tuple[Told, Ipmon]) -> None:
+    world, it = ipmon
+    assert not children[-1].output(b"one\ntw")
+    children[-1].end(Exit(1))
+    world.run(1.0)
+    assert not children[-1].output(b"three\n") and world.lines == [b"one", b"three"]
+    it.stop()
+    assert children[-1].output(b"four\n") and len(world.lines) == 2
+
+
+def test_how_an_ipmon_is_started(ipmon: tuple[Told, Ipmon], tmp_path: Path) -> None:
+    assert children[-1].words == ("/bin/sh", "-c", sources.KEEPER, "l4ipd", "/bin/sh", "-x", "-v", "-P",
+                                  str(tmp_path / "of-ours.pid"))
+    assert ipmon[1]._name.directory == str(tmp_path / "of-ours.d")
+
 
 def test_an_ipmon_that_is_missing_is_looked_for_ever_less_often(tmp_path: Path) -> None:
     world = Told()
