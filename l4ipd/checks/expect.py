@@ -25,6 +25,8 @@ LATE = 100                                          # lines of an answer that ma
 CONTINUED = re.compile(rb"[1-5][0-9][0-9]-")        # how a line begins that is not the last one of its answer
 EXCERPT = 80                                        # characters of an answer that a verdict may show
 DIALOG = Verdict("L7OK", "dialog complete")
+UNFINISHED = Verdict("L7RSP", "connection closed before the end of the answer")
+HEADERS = [("Host", "-"), ("Connection", "close")]  # of a request that nobody sees but h11, which wants to know of one
 Ranges = tuple[tuple[int, int], ...]
 
 
@@ -254,7 +256,7 @@ class PageReader:
         self._read = 0                              # bytes given to h11
         self._body = b""
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=LIMIT)
-        self._h11.send(h11.Request(method=page.method, target="/", headers=[("Host", "-"), ("Connection", "close")]))
+        self._h11.send(h11.Request(method=page.method, target="/", headers=HEADERS))
         self._h11.send(h11.EndOfMessage())
 
     def read(self, data: bytes, eof: bool) -> Verdict | None:
@@ -272,8 +274,7 @@ class PageReader:
                 self._h11.receive_data(b"")
             return self._events(self._passed)
         except h11.RemoteProtocolError as error:
-            return Verdict("L7RSP", "connection closed before the end of the answer" if eof else
-                           f"malformed answer: {printable(str(error).encode())}")
+            return UNFINISHED if eof else Verdict("L7RSP", f"malformed answer: {printable(str(error).encode())}")
 
     def rest(self, data: bytes) -> bytes:
         return b""
@@ -301,7 +302,7 @@ class PageReader:
             elif event in (h11.NEED_DATA, h11.PAUSED):
                 return None
             elif isinstance(event, h11.ConnectionClosed):
-                return Verdict("L7RSP", "connection closed before the end of the answer")
+                return UNFINISHED
 
 
 def _no_status(data: bytes, eof: bool) -> Verdict | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from l4ipd.checks.expect import DIALOG, Match, Page, PageReader, Status, printable
+from l4ipd.checks.expect import DIALOG, Match, Page, PageReader, Status, printable, quoted
 from l4ipd.checks.pattern import pattern
 from l4ipd.checks.verdict import Leave, Verdict
 
@@ -82,11 +82,55 @@ def test_a_line_that_is_too_short_may_yet_be_the_last_answers(before: bytes, dat
     assert step(before)(data, False) == expected
 
 
+def test_and_too_short_to_tell_that_it_is_not_what_is_awaited() -> None:
+    expect = Match(4, pattern(b"354go*"), (), pattern(b"2*"))
+    assert expect(b"250 a\nxy\n", False) is None
+    assert expect(b"250 a\nxyz\n1", False) == says(4, 'got "xyz"')
+
+
+def test_a_last_answer_that_was_looked_for_anywhere_has_no_lines_to_pass_over() -> None:
+    assert Match(2, pattern(b"250*"), (), pattern(b"*220*"))(b"220 b\n250 ok\n", False) == says(2, 'got "220 b"')
+
+
+def test_a_line_without_anything_is_not_what_is_awaited_either() -> None:
+    assert Match(1, pattern(b"220*"))(b"\nab", False) == says(1, 'got ""')
+
+
+@pytest.mark.parametrize("number, where", [(0, ""), (3, "step 3: ")])
+def test_a_step_that_is_late(number: int, where: str) -> None:
+    expect, silence = Match(number, GO), Match(number, None)
+    assert expect.expired(b"") == ("L7TOUT", f"{where}no answer")
+    assert expect.expired(b"35") == ("L7TOUT", f'{where}got "35"')
+    assert expect.overlong(b"35") == ("L7RSP", f"{where}more than 16 KiB without what was expected")
+    assert expect(b"35", True) == ("L7RSP", f'{where}connection closed after 2 bytes: "35"')
+    assert expect.where == where
+    for verdict in (silence.expired(b""), silence.overlong(b"35"), silence(b"", True), silence(b"35", True)):
+        assert verdict == DIALOG
+
+
+def test_what_one_step_has_read_is_before_the_next() -> None:
+    assert step(b"").reader(b"250-mail") == step(b"250-mail")
+    first = step(b"250-mail")
+    assert first.reader(b"") is first
+
+
+@pytest.mark.parametrize(("expect", "data", "rest"), [
+    (step(b""), b"354 go\r\nand more", b" go\r\nand more"),           # as soon as it is there
+    (step(b"250-mail\r\n"), b"250 HELP\r\n354 go\r\n", b" go\r\n"),
+    (step(b"", last=b"2*"), b"250 a\n354 b\n", b" b\n"),
+    (Match(1, pattern(b"*PONG\n")), b"+PONG\nx", b"x"), (Match(1, pattern(b"*PONG\n")), b"+PONG\n", b""),
+    (Match(1, None), b"anything", b"anything"),
+    (step(b""), b"550 no", b"550 no"),
+])
+def test_what_comes_after_the_answer_is_for_the_next_step(expect: Match, data: bytes, rest: bytes) -> None:
+    assert expect.rest(data) == rest
+
+
 # -- dialogs: rejects
 
 @pytest.mark.parametrize(("data", "words"), [
     (b"bad\n", "bad"), (b"one\nbad", "bad"), (b"one\ntwo bad\nthree\n", "two bad"), (b"\nbad\n", "bad"),
-    (b"x\nbad", "bad"), (b"one bad two\n", "one bad two"),
+    (b"x\nbad", "bad"), (b"one bad two\n", "one bad two"), (b"one\ntwo\nis bad\nfour\n", "is bad"),
 ])
 @pytest.mark.parametrize("reject", [b"*bad*", b"bad"])
 def test_a_reject_names_the_line(data: bytes, words: str, reject: bytes) -> None:
@@ -97,6 +141,14 @@ def test_a_reject_names_the_line(data: bytes, words: str, reject: bytes) -> None
 def test_a_reject_that_takes_the_end_of_the_line_names_it_and_not_the_next(data: bytes) -> None:
     words = "is bad" if b"is" in data else "bad"
     assert Match(3, None, ((2, pattern(b"bad\n")),))(data, False) == says(2, f'got "{words}"')
+
+
+def test_what_takes_anything_takes_the_first_byte_and_not_silence() -> None:
+    nothing, anything = Match(3, GO, ((2, pattern(b"*")),)), Match(3, pattern(b"*"), ((2, pattern(b"bad")),))
+    assert nothing(b"", False) is None and anything(b"", False) is None
+    assert nothing(b"", True) == anything(b"", True) == says(3, "connection closed without an answer")
+    assert nothing(b"354 go\n", False) == says(2, 'got "354 go"') and nothing(b"\nabc", False) == says(2, 'got ""')
+    assert anything(b"bad\n", False) == DIALOG, "it was complete before"
 
 
 # -- http
@@ -122,9 +174,21 @@ def test_the_statuses_that_pass() -> None:
     (b"HTTP/1.1 100 Continue\r\n\r\n", False, None),
     (b"HTTP/1.1 503 No", False, None),
     (b"HTTP/1.1 503 No", True, Verdict("L7STS", "503 No")),
+    (b"HTTP/1.1 503 No\r\nServer: x\r\n", False, Verdict("L7STS", "503 No")),
+    (b"HTTP/1.1 503 " + b"x" * 67, False, None),     # until it is more than would be shown
+    (b"HTTP/1.1 503 " + b"x" * 68, False, Verdict("L7STS", "503 " + "x" * 68)),
+    (b"HTTP/1.1 100 Con", True, Verdict("L7RSP", 'connection closed after 16 bytes: "HTTP/1.1 100 Con"')),
+    (b"HTTP", True, Verdict("L7RSP", 'connection closed after 4 bytes: "HTTP"')),
+    (b"", True, Verdict("L7RSP", "connection closed without an answer")),
 ])
 def test_status(data: bytes, eof: bool, expected: Verdict | None) -> None:
     assert Status(OPEN)(data, eof) == expected
+
+
+def test_a_status_that_is_late() -> None:
+    assert Status(OPEN).expired(b"") == ("L7TOUT", "no answer")
+    assert Status(OPEN).expired(b"HTTP/1.1") == ("L7TOUT", 'got "HTTP/1.1"')
+    assert Status(OPEN).overlong(b"x") == ("L7RSP", "more than 16 KiB without a final status line")
 
 
 @pytest.mark.parametrize(("data", "leaves"), [
@@ -185,6 +249,18 @@ def test_an_empty_body_and_a_pattern_that_takes_it() -> None:
         assert page(b"*", method).read(HEAD + data, False) == ("L7OK", "200")
 
 
+def test_what_takes_any_body_takes_its_first_byte() -> None:
+    reader = page(b"*")
+    assert reader.read(HEAD + b"Content-Length: 9\r\n\r\n", False) is None
+    assert reader.read(HEAD + b"Content-Length: 9\r\n\r\nx", False) == ("L7OK", "200")
+
+
+def test_to_be_asked_again_without_more_is_no_end() -> None:
+    reader, data = page(), HEAD + b"\r\nread"
+    assert [reader.read(data, False) for _ in range(3)] == [None] * 3
+    assert reader.read(data + b"y", False) == ("L7OK", "200")
+
+
 def test_a_page_that_is_late() -> None:
     assert page().expired(b"") == ("L7TOUT", "no answer")
     assert page().expired(b"HTTP/1.1") == ("L7TOUT", 'got "HTTP/1.1"')
@@ -201,3 +277,11 @@ def test_a_page_that_is_late() -> None:
 ])
 def test_printable(data: bytes, limit: int, expected: str) -> None:
     assert printable(data, limit) == expected
+
+
+@pytest.mark.parametrize(("data", "expected"), [
+    (b"x" * 80, "x" * 80), (b"x" * 81, "x" * 77 + "..."), (b" a b \r\n", " a b"), (b"\r\n", "\\r\\n"), (b"", ""),
+    (b"x" * 79 + b" \r\n", "x" * 79),
+])
+def test_quoted(data: bytes, expected: str) -> None:
+    assert quoted(data) == f'"{expected}"'
