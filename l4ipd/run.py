@@ -6,7 +6,7 @@ import argparse
 import gc
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
@@ -76,41 +76,56 @@ def run_daemon(options: argparse.Namespace, config: Config, descriptors: Descrip
         adapt = sandbox.adapt if sandbox is not None else _as_it_is
         reloader = Reloader(daemon, options.config, adapt, descriptors, warned)
         handle_signals(loop, daemon, reloader, sandbox is not None)
-        log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()),
-                 options.config)
-        for warning in warned:
-            log.warning("%s", warning)
+        _tell_start(config, options.config, warned)
         start = Start(loop, ready)
-        notifier = Notifier(loop, daemon, config.notify)
-        daemon.events.listen(notifier.heard)
-        saver = StateSaver(loop, daemon, config.state)
-        control = open_control(loop, daemon, config, Commands(daemon, reloader, saver.file), budget.clients)
-        stack.callback(saver.close)                 # not of a start that was refused: the file may be another's
-        stack.callback(control.close)
-        stack.callback(notifier.stop)
-        site = Web(loop, daemon, budget.clients)
-        stack.callback(site.stop)
-
-        def begin() -> None:
-            daemon.start(saver.saved)
-            site.start()
-            tune_garbage_collector()
-            start.begun()
-
+        begin = _surround(stack, daemon, config, reloader, budget.clients)
         if sandbox is not None:
             stack.callback(sandbox.stop)
-            sandbox.start(loop, begin, start.failed)
+            sandbox.start(loop, lambda: start.begin(begin), start.failed)
         else:
-            begin()
+            start.begin(begin)
         if companion is not None:
             stack.callback(companion(loop, daemon).stop)
         loop.run()
         start.check()
-        undone = daemon.shutdown.undone if daemon.shutdown is not None else []
-        for words in undone:
-            log.error("stopped before the rules were as they should be: %s", words)
+        undone = _undone(daemon)
     log.info("l4ipd stopped")
     return 1 if undone and daemon.steering.removing else 0
+
+
+def _tell_start(config: Config, path: str, warned: Sequence[str]) -> None:
+    log.info("l4ipd %s started: %d endpoints from %s", __version__, sum(1 for _ in config.endpoints()), path)
+    for warning in warned:
+        log.warning("%s", warning)
+
+
+def _surround(stack: ExitStack, daemon: Daemon, config: Config, reloader: Reloader, clients: int
+              ) -> Callable[[], object]:
+    """Make all that is around a daemon, for ``clients`` in all; ``stack`` ends it. Returns what begins its work."""
+    loop = daemon.loop
+    notifier = Notifier(loop, daemon, config.notify)
+    daemon.events.listen(notifier.heard)
+    saver = StateSaver(loop, daemon, config.state)
+    control = open_control(loop, daemon, config, Commands(daemon, reloader, saver.file), clients)
+    stack.callback(saver.close)                     # not of a start that was refused: the file may be another's
+    stack.callback(control.close)
+    stack.callback(notifier.stop)
+    site = Web(loop, daemon, clients)
+    stack.callback(site.stop)
+
+    def begin() -> None:
+        daemon.start(saver.saved)
+        site.start()
+        tune_garbage_collector()
+    return begin
+
+
+def _undone(daemon: Daemon) -> list[str]:
+    """What was left that ought not to be, which is said."""
+    undone = daemon.shutdown.undone if daemon.shutdown is not None else []
+    for words in undone:
+        log.error("stopped before the rules were as they should be: %s", words)
+    return undone
 
 
 def _as_it_is(config: Config) -> Config:
@@ -130,8 +145,9 @@ class Start:
         self.loop, self._ready = loop, ready
         self.problem: Exception | None = None
 
-    def begun(self) -> None:
-        """Everything is there: in its next turn the loop answers."""
+    def begin(self, work: Callable[[], object]) -> None:
+        """Everything is there, and work begins: in its next turn the loop answers."""
+        work()
         self.loop.later(0, self._answering)
 
     def _answering(self) -> None:
