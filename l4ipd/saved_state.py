@@ -136,7 +136,7 @@ def decode(text: bytes, now: float, path: str = "state") -> Saved:
 def _number(value: float) -> float:
     """A finite number, or ValueError."""
     if not math.isfinite(value):
-        raise ValueError("not a number")
+        raise ValueError
     return float(value)
 
 
@@ -160,14 +160,14 @@ def _until(value: float, written: float, now: float) -> float:
 def _tag(value: int) -> int:
     """The number of a log tag, or ValueError."""
     if not 0 <= int(value) < 1 << 32:
-        raise ValueError("no tag")
+        raise ValueError
     return int(value)
 
 
 def _member(name: str, address: str, weight: int, fallback: bool, port: int | None) -> Member:
     """A member that a source gave, or ValueError."""
     if type(weight) is not int or not 0 <= weight <= 99 or port is not None and type(port) is not int:
-        raise ValueError("no member")
+        raise ValueError
     return Member(values.name(name), values.address(address), weight, bool(fallback),
                   None if port is None else values.port(str(port)))
 
@@ -175,7 +175,7 @@ def _member(name: str, address: str, weight: int, fallback: bool, port: int | No
 def _hold(now: float, count: int, until: float, held: bool) -> Hold:
     """One that does not last for ever, whatever clock it was saved by, or ValueError."""
     if type(count) is not int or not 0 <= count <= 1 << 20:
-        raise ValueError("no count")
+        raise ValueError
     return Hold(count, min(_number(until), now + flapping.LONGEST), bool(held))
 
 

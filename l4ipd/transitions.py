@@ -113,7 +113,7 @@ class Transitions:
             monitor.resume(past.since)
             log.info("%s", text)
         else:
-            self.tell(Event(now if now in ("up", "draining", "held") else "down", name, text))
+            self.tell(Event(now, name, text))
         self.touch(monitor.endpoint.group)
 
     def _line(self, monitor: Monitor, was: str, now: str) -> str:

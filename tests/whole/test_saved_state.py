@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def test_the_reason_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert load(str(tmp_path / "file")) == Saved()
     assert f"{tmp_path}/file: ignored, and kept as {tmp_path}/file.bad: it is damaged" in caplog.text
     assert load(str(tmp_path)) == Saved()
-    assert f"{tmp_path}: ignored: Is a directory" in caplog.text
+    assert f"{tmp_path}: ignored: Is a directory" in caplog.messages
     os.mkfifo(tmp_path / "fifo")                    # which nobody writes to
     assert load(str(tmp_path / "fifo")) == Saved()
     assert f"{tmp_path}/fifo: ignored: is no regular file" in caplog.text
@@ -174,6 +175,8 @@ def test_a_file_of_the_first_version_has_less() -> None:
 
 def test_what_is_seen_of_an_endpoint() -> None:
     assert [WHOLE.seen(f"a/b/{name}") for name in "cde"] == ["up", "draining", "down"]
+    held = replace(WHOLE, held={"a/b/c": Hold(2, NOW + 30.0, True), "a/b/d": Hold(2, NOW - 30.0, False)})
+    assert [held.seen(f"a/b/{name}") for name in "cde"] == ["held", "draining", "down"]
     assert [WHOLE.age(f"a/b/{name}", NOW) for name in "cde"] == [100.0, 0.0, 0.0]
 
 
@@ -197,6 +200,18 @@ def test_until_when(when: float, now: float, until: float) -> None:
 def test_a_member_that_is_none_spoils_it(member: list[object]) -> None:
     with pytest.raises(ValueError, match="^it is damaged$"):
         decode(changed(discovered={"dns": [member]}), NOW)
+
+
+@pytest.mark.parametrize(("count", "good"), [
+    (0, True), (1 << 20, True), ((1 << 20) + 1, False), (-1, False), (1.0, False), (True, False), ("1", False)])
+def test_how_often_it_was_held(count: object, good: bool) -> None:
+    """Never: it has flapped, and not enough yet."""
+    text = changed(held={"a/b/c": [count, NOW + 30.0, True]})
+    if good:
+        assert decode(text, NOW).held == {"a/b/c": Hold(int(str(count)), NOW + 30.0, True)}
+    else:
+        with pytest.raises(ValueError, match="^it is damaged$"):
+            decode(text, NOW)
 
 
 @pytest.mark.parametrize("more, names", [

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from l4ipd.checks.verdict import Verdict, local
+from l4ipd.checks.verdict import Leave, Verdict, local
 from l4ipd.config.parse import parse
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
-from l4ipd.model import Config
+from l4ipd.model import Config, Flap
 from l4ipd.monitor.monitor import Monitor
+from l4ipd.runtime.loop import Loop
 from l4ipd.saved_state import Saved
 from support.scripted_daemon import BAD, GOOD, ScriptedDaemon
 
@@ -291,6 +294,107 @@ def test_random_lives_are_told_as_they_are(tmp_path: Path, seed: int) -> None:
             assert empty, "nobody is up, and nobody was told"
 
 
+# -- word for word
+
+LEAVE = Leave("L7STS", "503 leaving")
+REFUSED = Verdict("RST", "a client was refused")
+
+
+def story(world: Told, *outcomes: tuple[Verdict, float]) -> list[str]:
+    """What is told of m1 while it has these outcomes, which took so many seconds."""
+    monitor = world.member("m1")
+    told = len(world.texts)
+    for verdict, took in outcomes:
+        if verdict is REFUSED:
+            monitor.take_down(verdict)
+        else:
+            monitor.heard(verdict, world.loop.now, took)
+    return [text.partition(" 10.0.0.2:80 ")[2] for text in world.texts[told:] if "/m1 " in text]
+
+
+def test_how_many_outcomes_have_led_to_it_and_how_long_the_last_one_took(world: Told) -> None:
+    assert story(world, (BAD, 0.1), (BAD, 0.0123)) == [
+        "up -> down: L4CON connection refused (2 of 2 failed, 12 ms); 1 of 2 up"]
+    assert story(world, (GOOD, 0.1), (GOOD, 2.0)) == ["down -> up: L4OK connected (2 of 2 passed, 2000 ms); 2 of 2 up"]
+
+
+def test_who_is_draining(world: Told) -> None:
+    """It says so itself, once; what it said is no failure when it dies after that."""
+    assert story(world, (LEAVE, 0.003), (LEAVE, 0.003), (LEAVE, 0.003)) == [
+        "up -> draining: L7STS 503 leaving (3 ms); 1 of 2 up"]
+    assert world.kinds() == ["draining m1"]
+    assert story(world, (BAD, 0.004), (BAD, 0.004)) == [
+        "draining -> down: L4CON connection refused (2 of 2 failed, 4 ms); 1 of 2 up"]
+    assert story(world, (LEAVE, 0.003)) == ["down -> draining: L7STS 503 leaving (3 ms); 1 of 2 up"]
+    assert story(world, (GOOD, 0.0), (GOOD, 0.005)) == [
+        "draining -> up: L4OK connected (2 of 2 passed, 5 ms); 2 of 2 up"]
+    assert world.kinds() == ["down m1", "draining m1", "up m1"]
+
+
+def test_whom_a_client_was_refused_by(world: Told) -> None:
+    """That is no outcome of a probe: nothing is counted."""
+    assert story(world, (REFUSED, 0.0)) == ["up -> down: RST a client was refused; 1 of 2 up"]
+    assert world.kinds() == ["down m1"]
+
+
+def test_who_is_held_no_longer_while_its_outcomes_are_undecided(tmp_path: Path) -> None:
+    """Fewer than it takes: that is no change, but says what it is."""
+    for end, last, words in (("up", BAD, "L4CON connection refused (1 of 2 failed, 7 ms)"),
+                             ("down", GOOD, "L4OK connected (1 of 3 passed, 7 ms)")):
+        config = configuration(tmp_path, BOTH)
+        cluster, service = config.clusters[0], config.clusters[0].services[0]
+        service = replace(service, checks=(replace(service.checks[0], rise=3),), flap=Flap(2, 300.0))
+        world = Told(tmp_path, BOTH)
+        world.daemon.reload(replace(config, clusters=(replace(cluster, services=(service,)),)))
+        world.fate(GOOD, "m1", "m2", rounds=3)
+        story(world, (BAD, 0.0), (BAD, 0.0), *[(GOOD, 0.0)] * 3)
+        monitor = world.member("m1")
+        assert monitor.held and monitor.flapping is not None
+        assert story(world, *([(BAD, 0.0)] * 2 if end == "down" else []), (last, 0.007)) == []
+        monitor.flapping.fire()
+        assert world.texts[-1].partition(" 10.0.0.2:80 ")[2] == f"held -> {end}: {words}; {2 - (end == 'down')} of 2 up"
+        world.end()
+
+
+def test_why_it_was_held_is_not_said_of_what_comes_later(tmp_path: Path) -> None:
+    config = configuration(tmp_path, BOTH)
+    cluster, service = config.clusters[0], config.clusters[0].services[0]
+    service = replace(service, flap=Flap(2, 300.0))
+    world = Told(tmp_path, BOTH)
+    world.daemon.reload(replace(config, clusters=(replace(cluster, services=(service,)),)))
+    world.fate(GOOD, "m1", "m2")
+    story(world, (BAD, 0.0), (BAD, 0.0), (GOOD, 0.0), (GOOD, 0.0))
+    world.fate(BAD, "m2")
+    assert ", as no other member is up; 1 of 2 up" in world.texts[-1]
+    assert story(world, (BAD, 0.0), (BAD, 0.0)) == [
+        "up -> down: L4CON connection refused (2 of 2 failed, 0 ms); 0 of 2 up"]
+    world.end()
+
+
+def test_that_nobody_is_up_is_an_error(world: Told) -> None:
+    levels: dict[str, int] = {}
+    world.daemon.events.listen(lambda event: levels.update({event.kind: event.level}))
+    world.fate(BAD, "m1", "m2")
+    assert levels["all-down"] == logging.ERROR and levels["down"] == logging.INFO
+
+
+def test_before_the_table_was_read_nothing_is_told(tmp_path: Path) -> None:
+    loop = Loop()
+    daemon = Daemon(loop, Config(), 100)
+    told: list[str] = []
+    daemon.events.listeners = [lambda event: told.append(event.kind) if event.kind not in READINESS else None]
+    daemon.fleet.transitions.settle()               # there is nothing yet
+    daemon.apply(configuration(tmp_path, BOTH))
+    for monitor in daemon.fleet.monitors.values():
+        monitor.heard(BAD, loop.now, 0.0)
+    daemon._turn()
+    assert told == []
+    daemon.fleet.transitions.begin()
+    daemon._turn()
+    assert told == ["down", "down", "all-down"]
+    loop.close()
+
+
 # -- a start, at which the table of the kernel has not been read yet
 
 AGE = 500.0
@@ -355,6 +459,17 @@ def test_who_has_left_before_the_table_was_read_is_no_news(tmp_path: Path) -> No
     world.reload("m1: 10.0.0.2")
     read_table(world)
     assert world.kinds() == ["up m1"]
+
+
+def test_what_is_as_it_was_is_a_line_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    world = waiting(tmp_path, downs="m1 m2")
+    read_table(world)
+    caplog.clear()
+    world.fate(BAD, "m1", "m2", rounds=1)
+    assert world.kinds() == [] and caplog.messages == [
+        *(f"c/s/m{number} 10.0.0.{number + 1}:80 unknown -> down: L4CON connection refused (1 of 1 failed, 0 ms); "
+          "0 of 2 up" for number in (1, 2)), "c/s: no member is up"]
 
 
 def test_a_rule_of_one_that_was_down_makes_it_up_from_now_on(tmp_path: Path) -> None:
