@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,10 +16,13 @@ from l4ipd.checks.recipe import Recipe
 from l4ipd.checks.verdict import Verdict
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
+from l4ipd.ipfilter.listing import Listing
 from l4ipd.ipfilter.nat_table import Dialect
+from l4ipd.ipfilter.rdr import LISTING_END
 from l4ipd.model import Cluster, Config, Ipfilter, Member
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.obsolete_rules import SPARE
+from l4ipd.runtime.child import Exit
 from l4ipd.runtime.loop import Loop
 from l4ipd.saved_state import Saved
 from l4ipd.steering import Steering
@@ -58,7 +60,7 @@ class Gateway:
         self.steering: Steering = self.daemon.steering
         self.rules = self.steering.rules
         self.spoken: list[Dialect] = []
-        self.steering._spoken = self.spoken.append
+        self.daemon.sensing.speak = self.spoken.append      # type: ignore[method-assign, assignment]
         self.daemon.fleet.schedule.start = self.probe
         self.events: list[Event] = []
         self.daemon.events.listeners = [self.events.append]
@@ -91,9 +93,14 @@ class Gateway:
         self.steering.turn()
 
     def read(self, *lines: str) -> None:
-        have = {line: line for line in lines}
-        self.rules.belief.take(SimpleNamespace(rules=have, copies={}))      # type: ignore[arg-type]
-        self.steering._listed()
+        """The table is listed so, as often as it takes to be believed."""
+        for _ in range(2):
+            listing = Listing(self.rules.table, self.rules.have, self.loop.errors)
+            listing.feed("\n".join(("List of active MAP/Redirect filters:", *lines, "", LISTING_END, "")).encode())
+            self.rules._was_listed(listing, Exit(0), False)
+            if not self.rules.stale:
+                return
+        raise AssertionError("it is not believed")
 
     def begin(self) -> None:
         self.start()
@@ -236,6 +243,7 @@ def test_whose_rules_are_there_is_up(made: Make, caplog: pytest.LogCaptureFixtur
     it.start()
     it.answer()
     assert it.daemon.fleet.transitions.waits
+    it.steering.turn()
     it.read(ONE)
     assert it.member("a").eligible and not it.member("b").up and it.want() == [ONE]
     assert not it.daemon.fleet.transitions.waits and it.steering.inherited.clusters == {"www"}
@@ -326,6 +334,57 @@ def test_rules_that_the_next_run_cannot_tell(made: Make, tag: str | None, line: 
     assert it.steering.unmarked() == (frozenset() if marked else {line})
 
 
+# -- what the reconciler asks
+
+def test_rules_without_a_tag_are_known_by_what_they_are_also_after_a_reload(made: Make) -> None:
+    it = made(settings=replace(TOOLS, tag=None))
+    bare = ONE.removesuffix(" tag l4ip")
+    for _ in range(2):
+        it.start(Saved(rules=frozenset({"rdr of before"})))
+        it.answer()
+        it.read(bare, STRANGE.removesuffix(" tag l4ip"))
+        assert list(it.rules.have) == [bare] and it.rules.want == {bare: None}
+        it.apply(resync=9.0)
+
+
+def test_rules_with_a_tag_of_before_are_ours(made: Make) -> None:
+    it = made()
+    it.start(Saved(rdr_tags=frozenset({"old"})))
+    it.answer()
+    it.read(STRANGE.replace("l4ip", "old"), STRANGE.replace("l4ip", "other"))
+    assert list(it.rules.have) == [STRANGE.replace("l4ip", "old")]
+
+
+def test_rules_of_others_that_are_in_the_way_are_told_of_also_after_a_reload(made: Make,
+                                                                            caplog: pytest.LogCaptureFixture) -> None:
+    it = made()
+    it.begin()
+    theirs = ONE.replace("10.0.0.1", "10.9.9.9").replace(" tag l4ip", "")
+    for _ in range(2):
+        caplog.clear()
+        it.read(theirs, ONE, TWO)
+        assert [line for line in caplog.messages if line.startswith("a rule that is not ours ") and theirs in line]
+        it.apply(resync=9.0)
+
+
+def test_rules_that_somebody_else_has_removed_are_told_of(made: Make, caplog: pytest.LogCaptureFixture) -> None:
+    it = made()
+    it.begin()
+    it.read(TWO)
+    assert [event.text for event in it.events if event.kind == "repaired"] == ["1 rules were put back"]
+    caplog.clear()
+    it.read(TWO, ONE)
+    assert not caplog.messages
+    it.read(TWO, ONE, STRANGE)
+    assert "it is of an earlier configuration, or of another l4ipd with the tag l4ip" in caplog.text
+
+
+def test_how_long_and_how_often(made: Make) -> None:
+    it = made()
+    assert (it.rules.timeout, it.rules.resync.least) == (TOOLS.timeout, TOOLS.resync)
+    assert it.rules.resync.budget is it.daemon.sensing.rules._budgets["log"], "all tables have one"
+
+
 # -- planning
 
 def test_states_are_planned_once_a_turn_and_not_while_a_run_is_under_way(made: Make,
@@ -371,6 +430,11 @@ def test_is_loaded(made: Make) -> None:
         it.read(*have)
         assert it.steering.is_loaded(it.member("a")) is loaded, have
     it.read(ONE, other)
+    assert not it.steering.is_loaded(it.member("b"))
+    it.read(ONE, other, TWO)
+    assert not it.steering.is_loaded(it.member("b")), "on one address"
+    it.read(ONE, other, TWO, TWO.replace("113.10", "113.11"))
+    assert it.steering.is_loaded(it.member("b"))
     it.outcome(BAD, "a")
     assert not it.steering.is_loaded(it.member("a")), "whose rules are to go"
     it.outcome(GOOD, "a")
@@ -410,8 +474,12 @@ def test_a_rule_of_nobody_waits_for_outcomes(made: Make) -> None:
     patience = 2 * it.config.clusters[0].services[0].checks[0].timeout + SPARE
     it.loop.now += patience
     assert it.steering._removal(STRANGE) is None
+    other = STRANGE.replace("10.9.9.9", "10.9.9.8")
+    it.read(STRANGE, other)
+    assert it.steering._removal(other) is None and it.rules.undone == f"a rule is not loaded: {ONE}"
     it.loop.now += 0.1
-    assert it.steering._removal(STRANGE) == "drain"
+    assert it.steering._removal(STRANGE) == "drain" and it.rules.undone == f"2 rules are not loaded: {ONE}"
+    assert it.steering._removal(other) is None, "each has its time"
     it.read()
     it.read(STRANGE)
     assert it.steering._removal(STRANGE) is None, "it was gone meanwhile"
