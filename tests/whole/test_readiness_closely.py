@@ -536,6 +536,8 @@ def test_a_reload_keeps_what_is_known(made: Make) -> None:
     assert list(it.readiness.standings) == ["www"]
     it.apply(www(*web(3), ready=Ready(members=3)))
     it.daemon._turn()
+    assert it.news() == [], "nobody knows yet what the third is"
+    it.outcome(BAD, "www/http/web3")
     assert it.news() == ["www ready -> unready: http 2 of 3 up, 3 wanted"]
     it.apply(www(*web(3)), MAIL)
     it.daemon._turn()
