@@ -18,8 +18,11 @@ They know each other only downwards, and by the callbacks that are handed over h
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from l4ipd.checks.probe import Prober
 from l4ipd.discovery.members import Discovery
@@ -31,12 +34,22 @@ from l4ipd.ipfilter.resync import Budget
 from l4ipd.ipfilter.session_count import SessionCount
 from l4ipd.model import Config, changes
 from l4ipd.monitor.expiry import Expiry
+from l4ipd.overrides import disabled_is_gone, left_is_gone
 from l4ipd.readiness import Readiness
 from l4ipd.resets.sensing import Sensing
 from l4ipd.runtime.loop import Loop
 from l4ipd.saved_state import Saved
 from l4ipd.shutdown import Shutdown
 from l4ipd.steering import Steering
+
+log = logging.getLogger("l4ipd")
+
+
+class Applied(NamedTuple):
+    """What a configuration has changed, in words; and what the operator wanted of those that it has no longer."""
+
+    summary: str
+    forgotten: list[str]
 
 
 class Daemon:
@@ -68,6 +81,7 @@ class Daemon:
                                      lambda: [monitor.endpoint for monitor in self.fleet.monitors.values()])
         self.readiness = Readiness(loop, self.fleet, self.steering, self.events)
         self.nat_usage = NatUsage(loop, lambda: self.config.ipfilter, self.events.say)
+        self.complaints: list[Callable[[], str]] = []       # of what stands around it: what is wrong; empty: nothing
         self._first = config
 
     def start(self, saved: Saved | None = None) -> None:
@@ -78,10 +92,13 @@ class Daemon:
         self.apply(self._first)
         self.fleet.restore(saved)
         self.readiness.restore(saved)
+        _warn([*(disabled_is_gone(name, saved.users.get(name, "")) for name in saved.disabled
+                 if name not in self.fleet.disabled),
+               *(left_is_gone(name) for name in saved.left if name not in self.readiness.left)])
         self.steering.start(saved)
         self.nat_usage.start()
 
-    def apply(self, config: Config) -> str:
+    def apply(self, config: Config) -> Applied:
         """Take over a configuration, the first or another. Unchanged endpoints keep everything; says what changed."""
         self.given = config
         return self._apply(self.discovery.take_over(config))
@@ -89,27 +106,30 @@ class Daemon:
     def _discovered(self) -> None:
         self._apply(self.discovery.fill(self.given))
 
-    def _apply(self, config: Config) -> str:
+    def _apply(self, config: Config) -> Applied:
         if config == self.config:
-            return f"{len(self.fleet.monitors)} endpoints: nothing changed"
+            return Applied(f"{len(self.fleet.monitors)} endpoints: nothing changed", [])
         before, self.config = self.config, config
-        first = not before.clusters
+        first, left = not before.clusters, list(self.readiness.left)
         change = self.fleet.take_over(config)
         self.steering.take_over(config, first)
         self.readiness.take_over(config)
         self.sensing.apply(config.resets, config.ipfilter, self.fleet.monitors.values(),
                            f"{os.path.splitext(config.pidfile)[0]}.ipmon.pid")
         settings = changes(before, config)
-        return (f"{change.endpoints} endpoints: {change.new} new, {change.changed} changed, {change.gone} gone" +
-                (f"; settings changed: {', '.join(settings)}" if settings and not first else ""))
+        forgotten = [*change.forgotten, *(left_is_gone(name) for name in left if name not in self.readiness.left)]
+        _warn(forgotten)
+        return Applied((
+            f"{change.endpoints} endpoints: {change.new} new, {change.changed} changed, {change.gone} gone" +
+            (f"; settings changed: {', '.join(settings)}" if settings and not first else "")), forgotten)
 
-    def reload(self, config: Config) -> str:
+    def reload(self, config: Config) -> Applied:
         """Like :meth:`apply`, and say it."""
         self.sensing.deafness.forget()              # the operator may have changed other rules
-        summary = self.apply(config)
+        applied = self.apply(config)
         self.steering.rules.hurry()
-        self.events.tell(Event("reloaded", "", f"configuration reloaded: {summary}"))
-        return summary
+        self.events.tell(Event("reloaded", "", f"configuration reloaded: {applied.summary}"))
+        return applied
 
     def stop(self) -> None:
         """Stop probing; see the rules through, or take ours out if the configuration says so; then end the loop."""
@@ -138,3 +158,8 @@ class Daemon:
 
     def _spoken(self, dialect: Dialect) -> None:
         self.sensing.speak(dialect)
+
+
+def _warn(lines: Iterable[str]) -> None:
+    for line in lines:
+        log.warning("%s", line)

@@ -24,7 +24,7 @@ from l4ipd.monitor.checker import Checker
 from l4ipd.monitor.monitor import Monitor
 from l4ipd.monitor.reachability import Reachability
 from l4ipd.monitor.schedule import Schedule
-from l4ipd.overrides import Disabled, Overrides, by_operator
+from l4ipd.overrides import Disabled, Overrides, by_operator, disabled_is_gone
 from l4ipd.runtime.loop import Loop
 from l4ipd.saved_state import Saved
 from l4ipd.transitions import Past, Transitions
@@ -40,6 +40,7 @@ class Change(NamedTuple):
     new: int
     changed: int
     gone: int
+    forgotten: list[str]                            # what the operator wanted of those that are gone, in words
 
 
 class Fleet:
@@ -92,12 +93,11 @@ class Fleet:
             if known is not None and known.endpoint != endpoint:
                 changed += 1
                 self.monitors[endpoint.name].redefine(endpoint)
-        for gone in old.values():
-            self._forget(gone)
+        forgotten = [words for gone in old.values() if (words := self._forget(gone))]
         self._regroup()
         probed = {monitor.checker: monitor.endpoint.checks[0].interval for monitor in self.monitors.values()}
         self.schedule.bunch(sum(1 / interval for interval in probed.values()))
-        return Change(len(self.monitors), new, changed, len(old))
+        return Change(len(self.monitors), new, changed, len(old), forgotten)
 
     def _watch(self, endpoint: Endpoint, known: Monitor | None,
                checkers: dict[Asked, list[Checker]]) -> Monitor:
@@ -122,15 +122,15 @@ class Fleet:
             checker.join(monitor)
         return monitor
 
-    def _forget(self, gone: Monitor) -> None:
+    def _forget(self, gone: Monitor) -> str:
+        """In words, if the operator has disabled it."""
         gone.stop()
         name = gone.endpoint.name
         self.undecided.discard(name)
         self.transitions.forget(name)
-        known = self.disabled.pop(name, None)
-        if known is not None:
-            log.warning("%s is gone; that it was disabled %s is forgotten", name, by_operator(known.user))
         self.cut.discard(name)
+        known = self.disabled.pop(name, None)
+        return disabled_is_gone(name, known.user) if known is not None else ""
 
     def _regroup(self) -> None:
         groups: dict[str, list[Monitor]] = defaultdict(list)

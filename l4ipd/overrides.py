@@ -64,6 +64,16 @@ class Overrides:
         self.watch()
 
 
+def disabled_is_gone(name: str, user: str) -> str:
+    """What is said as the configuration has no endpoint of that name any more."""
+    return f"{name} is gone; that it was disabled {by_operator(user)} is forgotten"
+
+
+def left_is_gone(name: str) -> str:
+    """The same of a cluster."""
+    return f"{name} is gone; that it was out of service by the operator is forgotten"
+
+
 def by_operator(user: str, seconds: float | None = None) -> str:
     """Who wants it, if that is known, and for how long."""
     return ("by the operator" + (f" ({user})" if user else "") +

@@ -137,10 +137,12 @@ class Reloader:
             self.daemon.fleet.schedule.allow(self.descriptors.probes(config))
         began = self._began = self._began or self.daemon.config
         later = [key for key in ("pidfile", "log") if getattr(began, key) != getattr(config, key)]
-        lines = [self.daemon.reload(config), *(f"{key}: the change takes effect at the next start" for key in later)]
+        applied = self.daemon.reload(config)
         warned = [*warnings(config), *exposed]
-        lines += [*missing_tools(config), *(words for words in warned if words not in self._told)]
+        lines = [*(f"{key}: the change takes effect at the next start" for key in later), *missing_tools(config),
+                 *(words for words in warned if words not in self._told)]
         self._told = set(warned)
-        for line in lines[1:]:
+        for line in lines:
             log.warning("%s", line)
-        return lines
+        wrong = [words for complaint in self.daemon.complaints if (words := complaint())]
+        return [applied.summary, *applied.forgotten, *wrong, *lines]        # of these two the log is told elsewhere

@@ -27,6 +27,7 @@ class StateSaver:
         self.file = StateFile(loop, path, self._text, self._failed)
         daemon.events.listen(self._heard)
         daemon.discovery.listen(self.file.changed)
+        daemon.complaints.append(lambda: self._words(self.file.unwritable) if self.file.unwritable else "")
 
     def close(self) -> None:
         """The last write."""
@@ -38,8 +39,10 @@ class StateSaver:
         self.file.changed(urgent=event.kind in URGENT)
 
     def _failed(self, words: str) -> None:
-        log.error("%s: cannot be written: %s: what the operator disables now would not survive a restart",
-                  self.file.path, words)
+        log.error("%s", self._words(words))
+
+    def _words(self, why: str) -> str:
+        return f"{self.file.path}: cannot be written: {why}: what the operator disables now would not survive a restart"
 
     def _text(self) -> bytes:
         return saved_state.encode(snapshot(self.daemon) if self.daemon.fleet.monitors else self.saved, time.time())

@@ -238,7 +238,7 @@ class Control:
             self._listener.open(listener)
         except OSError as error:
             self.retire()
-            raise Unusable(f"{self.path}: {error.strerror or error}: l4ipctl cannot reach this l4ipd") from None
+            raise Unusable(f"{self.path}: {error.strerror or error}: name another path in control") from None
 
     def _bind(self) -> socket.socket:
         self._made = None
@@ -247,7 +247,7 @@ class Control:
             self._made = os.stat(self.path)
         except OSError as error:                    # somebody has removed it already
             listener.close()
-            raise Unusable(f"{self.path}: {error.strerror or error}: l4ipctl cannot reach this l4ipd") from None
+            raise Unusable(f"{self.path}: {error.strerror or error}: name another path in control") from None
         return listener
 
     def _bind_again(self) -> socket.socket | None:

@@ -25,8 +25,10 @@ class ControlService:
         self.loop, self.daemon, self._commands, self._clients = loop, daemon, commands, clients
         self.control: Control | None = None
         self._wanted: Settings | None = None
+        self._problem = ""                          # why it is not where the configuration wants it
         self._open(settings)
         daemon.events.listen(self._heard)
+        daemon.complaints.append(lambda: self._problem)
 
     def close(self) -> None:
         """The socket goes."""
@@ -35,13 +37,17 @@ class ControlService:
 
     def _heard(self, event: Event) -> None:
         settings = self.daemon.config.control
-        if event.kind != "reloaded" or (
-                settings == self._wanted and self.control is not None and self.control.reachable):
+        if event.kind != "reloaded":
+            return
+        if settings == self._wanted and self.control is not None and self.control.reachable:
+            self._problem = ""                      # a reload took back what could not be
             return
         try:
             self._open(settings)
         except Unusable as problem:
-            log.error("control socket: %s", problem)
+            left = f"it is {self.control.path} still" if self.control is not None else "there is none"
+            self._problem = f"control socket: {problem}; {left}"
+            log.error("%s", self._problem)
 
     def _open(self, settings: Settings) -> None:
         """Listen there; with another path, the old socket goes only when the new one is there."""
@@ -50,7 +56,7 @@ class ControlService:
             old.retire()
             self.control = None
         new.open()
-        self.control, self._wanted = new, settings
+        self.control, self._wanted, self._problem = new, settings, ""
         if old is not None:
             old.retire()
         log.info("control socket: %s (l4ipctl -s %s)", settings.path, settings.path)

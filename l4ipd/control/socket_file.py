@@ -29,7 +29,7 @@ def listen(path: str, group: str | None) -> socket.socket:
         listener.bind(path)
     except OSError as error:
         listener.close()
-        raise Unusable(f"{path}: {error.strerror or error}: l4ipctl cannot reach this l4ipd") from None
+        raise Unusable(f"{path}: {error.strerror or error}: name another path in control") from None
     finally:
         os.umask(umask)
     if group is not None:
@@ -51,7 +51,7 @@ def make_way(path: str) -> None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise Unusable(f"{path}: {error.strerror or error}: l4ipctl cannot reach this l4ipd") from None
+        raise Unusable(f"{path}: {error.strerror or error}: name another path in control") from None
 
 
 def is_served(path: str) -> bool:

@@ -60,12 +60,18 @@ class StateFile:
                  ) -> None:
         self.loop, self.path, self._text, self._failed = loop, path, text, failed
         self.failure = ""                           # why the last write failed
+        self._failed_at = path
         self.asked = self.tried = 0                 # changes so far; how many of them the last write that is over had
         self._dirty = False
         self._written: tuple[int, int, int] | None = None       # what we have written last, and where it is
         self._shared = False                        # somebody else writes it, which was said
         self._thread: threading.Thread | None = None
         self._timer = Timer(self._write)
+
+    @property
+    def unwritable(self) -> str:
+        """Why it cannot be written where it is to be now; empty if it can, or nobody has tried yet."""
+        return self.failure if self._failed_at == self.path else ""
 
     def move(self, path: str) -> None:
         """From the next write on it is there."""
@@ -117,9 +123,9 @@ class StateFile:
             write(path, text)
         except OSError as error:
             words = error.strerror or str(error)
-            if words != self.failure:
+            if (words, path) != (self.failure, self._failed_at):
                 self._failed(words)
-            self.failure = words
+            self.failure, self._failed_at = words, path
         else:
             if self.failure:
                 log.info("%s can be written again", self.path)

@@ -80,6 +80,7 @@ class Web:
         self._retry = Timer(self._open)
         self._said = ""
         daemon.events.listen(self._heard)
+        daemon.complaints.append(lambda: self._said)
 
     def start(self) -> None:
         """Listen where the configuration wants it; to be called again when it may have changed."""
@@ -119,6 +120,7 @@ class Web:
             self._complain(error)
             self.loop.set(self._retry, self.loop.now + RETRY)
             return
+        self._said = ""
         self._prepare()
         self.trends.start()
         log.info("http: status page at http://%s/", host_port(self._at[0], self.server.port))
@@ -126,10 +128,10 @@ class Web:
     def _complain(self, error: OSError) -> None:
         assert self._at is not None
         words = os.strerror(error.errno) if error.errno else str(error)
-        if words != self._said:
-            log.error("http: %s: cannot listen there: %s; trying again every %.0f s",
-                      host_port(*self._at), words, RETRY)
-            self._said = words
+        said = f"http: {host_port(*self._at)}: cannot listen there: {words}; trying again every {RETRY:.0f} s"
+        if said != self._said:
+            log.error("%s", said)
+            self._said = said
 
     # -- what there is to see
 

@@ -83,7 +83,7 @@ def test_without_a_control_socket_there_is_no_start(service: Service, options: t
     done = service.run(*options)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (f"control socket: {service.directory}/file/l4ip.sock: Not a directory: "
-                                            "l4ipctl cannot reach this l4ipd")
+                                            "name another path in control")
     assert not service.pidfile.exists() and service.nobody()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -456,9 +457,32 @@ def test_reload_moves_the_socket(node: OperatedGateway) -> None:
     assert status == 0, "who asked is still answered"
     assert node.ctl("show")[0] == 3 and node.ctl("-s", f"{node.directory}/other.sock", "show")[0] == 1
     node.config.write_text(text.replace("/l4ip.sock", "/l4ip.conf"))      # a file is in the way
-    assert node.ctl("-s", f"{node.directory}/other.sock", "reload")[0] == 0
-    node.wait_log("control socket: .*l4ip.conf: is there, and is no socket")
-    assert node.ctl("-s", f"{node.directory}/other.sock", "show")[0] == 1, "the old one stays"
+    status, _, err = node.ctl("-s", f"{node.directory}/other.sock", "reload")
+    said = (f"control socket: {node.config}: is there, and is no socket: remove it, or name another in control; "
+            f"it is {node.directory}/other.sock still")
+    assert (status, err) == (0, f"l4ipctl: warning: {said}\n") and node.lines(f"^{said}$")
+    status, out, _ = node.ctl("-s", f"{node.directory}/other.sock", "show")
+    assert status == 1 and said in out, "the old one stays"
+    node.config.write_text(text.replace("/l4ip.sock", "/other.sock"))
+    assert node.ctl("-s", f"{node.directory}/other.sock", "reload")[2] == ""
+    assert "control socket" not in node.ctl("-s", f"{node.directory}/other.sock", "show")[1]
+
+
+def test_a_reload_and_show_say_what_the_daemon_cannot_have(node: OperatedGateway) -> None:
+    """The page's address, and the state file: what is disabled now would not survive, and that is not only in the log."""
+    node.begin()
+    text = node.config.read_text()
+    (node.directory / "file").write_text("")
+    state = node.directory / "file/state.json"
+    site = f"http: 192.0.2.1:{free_port()}"
+    node.config.write_text(re.sub("(?m)^state: .*$", f"state: {state}", f"{text}\n{site}\n"))
+    listens = f"{site}: cannot listen there: {os.strerror(errno.EADDRNOTAVAIL)}; trying again every 10 s"
+    assert f"l4ipctl: warning: {listens}\n" in node.ctl("reload")[2]
+    written = f"{state}: cannot be written: Not a directory: what the operator disables now would not survive a restart"
+    wait("shown", lambda: f"; {listens}; " in node.ctl("show")[1] and f"; {written}; " in node.ctl("show")[1])
+    assert f"l4ipctl: warning: {written}\n" in node.ctl("reload")[2], "still"
+    node.config.write_text(text)
+    assert node.ctl("reload")[2] == "" and "cannot" not in node.ctl("show")[1]
 
 
 def test_a_socket_that_somebody_removed_comes_back(node: OperatedGateway) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Sequence
@@ -12,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from l4ipd.control.disable import NOW_OR_NEVER
+from l4ipd.daemon import Daemon
 from l4ipd.overrides import AGAIN, Disabled, Overrides, by_operator
 from l4ipd.report import status
 from l4ipd.runtime.loop import Loop
 from l4ipd.runtime.user_name import user_name
+from l4ipd.saved_state import Saved
 from support.gateway import wait
 from support.operated_gateway import A, B, OperatedGateway
 from support.scripted_daemon import ScriptedDaemon, configuration
@@ -240,3 +243,36 @@ def test_it_is_said_that_one_that_is_gone_is_forgotten(tmp_path: Path, caplog: p
     it.daemon.apply(configuration(tmp_path, "m1: 10.0.0.2, m2: 10.0.0.3"))
     assert not it.daemon.fleet.monitors["c/s/m2"].disabled
     it.end()
+
+
+def test_it_is_said_at_a_start_what_of_the_last_run_is_forgotten(tmp_path: Path, caplog: pytest.LogCaptureFixture
+                                                                 ) -> None:
+    """An endpoint that was disabled, or a cluster that had left, by names that the configuration has no longer."""
+    saved = Saved(disabled={"c/s/m1": 1.0, "c/s/old": 1.0, "c/s/older": None}, users={"c/s/old": "alice"},
+                  left={"": 1.0, "c": 1.0, "d": 1.0})
+    loop = Loop()
+    daemon = Daemon(loop, configuration(tmp_path, "m1: 10.0.0.2, m2: 10.0.0.3"), 100)
+    with caplog.at_level("WARNING"):
+        daemon.start(saved)
+    assert [line for line in caplog.messages if "forgotten" in line] == [
+        "c/s/old is gone; that it was disabled by the operator (alice) is forgotten",
+        "c/s/older is gone; that it was disabled by the operator is forgotten",
+        "d is gone; that it was out of service by the operator is forgotten"]
+    assert list(daemon.fleet.disabled) == ["c/s/m1"] and list(daemon.readiness.left) == ["", "c"]
+    daemon.fleet.stop()
+    loop.close()
+
+
+def test_who_reloads_is_told_what_is_forgotten(node: OperatedGateway) -> None:
+    """What comes back by another name serves at once: whoever changes it ought to know."""
+    node.begin()
+    node.ctl("disable", "web1")
+    node.ctl("leave", "www")
+    text = node.config.read_text()
+    node.config.write_text(text.replace("web1:", "new:").replace("  www:", "  other:"))
+    gone = [f"www/http/web1 is gone; that it was disabled by the operator ({ME}) is forgotten",
+            "www is gone; that it was out of service by the operator is forgotten"]
+    status, out, err = node.ctl("reload")
+    assert (status, err.splitlines()) == (0, [f"l4ipctl: warning: {words}" for words in gone]), out
+    assert [node.lines(f"^{re.escape(words)}$") for words in gone] == [[words] for words in gone], "said once"
+    assert node.ctl("reload")[2] == ""
