@@ -112,7 +112,7 @@ def _included(place: Place, directory: str) -> Iterable[tuple[str, Place]]:
     if isinstance(place.node, yaml_tree.Scalar) and not patterns:
         place.refuse("has no value: a pattern of file names, such as conf.d/*.conf, or a list of them")
     for pattern in patterns:
-        text = pattern.read(words.word, "")
+        text = pattern.read(words.file_name, "")
         try:
             yield from ((path, pattern) for path in matching(os.path.join(directory, text)) if text)
         except OSError as error:

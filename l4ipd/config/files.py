@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import grp
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 
 from l4ipd.checks import probe
@@ -59,6 +61,7 @@ def surroundings(config: Config) -> list[tuple[tuple[str | int, ...], str]]:
                 except ValueError as error:
                     key, _, words = str(error).partition(": ")
                     problems.append(((*place, number, key) if len(service.checks) > 1 else (*place, key), words))
+    problems += _met(config)
     if config.control.group is not None:
         try:
             grp.getgrnam(config.control.group)
@@ -67,6 +70,15 @@ def surroundings(config: Config) -> list[tuple[tuple[str | int, ...], str]]:
     if config.notify and find_program(config.notify[0]) is None:
         problems.append((("notify",), f"{config.notify[0]}: no such program, or it cannot be executed"))
     return problems
+
+
+def _met(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Files of ours that are another one, too: the last that is written would take its place."""
+    taken = {os.path.realpath(name): "the configuration" for name in config.files}
+    for key, path in (("pidfile", config.pidfile), ("control", config.control.path), ("state", config.state)):
+        other = taken.setdefault(os.path.realpath(path), key)
+        if other != key:
+            yield (key,), f"{path} is {other}, too: name another file"
 
 
 def missing_tools(config: Config) -> list[str]:

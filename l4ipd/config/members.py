@@ -71,7 +71,7 @@ def _source(section: Section) -> Source:
         section.refuse("one of file and dns is wanted")
     if "server" in section.entry and given == ["file"]:
         section.entry["server"].refuse("a file has no server, only dns")
-    file = section.get("file", words.word, "")
+    file = section.get("file", words.file_name, "")
     servers = section.entry["server"].items("a name server, or a list of them", single=True) \
         if "server" in section.entry else []
     return Source(os.path.abspath(os.path.join(os.path.dirname(section.problems.name), file)) if file else "",

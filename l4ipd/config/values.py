@@ -237,6 +237,8 @@ def tag(text: str) -> str | None:
     """The tag of our rules, or None for ``no``."""
     if is_no(text):
         return None
+    if text.lower() in YES:
+        raise ValueError(f"{text} is no tag: a word that marks our rules, such as l4ip, or no")
     if not TAG.fullmatch(text):
         raise ValueError(f"{shown(text)} is not no, nor a tag (a letter, then letters, digits and _ . -, at most 12 in"
                          " all)")
@@ -276,6 +278,13 @@ def word(text: str) -> str:
         raise ValueError("a NUL character cannot be passed to a program")
     text.encode()                                   # a lone surrogate would be a UnicodeEncodeError, a ValueError
     return text
+
+
+def file_name(text: str) -> str:
+    """The name of a file, or a pattern of such."""
+    if not text.strip():
+        raise ValueError("has no value: the name of a file is wanted")
+    return word(text)
 
 
 def template(text: str) -> str:

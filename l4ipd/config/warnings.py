@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from l4ipd.checks.recipe import tls_of
 from l4ipd.config.values import PLACEHOLDERS, span
-from l4ipd.model import Check, Config, Service
+from l4ipd.model import Check, Cluster, Config, Service
 
 #: what shells, and programs that make files of templates, would replace: ${TOKEN}, $(cat token), a word $TOKEN
 VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)[^}]*\}|(\$\()[^)]+\)|(?<!\S)(\$[A-Z_][A-Z0-9_]+)(?!\S)", re.ASCII)
@@ -24,11 +24,18 @@ def warnings(config: Config) -> list[str]:
     """Everything of that kind, in the order of the file."""
     found = []
     for cluster in config.clusters:
+        found += _of_weights(cluster)
         for service in cluster.services:
             found += [f"{cluster.name}/{service.name}: {words}" for words in _of_service(service, config)]
     if config.http and not ipaddress.ip_address(config.http.address).is_loopback:
         found.append(f"http: {config.http.address} is not a loopback address: whoever can reach it can read the status")
     return found
+
+
+def _of_weights(cluster: Cluster) -> Iterator[str]:
+    if not (cluster.sources or any(member.weight and not member.fallback for member in cluster.members)):
+        serves = "only fallbacks serve" if any(member.weight for member in cluster.members) else "nobody serves"
+        yield f"{cluster.name}: every member has weight 0 or is a fallback: {serves}, and it is never ready"
 
 
 def _of_service(service: Service, config: Config) -> Iterator[str]:

@@ -187,6 +187,8 @@ IPFILTER_ERRORS: list[tuple[str, list[str]]] = [
     ("tag: l4ip.2", ["tag: l4ip.2 ends in a dot and digits, as only the tags that weights make of it may"]),
     ("tag: 4711", ["tag: 4711 is not no, nor a tag (a letter, then letters, digits and _ . -, at most 12 in all)"]),
     ("tag: a b", ["tag: 'a b' is not no, nor a tag (a letter, then letters, digits and _ . -, at most 12 in all)"]),
+    ("tag: yes", ["tag: yes is no tag: a word that marks our rules, such as l4ip, or no"]),
+    ("tag: On", ["tag: On is no tag: a word that marks our rules, such as l4ip, or no"]),
     ("tag: Sticky", ["tag: Sticky is a word of ipnat's own: choose another tag"]),
     ("tag: yes please",
      ["tag: 'yes please' is not no, nor a tag (a letter, then letters, digits and _ . -, at most 12 in all)"]),

@@ -48,6 +48,31 @@ def test_sorted(tmp_path: Path) -> None:
     assert [os.path.basename(file) for file in config.files] == ["l4ip.conf", "10.conf", "20.conf", "more.conf"]
 
 
+def test_names_that_are_empty(tmp_path: Path) -> None:
+    """A source without a file's name would be one of the DNS."""
+    path = write(tmp_path, l4ip_conf=FIRST + "include: ['', ' ', one.conf]\n", one_conf=cluster("b", 2).replace(
+        "members: {", "members_from: [{file: ''}, {file: ' '}], members: {"))
+    words = "has no value: the name of a file is wanted"
+    assert refused(path) == [f"l4ip.conf:2: include[1]: {words}", f"l4ip.conf:2: include[2]: {words}",
+                             *(f"one.conf:2: clusters.b.members_from[{number}].file: {words}" for number in (1, 2))]
+
+
+def test_files_of_ours_that_would_overwrite_each_other(tmp_path: Path) -> None:
+    """Whatever they are called. What stands beside them is another file."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    top = f"pidfile: {tmp_path}/a\nstate: {tmp_path}/link/%s\ncontrol: {tmp_path}/%s\n"
+    files = {"one_conf": cluster("b", 2)}
+    path = write(tmp_path, l4ip_conf=top % ("a", "a") + FIRST + "include: one.conf\n", **files)
+    assert refused(path) == [f"l4ip.conf:3: control: {tmp_path}/a is pidfile, too: name another file",
+                             f"l4ip.conf:2: state: {tmp_path}/link/a is pidfile, too: name another file"]
+    path = write(tmp_path, l4ip_conf=top % ("one.conf", "l4ip.conf") + FIRST + "include: one.conf\n", **files)
+    assert refused(path) == [
+        f"l4ip.conf:3: control: {tmp_path}/l4ip.conf is the configuration, too: name another file",
+        f"l4ip.conf:2: state: {tmp_path}/link/one.conf is the configuration, too: name another file"]
+    path = write(tmp_path, l4ip_conf=top % ("b", "c") + FIRST + "include: one.conf\n", **files)
+    assert names(load(path)) == ["b"]
+
+
 def test_only_included_clusters(tmp_path: Path) -> None:
     path = write(tmp_path, l4ip_conf=FIRST + "include: one.conf\n", one_conf="include: d/*\n", d__two=cluster("b", 2))
     assert names(load(path)) == ["b"], "relative to the file that includes"

@@ -375,6 +375,12 @@ WARNINGS: list[tuple[str, list[str]]] = [
     (small("ipfilter: {interface: em0, purge: dead}", services="s: {port: 80, sticky: yes}"),
      ["c/s: sticky with purge: dead keeps sending a member's clients to it after a check that got an answer took it"
       " down, until their sessions end"]),
+    (small(members="members: {a: {address: 10.0.0.1, weight: 0}}"),
+     ["c: every member has weight 0 or is a fallback: nobody serves, and it is never ready"]),
+    (small(members="members: {a: {address: 10.0.0.1, weight: 0}, b: {address: 10.0.0.2, fallback: yes}}"),
+     ["c: every member has weight 0 or is a fallback: only fallbacks serve, and it is never ready"]),
+    (small(members="members: {a: {address: 10.0.0.1, weight: 0}, b: 10.0.0.2}"), []),
+    (small(members="members: {a: {address: 10.0.0.1, weight: 0}}\n    members_from: [{file: f}]"), []),
     (small(more="http: 0.0.0.0:80"),
      ["http: 0.0.0.0 is not a loopback address: whoever can reach it can read the status"]),
     (small(more="http: '[::1]:80'"), []),

@@ -95,6 +95,10 @@ ERRORS: list[tuple[str, list[str]]] = [
     ("s: {port: 80-90, member_port: 65526, check: ping}",
      ["s.member_port: 65526 is the first of 11 ports, and only 10 are left"]),
     ("s: {port: 80, check: {same_as: t}}", ["s.check.same_as: t is no service of this cluster"]),
+    ("s: {port: 80, check: {same_as: }}", ["s.check.same_as: has no value: give it one, or leave the key out"]),
+    ("s: {port: 80, check: {same_as: c/t}}",
+     ["s.check.same_as: is no name: 1 to 64 letters (a to z), digits and _ . : @ + -, beginning with a letter, a digit "
+      "or _"]),
     ("ftp: {port: 21}, s: {port: 80-90, check: {same_as: fpt}}",
      ["s.check.same_as: fpt is no service of this cluster: did you mean ftp?"]),
     ("s: {port: 80, check: {same_as: s}}",

@@ -456,10 +456,11 @@ def test_reload_moves_the_socket(node: OperatedGateway) -> None:
     status, out, err = node.ctl("reload")
     assert status == 0, "who asked is still answered"
     assert node.ctl("show")[0] == 3 and node.ctl("-s", f"{node.directory}/other.sock", "show")[0] == 1
-    node.config.write_text(text.replace("/l4ip.sock", "/l4ip.conf"))      # a file is in the way
+    (node.directory / "file").touch()
+    node.config.write_text(text.replace("/l4ip.sock", "/file"))
     status, _, err = node.ctl("-s", f"{node.directory}/other.sock", "reload")
-    said = (f"control socket: {node.config}: is there, and is no socket: remove it, or name another in control; "
-            f"it is {node.directory}/other.sock still")
+    said = (f"control socket: {node.directory}/file: is there, and is no socket: remove it, or name another in "
+            f"control; it is {node.directory}/other.sock still")
     assert (status, err) == (0, f"l4ipctl: warning: {said}\n") and node.lines(f"^{said}$")
     status, out, _ = node.ctl("-s", f"{node.directory}/other.sock", "show")
     assert status == 1 and said in out, "the old one stays"
@@ -469,7 +470,7 @@ def test_reload_moves_the_socket(node: OperatedGateway) -> None:
 
 
 def test_a_reload_and_show_say_what_the_daemon_cannot_have(node: OperatedGateway) -> None:
-    """The page's address, and the state file: what is disabled now would not survive, and that is not only in the log."""
+    """The page's address, and the state file: what is disabled now would not survive."""
     node.begin()
     text = node.config.read_text()
     (node.directory / "file").write_text("")
