@@ -40,7 +40,7 @@ class Change(NamedTuple):
     new: int
     changed: int
     gone: int
-    forgotten: list[str]                            # what the operator wanted of those that are gone, in words
+    forgotten: tuple[str, ...] = ()                 # what the operator wanted of those that are gone, in words
 
 
 class Fleet:
@@ -93,7 +93,7 @@ class Fleet:
             if known is not None and known.endpoint != endpoint:
                 changed += 1
                 self.monitors[endpoint.name].redefine(endpoint)
-        forgotten = [words for gone in old.values() if (words := self._forget(gone))]
+        forgotten = tuple(words for gone in old.values() if (words := self._forget(gone)))
         self._regroup()
         probed = {monitor.checker: monitor.endpoint.checks[0].interval for monitor in self.monitors.values()}
         self.schedule.bunch(sum(1 / interval for interval in probed.values()))

@@ -22,7 +22,7 @@ PLACEHOLDER = re.compile(rf"{{({'|'.join(PLACEHOLDERS)})}}")
 
 def warnings(config: Config) -> list[str]:
     """Everything of that kind, in the order of the file."""
-    found = []
+    found: list[str] = []
     for cluster in config.clusters:
         found += _of_weights(cluster)
         for service in cluster.services:
