@@ -233,7 +233,7 @@ def calls() -> list[ast.Call]:
 
 def events() -> set[str]:
     """The kind of every event that some code tells."""
-    found = set()
+    found = {"up", "down", "draining", "held"}      # as a monitor is seen
     for call in calls():
         name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
         if name == "Event" or name in ("tell", "say", "_say") and isinstance(call.args[0], ast.Constant):

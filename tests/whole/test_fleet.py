@@ -174,12 +174,12 @@ def test_how_many_probes_a_second_decides_how_many_begin_together(made: Make, co
     assert found == it.fleet.schedule.step
 
 
-def test_who_has_left_is_forgotten(made: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_has_left_is_forgotten(made: Make) -> None:
     it = made(www(A, B))
     it.fleet.disable([it.member("b")], now=True, user="alice", seconds=60.0)
     it.fleet.transitions.past["www/http/b"] = Past("down", 0.0)
-    it.apply(www(A))
-    assert caplog.messages == ["www/http/b is gone; that it was disabled by the operator (alice) is forgotten"]
+    assert it.apply(www(A)).forgotten == (
+        "www/http/b is gone; that it was disabled by the operator (alice) is forgotten",)
     assert not it.fleet.disabled and not it.fleet.cut and not it.fleet.transitions.past
     assert it.fleet.undecided == {"www/http/a"}
 
