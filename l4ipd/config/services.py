@@ -115,8 +115,6 @@ class SameAs:
         if not service.same_as:                     # in error already
             return ()
         other = self.named.get(service.same_as)
-        if not service.same_as:                     # in error already
-            return ()
         if other is None:
             if service.same_as not in self._near:
                 self._near[service.same_as] = like(service.same_as, self.named, 1)
