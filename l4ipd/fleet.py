@@ -279,9 +279,7 @@ class Fleet:
 
     def _is_alone(self, monitor: Monitor) -> bool:
         """Whether nobody would serve without it: neither another member nor a fallback."""
-        others = [other for other in self.groups.get(monitor.endpoint.group, ()) if other is not monitor]
-        up = {other.endpoint.name for other in others if other.eligible}
-        return not plan.serving([other.endpoint for other in others], up, (), keep=False)
+        return not any(other.eligible for other in self.members(monitor.endpoint.group) if other is not monitor)
 
     # -- what monitors say
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import pytest
 
+from l4ipd.checks.errors import NO_ROUTE
 from l4ipd.checks.probe import Probe
 from l4ipd.checks.recipe import Recipe
-from l4ipd.checks.verdict import Verdict
+from l4ipd.checks.verdict import Leave, Verdict
 from l4ipd.events import Event, Events
 from l4ipd.fleet import Change, Fleet
 from l4ipd.model import Check, Cluster, Config, Ipfilter, Member
@@ -22,7 +23,7 @@ from l4ipd.transitions import Past
 from support.balancer import BAD, GOOD, cluster
 from support.loops import Clock, Sleeper
 
-A, B, C = Member("a", "10.0.0.1"), Member("b", "10.0.0.2"), Member("c", "10.0.0.3")
+A, B, C, D, E = (Member(name, f"10.0.0.{last}") for last, name in enumerate("abcde", 1))
 IDLE, SORRY = Member("idle", "10.0.0.8", weight=0), Member("sorry", "10.0.0.9", fallback=True)
 CHECK = Check("tcp", interval=2.0)
 
@@ -118,7 +119,8 @@ def test_what_a_reload_changes_is_counted_and_the_rest_stays(made: Make) -> None
     assert it.member("b") is before["www/http/b"] and it.member("b").endpoint.weight == 2
     assert list(it.fleet.groups) == ["www/http"] == it.changed and it.fleet.members("www/http") == [
         it.member("a"), it.member("b"), it.member("c")]
-    assert it.apply(www(A, replace(B, address="10.0.0.7"))) == Change(2, 0, 1, 1)
+    assert it.apply(www(D, E, replace(A, weight=2), replace(B, weight=3), C)) == Change(5, 2, 2, 0)
+    assert it.apply(www(A, replace(B, address="10.0.0.7"))) == Change(2, 0, 2, 3)
     assert it.member("a") is before["www/http/a"] and it.member("b") is not before["www/http/b"]
     assert before["www/http/b"].stopped and not it.member("b").stopped
     assert it.fleet.members("gone/http") == () and str(it.fleet.tally("gone/http")) == "0 of 0 up"
@@ -127,16 +129,21 @@ def test_what_a_reload_changes_is_counted_and_the_rest_stays(made: Make) -> None
 
 
 def test_another_check_of_the_same_member_leaves_it_as_it_was(made: Make) -> None:
-    it = made(www(A, B))
+    it = made()
+    assert it.fleet.members("www/http") == (), "there is nobody yet"
+    it.apply(www(A, B, C))
     it.begin(up="a", down="b")
-    for name in "ab":
+    it.outcome(Leave("L7STS", "503 leaving"), "c")
+    it.news()
+    for name in "abc":
         it.member(name).since = it.loop.now - 500.0
-    it.apply(www(A, B, check=replace(CHECK, interval=3.0)))
+    it.apply(www(A, B, C, check=replace(CHECK, interval=3.0)))
     assert it.member("a").eligible and it.fleet.transitions.past == {
-        "www/http/b": Past("down", it.loop.now - 500.0)}
-    assert it.fleet.undecided == {"www/http/a", "www/http/b"}
+        f"www/http/{name}": Past(seen, it.loop.now - 500.0) for name, seen in (("b", "down"), ("c", "draining"))}
+    assert it.fleet.undecided == {"www/http/a", "www/http/b", "www/http/c"}
     it.outcome(GOOD, "a")
     it.outcome(BAD, "b")
+    it.outcome(Leave("L7STS", "503 leaving"), "c")
     assert it.news() == []
 
 
@@ -231,6 +238,59 @@ def test_whoever_is_alone_is_not_taken_down_by_a_client(made: Make) -> None:
     it.outcome(GOOD, "sorry")
     assert not alone(it.member("a")), "a fallback serves"
     assert not alone(it.member("sorry"))
+    refused = Verdict("RST", "connection refused, seen by ipmon")
+    it.outcome(BAD, "sorry")
+    it.member("a").refuse(refused, "198.51.100.7")
+    assert it.member("a").eligible
+    it.outcome(GOOD, "b")
+    it.member("b").refuse(refused, "198.51.100.7")
+    assert not it.member("b").eligible
+
+
+def test_who_flaps_is_held_unless_it_is_the_last(made: Make) -> None:
+    it = made(www(A, B))
+    it.begin(up="a b")
+    for _ in range(3):
+        it.outcome(BAD, "a")
+        it.outcome(GOOD, "a")
+    it.fleet.turn()
+    assert it.member("a").seen == "held"
+    it.outcome(BAD, "a b")
+    it.fleet.turn()
+    assert it.member("a").seen == "held", "it is down itself"
+    it.outcome(GOOD, "a")
+    it.fleet.turn()
+    assert it.member("a").eligible
+    for _ in range(9):
+        it.outcome(BAD, "a")
+        it.outcome(GOOD, "a")
+        assert it.member("a").eligible, "nobody else serves"
+
+
+def test_while_no_member_has_a_route_nothing_counts(made: Make) -> None:
+    it = made(www(A, B))
+    it.begin(up="a b")
+    asked: list[str] = []
+    reachability = it.fleet.reachability
+
+    def leads(address: str, send: bool) -> bool:
+        asked.append(address)
+        return False
+
+    reachability.leads = leads
+    it.outcome(NO_ROUTE, "b")
+    assert it.member("b").eligible and set(asked) == {"10.0.0.1", "10.0.0.2"}
+    assert [event.kind for event in it.events] == ["blind"]
+    a = it.member("a")
+    a.hold(1, it.loop.now + 1.0, True)
+    a.verdict = GOOD
+    it.run(5.0)
+    assert a.held, "nobody is put back meanwhile"
+    reachability.leads = lambda address, send: address == "10.0.0.2"
+    it.outcome(NO_ROUTE, "a")
+    assert reachability.blind, "who has no route does not end it"
+    it.run(1.0)
+    assert not reachability.blind and [event.kind for event in it.events] == ["blind", "sighted"]
 
 
 def test_that_a_service_has_changed(made: Make) -> None:
@@ -339,7 +399,7 @@ def test_what_is_told_of_the_operator_s_word(made: Make) -> None:
     it.fleet.disable_for([a, c], "bob", 90.0)
     assert [(event.kind, event.name) for event in it.events] == [("disabled", "www/http/a"), ("disabled", "www/http/c")]
     assert it.news()[0] == "www/http/a 10.0.0.1:8080 disabled -> disabled: by the operator (bob), for 90s; 1 of 3 up"
-    assert it.fleet.disabled["www/http/c"].until == it.loop.now + 90.0
+    assert it.fleet.disabled["www/http/c"][1:] == ("bob", it.loop.now + 90.0)
     it.fleet.disable_for([a], "", None)
     assert it.news() == [
         "www/http/a 10.0.0.1:8080 disabled -> disabled: by the operator, until it is enabled; 1 of 3 up"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from l4ipd.checks.verdict import local
 from l4ipd.config.parse import parse
 from l4ipd.events import Event
 from l4ipd.holds import Holds
@@ -47,7 +48,7 @@ class Service(ScriptedDaemon):
         """So many probes of each, before the turn is over."""
         for name in names.split():
             for outcome in outcomes:
-                self.verdict = GOOD if outcome == "+" else BAD
+                self.verdict = {"+": GOOD, "-": BAD, "?": local("no memory")}[outcome]
                 self.loop.clear(self.member(name).checker)
                 self.member(name).checker.fire()
         self.daemon._turn()
@@ -178,6 +179,9 @@ def test_it_waits_for_the_first_outcomes_of_those_that_matter(tmp_path: Path, ot
         it.fate("m2", "+" if other == "up" else "-")
     it.fate("m1", "+")
     assert it.member("m1").seen == state
+    if other == "unknown":
+        it.fate("m2", "?")
+        assert it.member("m1").seen == "up", "it cannot be probed, and nobody knows how long"
     it.end()
 
 
