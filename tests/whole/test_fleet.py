@@ -17,6 +17,7 @@ from l4ipd.events import Event, Events
 from l4ipd.fleet import Change, Fleet
 from l4ipd.model import Check, Cluster, Config, Ipfilter, Member
 from l4ipd.monitor.monitor import Monitor
+from l4ipd.monitor.refusals import MOMENT
 from l4ipd.runtime.loop import Loop
 from l4ipd.saved_state import Hold, Saved
 from l4ipd.transitions import Past
@@ -241,9 +242,11 @@ def test_whoever_is_alone_is_not_taken_down_by_a_client(made: Make) -> None:
     refused = Verdict("RST", "connection refused, seen by ipmon")
     it.outcome(BAD, "sorry")
     it.member("a").refuse(refused, "198.51.100.7")
+    it.run(2 * MOMENT)
     assert it.member("a").eligible
     it.outcome(GOOD, "b")
     it.member("b").refuse(refused, "198.51.100.7")
+    it.run(2 * MOMENT)
     assert not it.member("b").eligible
 
 

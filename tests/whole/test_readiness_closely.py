@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from l4ipd.checks.recipe import Recipe
-from l4ipd.checks.verdict import Verdict
+from l4ipd.checks.verdict import Verdict, local
 from l4ipd.daemon import Daemon
 from l4ipd.events import Event
 from l4ipd.ipfilter.held_lines import Held
@@ -556,6 +556,56 @@ def test_a_reload_before_anything_was_told_brings_more_to_be_checked(made: Make)
     assert it.readiness.told() == {}
 
 
+TWO = ("http", "alt")
+
+
+@pytest.mark.parametrize(("services", "words"), [("all", "http 0 of 2 up, alt 0 of 2 up"), ("any", "")])
+def test_the_best_is_hoped_of_a_service_that_is_new(made: Make, services: str, words: str) -> None:
+    """Also in the place of one that nobody serves any more, where any is enough."""
+    it = made(www())
+    it.begin()
+    it.apply(www(services=TWO, ready=Ready(services)))
+    it.daemon._turn()
+    assert it.why() == ""
+    it.outcome(BAD, "www/http/web1", "www/http/web2")
+    assert it.why() == words
+    it.outcome(local("no memory"), "www/alt/web1")
+    assert it.why() == words, "one of its members is not known yet"
+    it.outcome(local("no memory"), "www/alt/web2")
+    assert it.why() == "http 0 of 2 up, alt 0 of 2 up", "nobody knows how long that takes"
+    assert it.news() == [f"www ready -> unready: {it.why()}"]
+
+
+def test_what_was_not_ready_hopes_nothing(made: Make) -> None:
+    it = made(www())
+    it.begin()
+    it.outcome(BAD)
+    it.apply(www(*web(3)))
+    it.daemon._turn()
+    assert it.why() == "http 0 of 3 up"
+
+
+def test_who_is_disabled_gives_no_hope(made: Make) -> None:
+    it = made(www())
+    it.begin()
+    it.apply(www(services=TWO))
+    it.daemon.fleet.disable([it.daemon.fleet.monitors[f"www/alt/web{number}"] for number in (1, 2)], now=False)
+    it.daemon._turn()
+    assert it.why() == "alt 0 of 2 up"
+
+
+def test_a_new_source_has_a_moment_to_name_somebody(made: Make) -> None:
+    it = made(www())
+    it.begin()
+    it.apply(replace(www(), members=()))
+    it.daemon._turn()
+    assert it.why() == ""
+    it.pass_time(LATE - 0.1)
+    assert it.why() == "" and not it.news()
+    it.pass_time(0.2)
+    assert it.why() == "http has no members" and len(it.news()) == 1 and not it.loop.errors.total
+
+
 def test_the_end_is_no_reason_to_move_an_address(made: Make) -> None:
     it = made()
     it.begin()
@@ -595,3 +645,9 @@ def test_it_is_looked_at_what_was_touched_and_no_more(made: Make, monkeypatch: p
     it.daemon._turn()
     it.daemon._turn()
     assert looked == ["mail", "www", "mail"], "what is held may be another after every run"
+    it.rules._changes.held.lines.clear()
+    it.apply(www(), replace(MAIL, members=(*MAIL.members, Member("mx2", "10.0.9.2"))))
+    it.daemon._turn()
+    looked.clear()
+    it.outcome(local("no memory"), "mail/smtp/mx2")
+    assert looked == [], "nobody has waited for that"
