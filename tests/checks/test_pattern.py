@@ -40,19 +40,44 @@ MATCHES = [                                         # pattern, data, where the m
     (b"\\", b"\\", 1),
     (b"[\\]]", b"]", 1),
     (b"[z-a]", b"a-z", -1),
+    (b"a*a", b"ab", -1), (b"a*a", b"aba", 3),       # each piece begins where the one before it has ended
+    (b"\\ab", b"ab", 2), (b"\\ab", b"ax", -1),
+    (b"[!a]x", b"!x", 2), (b"[!a]x", b"[x", 2), (b"[!a]x", b"ax", -1), (b"[!]]x", b"]x", -1),
+    (b"[adz]", b"b", -1), (b"[ab]", b"X", -1), (b"[a-]x", b"-x", 2), (b"[a-]x", b"bx", -1),
+    (b"[a-", b"[a-", 3), (b"[\\", b"[\\", 2),       # never closed
+    (b"[\\]", b"[]", 2), (b"[\\]", b"\\", -1),
 ]
 
 
 @pytest.mark.parametrize(("text", "data", "end"), MATCHES)
 def test_table(text: bytes, data: bytes, end: int) -> None:
-    assert pattern(text).search(data) == end
+    assert Pattern(text).search(data) == end
+
+
+def test_from_where() -> None:
+    assert Pattern(b"b").search(b"ab b", 2) == 4 and Pattern(b"b*").search(b"ab b", 3) == 4
+    assert Pattern(b"b*").search(b"ab b", 2) == -1
+
+
+@pytest.mark.parametrize(("text", "data", "start", "hopeless"), [
+    (b"220*", b"22", 0, False), (b"220*", b"221", 0, True), (b"220*", b"220", 0, False), (b"220*", b"500 no", 0, True),
+    (b"220*", b"x221", 1, True), (b"220*", b"x220", 1, False), (b"220*", b"x22", 1, False), (b"2*5*", b"2 x", 0, False),
+    (b"220", b"500", 0, False), (b"*220*", b"500", 0, False), (b"*", b"x", 0, False)])
+def test_whether_more_may_help(text: bytes, data: bytes, start: int, hopeless: bool) -> None:
+    assert Pattern(text).hopeless(data, start) == hopeless
+    assert Pattern(text).hopeless(data[start:]) == hopeless
+
+
+@pytest.mark.parametrize(("text", "first"), [(b"*", 0), (b"250-mail*", 8), (b"[a-z]?*xy", 2), (b"*ab*c", 2), (b"", 0)])
+def test_what_the_first_piece_takes(text: bytes, first: int) -> None:
+    assert Pattern(text).first == first
 
 
 @pytest.mark.parametrize(("text", "anchored"), [
     (b"220 *", True), (b"a*b*", True), (b"?*", True), (b"[*", True), (b"[*]*", True), (b"220", False), (b"*", False),
     (b"**", False), (b"*a*", False), (b"a*b", False), (b"a\\*", False), (b"a[*]", False), (b"", False)])
 def test_anchored(text: bytes, anchored: bool) -> None:
-    assert pattern(text).anchored is anchored
+    assert Pattern(text).anchored is anchored
 
 
 PATTERNS = st.text("ab]*?[!-\n", max_size=12)
