@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
+from l4ipd.checks.expect import SAFE
 from l4ipd.checks.verdict import Verdict
 
+PLAIN = {word: chr(byte) for byte, word in enumerate(SAFE)}
+ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|[tnr])")     # how a verdict shows a byte that is not printable
 TELLING = 5                                         # bytes of a secret in a row that must not be shown
 HIDDEN = "got an answer that repeats a secret, which is not shown"
 
@@ -17,7 +21,8 @@ class Redaction:
         self._done, self._secrets = done, secrets
 
     def __call__(self, verdict: Verdict) -> None:
-        if any(tells(verdict.text, secret.decode("latin-1")) for secret in self._secrets):
+        plain = ESCAPE.sub(lambda found: PLAIN.get(found[0], found[0]), verdict.text)
+        if any(tells(text, secret.decode("latin-1")) for secret in self._secrets for text in (verdict.text, plain)):
             verdict = verdict._replace(text=HIDDEN)
         self._done(verdict)
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from l4ipd.checks.redaction import HIDDEN, tells
+from l4ipd.checks.expect import quoted
+from l4ipd.checks.redaction import HIDDEN, Redaction, tells
+from l4ipd.checks.verdict import Verdict
 from l4ipd.config.files import Refused, load
 from l4ipd.config.parse import ConfigError, parse
 from l4ipd.config.warnings import warnings
@@ -99,6 +101,18 @@ def test_what_is_no_file(check: str, complaint: str) -> None:
 def test_parts_of_a_secret(words: str, told: bool) -> None:
     assert tells(words, "hunter2") is told
     assert tells("pin 123", "123") and not tells("pin 12", "123")
+
+
+@pytest.mark.parametrize(("secret", "said", "told"), [
+    ("p\u00e4ssw\u00f6rd", "p\u00e4ssw\u00f6rd is wrong", True), ("p\u00e4ssw\u00f6rd", "ssw is wrong", False),
+    ("\u00e9\u00e8\u00e0\u00f9", "no such user: \u00e9\u00e8\u00e0\u00f9", True), ("a\tb\tc\td", "a\tb\tc\td", True),
+    ("\\xc3\\xa4", "\\xc3\\xa4", True), ("hunter2", "\u00e4hunter2\u00e4", True), ("a\tb\tc", "a b c", False)])
+def test_a_secret_that_is_shown_with_escapes(secret: str, said: str, told: bool) -> None:
+    """As a password with umlauts is, which a verdict shows byte by byte."""
+    heard: list[Verdict] = []
+    answer = Verdict("L7RSP", f"got {quoted(said.encode())}")
+    Redaction(heard.append, (b"no other", secret.encode()))(answer)
+    assert heard == [answer._replace(text=HIDDEN) if told else answer]
 
 
 def repeats(member: Member, client: socket.socket) -> None:
