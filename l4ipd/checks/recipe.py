@@ -97,7 +97,7 @@ class Recipe:
 def recipe(check: Check, endpoint: Endpoint) -> Recipe:
     """How to probe ``endpoint`` as ``check`` says."""
     address, port, command = asked(check, endpoint)
-    steps = () if check.closed and check.type == "tcp" else _steps(check)
+    steps = _steps(check)
     host = host_port(address.partition("%")[0], port).encode() if steps and steps[0].tail else b""
     speaks = "" if not steps else "we" if steps[0].send else "it"
     return Recipe(_method(check, ":" in address, speaks), address, port, steps, host, command)

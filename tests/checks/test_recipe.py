@@ -325,6 +325,7 @@ def test_a_limit_is_a_limit() -> None:
      ["ping", "udp", "/a", "/b"]),
     ([Check("http", path="/a?x"), Check("https", path="/a?y"), Check("tcp", port=1)], ["http", "https", "port 1"]),
     ([Check("http", path="/a?x"), Check("http", path="/a?y")], ["check 1", "check 2"]),
+    ([Check("https", path="/a"), Check("https", path="/b")], ["/a", "/b"]),
     ([Check("exec", command=("a",), port=1), Check("exec", command=("b",), port=2)], ["check 1", "check 2"])])
 def test_what_tells_a_check_of_a_list_from_the_others(checks: list[Check], names: list[str]) -> None:
     it = replace(endpoint(checks[0], 8080), checks=tuple(checks))
