@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -186,7 +187,8 @@ def test_a_group_that_is_gone_already(loop: Loop, monkeypatch: pytest.MonkeyPatc
     killpg = os.killpg
 
     def kills(pid: int, signum: int) -> None:
-        killpg(pid, signum)
+        with contextlib.suppress(ProcessLookupError):
+            killpg(pid, signum)
         raise error
 
     monkeypatch.setattr(os, "killpg", kills)
