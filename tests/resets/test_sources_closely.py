@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from l4ipd.resets import sources
-from l4ipd.resets.sources import CHUNK, FIRST_WAIT, LONGEST_WAIT, PAUSE, POLL, Ipmon, LogFile
+from l4ipd.resets.sources import CHUNK, FIRST_WAIT, LONGEST_WAIT, PATIENCE, PAUSE, POLL, Ipmon, LogFile
 from l4ipd.runtime.child import Exit
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Loop
@@ -224,6 +224,98 @@ def test_who_raises_on_hearing_of_a_file_hears_of_it_again(tmp_path: Path) -> No
     world.run(2 * POLL)
     assert world.lines == [b"new"]
     it.stop()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    (tmp_path / "log").write_bytes(b"old\n")
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def file(log: Path) -> Iterator[tuple[Told, LogFile]]:
+    """One that is followed, and was read."""
+    world = Told()
+    it = LogFile(world.loop, str(log), world.take, world.told)
+    it.start()
+    world.run(3 * POLL)
+    assert world.heard.pop()[1] == "" and not world.heard
+    yield world, it
+    it.stop()
+
+
+def test_a_named_pipe_is_read_as_well(tmp_path: Path) -> None:
+    """Whether anybody has it open or not, and whether there is anything in it."""
+    os.mkfifo(tmp_path / "log")
+    world = Told()
+    it = LogFile(world.loop, str(tmp_path / "log"), world.take, world.told)
+    it.start()
+    world.run(3 * POLL)
+    writer = os.open(tmp_path / "log", os.O_WRONLY)
+    world.run(3 * POLL)
+    for text, lines in ((b"one\ntw", [b"one"]), (b"o\n", [b"one", b"two"])):
+        os.write(writer, text)
+        world.run(3 * POLL)
+        assert world.lines == lines
+    os.close(writer)
+    world.run(3 * POLL)
+    assert [words for _, words in world.heard] == [""] and world.loop.errors.total == 0
+    it.stop()
+
+
+@pytest.mark.parametrize(("path", "words"), [
+    ("/dev/null", "Is no file"), ("/dev", "Is a directory"), ("/nonexistent/log", "No such file or directory")])
+def test_what_is_no_file_is_told_as_such(path: str, words: str) -> None:
+    world = Told()
+    it = LogFile(world.loop, path, world.take, world.told)
+    it.start()
+    assert world.heard == [(0.0, f"{path}: {words}")]
+    it.stop()
+
+
+def test_one_that_is_away_for_a_moment_is_not_told_of(log: Path, file: tuple[Told, LogFile]) -> None:
+    """As in the course of a rotation; whenever that is."""
+    world, _ = file
+    for number in range(2):
+        log.rename(f"{log}.{number}")
+        world.run(PATIENCE - 2 * POLL)
+        assert not world.heard
+        log.write_bytes(b"new\n")
+        world.run(3 * POLL)
+        assert [words for _, words in world.heard] == [""] and world.lines == [b"new"] * (number + 1)
+        world.heard.clear()
+    log.unlink()
+    gone = world.clock.now - 1000.0
+    world.run(PATIENCE + 2 * POLL)
+    assert {words for _, words in world.heard} == {f"{log}: No such file or directory"} and PATIENCE == 5.0
+    assert world.heard[0][0] - gone == pytest.approx(PATIENCE + POLL, abs=POLL)
+
+
+def test_after_an_error_it_is_not_looked_at_in_a_hurry(log: Path, file: tuple[Told, LogFile]) -> None:
+    world, it = file
+    directory = os.open(log.parent, os.O_RDONLY)
+    os.dup2(directory, it._tails[0].fd)             # read(2) fails with EISDIR from now on
+    os.close(directory)
+    world.run(6 * POLL)
+    assert [words for _, words in world.heard] == [f"{log}: Is a directory", ""]
+    assert world.heard[1][0] - world.heard[0][0] == pytest.approx(2 * POLL, abs=TICK), "opened, and then read"
+
+
+def test_a_line_that_nobody_can_bear_is_left_out(log: Path, file: tuple[Told, LogFile], monkeypatch: pytest.MonkeyPatch,
+                                                 caplog: pytest.LogCaptureFixture) -> None:
+    world, it = file
+
+    def take(line: bytes) -> None:
+        if line == b"two":
+            raise ArithmeticError
+        world.lines.append(line)
+
+    monkeypatch.setattr(it, "take", take)
+    with log.open("ab") as writer:
+        writer.write(b"one\ntwo\nthree\n")
+    world.run(3 * POLL)
+    assert world.lines == [b"one", b"three"] and not world.heard
+    assert f"please report this: {sources.LEFT_OUT}" in caplog.text
 
 
 # -- others
