@@ -81,7 +81,7 @@ class Daemon:
                                      lambda: [monitor.endpoint for monitor in self.fleet.monitors.values()])
         self.readiness = Readiness(loop, self.fleet, self.steering, self.events)
         self.nat_usage = NatUsage(loop, lambda: self.config.ipfilter, self.events.say)
-        self.complaints: list[Callable[[], str]] = []       # of what stands around it: what is wrong; empty: nothing
+        self.around: list[Callable[[], str]] = []   # what is wrong with what stands around it; empty: nothing
         self._first = config
 
     def start(self, saved: Saved | None = None) -> None:
@@ -130,6 +130,10 @@ class Daemon:
         self.steering.rules.hurry()
         self.events.tell(Event("reloaded", "", f"configuration reloaded: {applied.summary}"))
         return applied
+
+    def complaints(self) -> list[str]:
+        """What the configuration wants, and this machine does not give at present: files, addresses to listen at."""
+        return [*self.discovery.troubles(), *(words for each in self.around if (words := each()))]
 
     def stop(self) -> None:
         """Stop probing; see the rules through, or take ours out if the configuration says so; then end the loop."""

@@ -144,5 +144,4 @@ class Reloader:
         self._told = set(warned)
         for line in lines:
             log.warning("%s", line)
-        wrong = [words for complaint in self.daemon.complaints if (words := complaint())]
-        return [applied.summary, *applied.forgotten, *wrong, *lines]        # of these two the log is told elsewhere
+        return [applied.summary, *applied.forgotten, *self.daemon.complaints(), *lines]     # the log has the first ones

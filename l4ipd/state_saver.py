@@ -27,7 +27,7 @@ class StateSaver:
         self.file = StateFile(loop, path, self._text, self._failed)
         daemon.events.listen(self._heard)
         daemon.discovery.listen(self.file.changed)
-        daemon.complaints.append(lambda: self._words(self.file.unwritable) if self.file.unwritable else "")
+        daemon.around.append(lambda: self._words(self.file.unwritable) if self.file.unwritable else "")
 
     def close(self) -> None:
         """The last write."""

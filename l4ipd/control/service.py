@@ -28,7 +28,7 @@ class ControlService:
         self._problem = ""                          # why it is not where the configuration wants it
         self._open(settings)
         daemon.events.listen(self._heard)
-        daemon.complaints.append(lambda: self._problem)
+        daemon.around.append(lambda: self._problem)
 
     def close(self) -> None:
         """The socket goes."""

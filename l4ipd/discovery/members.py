@@ -14,6 +14,7 @@ from l4ipd.model import Cluster, Config, Member, Source
 from l4ipd.runtime.loop import Loop, Timer
 
 AGAIN = 5.0                                         # seconds after an internal error
+NAMED = 3                                           # sources in trouble that are named one by one
 Known = Mapping[str, Sequence[Member]]              # by Wanted.key
 log = logging.getLogger("l4ipd")
 
@@ -87,9 +88,7 @@ class Discovery:
     def _failed(self, wanted: Wanted, problem: str) -> None:
         if self._told.get(wanted) != problem:
             self._told[wanted] = problem
-            count = len(self.known.get(wanted.key, ()))
-            log.warning("%s: %s: %s", self._who(wanted), problem,
-                        f"its {count} members of before stay" if count else "it has never given any members")
+            log.warning("%s", self._words(wanted))
 
     def raised(self) -> None:
         """What sources have said could not be taken over, or not all of it: once more, a little later."""
@@ -99,6 +98,17 @@ class Discovery:
         self._changed()
         for listener in self._listeners:
             listener()
+
+    def troubles(self) -> list[str]:
+        """Which sources say nothing at present, and why."""
+        told = list(self._told)
+        more = len(told) - NAMED
+        return [*map(self._words, told[:NAMED]), *([f"sources of members in trouble: {more} more"] if more > 0 else [])]
+
+    def _words(self, wanted: Wanted) -> str:
+        count = len(self.known.get(wanted.key, ()))
+        stay = f"its {count} members of before stay" if count else "it has never given any members"
+        return f"{self._who(wanted)}: {self._told[wanted]}: {stay}"
 
     def _who(self, wanted: Wanted) -> str:
         return f"{', '.join(self._clusters.get(wanted, ()))}: members from {wanted.source.origin}"

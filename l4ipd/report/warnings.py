@@ -63,7 +63,7 @@ def troubles(daemon: Daemon) -> list[str]:
             local[monitor.trouble] = local.get(monitor.trouble, 0) + 1
     found += [f"the gateway cannot probe {count} endpoint{'s' * (count > 1)}, whose state stays: {words}"
               for words, count in list(local.items())[:NAMED]]
-    return found + [words for complaint in daemon.complaints if (words := complaint())]
+    return found + daemon.complaints()
 
 
 def tables(daemon: Daemon) -> list[Reconciler]:

@@ -80,7 +80,7 @@ class Web:
         self._retry = Timer(self._open)
         self._said = ""
         daemon.events.listen(self._heard)
-        daemon.complaints.append(lambda: self._said)
+        daemon.around.append(lambda: self._said)
 
     def start(self) -> None:
         """Listen where the configuration wants it; to be called again when it may have changed."""

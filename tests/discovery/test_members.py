@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from l4ipd.config.parse import parse
-from l4ipd.discovery.members import filled
+from l4ipd.discovery.members import Discovery, filled, who_asks
 from l4ipd.discovery.source import Wanted
 from l4ipd.model import Member, Source
+from l4ipd.runtime.loop import Loop
 from support import ROOT
 from support.gateway import Gateway, wait
 from support.name_server import NameServer, name_server
@@ -78,8 +79,14 @@ def test_a_file(gateway: Gateway, tmp_path: Path) -> None:
     path.write_text("web3x: 127.0.0.\n")
     gateway.wait_log("its 2 members of before stay")
     assert gateway.targets() == ["127.0.7.2", "127.0.7.3", "127.0.7.4"]
+    said = (f"www: members from file {path}: {path}:1: web3x: 127.0.0. is not an IPv4 or IPv6 address: its 2 members "
+            "of before stay")
+    assert f"; {said}; " in " ".join(l4ipctl(gateway, "show").stdout.split()), "as long as it is so"
+    done = l4ipctl(gateway, "reload")
+    assert (done.returncode, done.stderr) == (0, f"l4ipctl: warning: {said}\n")
     path.write_text("web2: 127.0.7.2\n")
     gateway.wait_targets("127.0.7.2", "127.0.7.4")
+    assert "before stay" not in l4ipctl(gateway, "show").stdout + l4ipctl(gateway, "reload").stderr
 
 
 def test_dns_over_a_restart(gateway: Gateway, server: NameServer) -> None:
@@ -167,3 +174,23 @@ def test_the_first_of_two_counts() -> None:
                    "a: m2 10.0.0.1 from file /one is left out: m1 10.0.0.1 is there already",
                    "a: vip 192.0.2.1 from file /one is left out: its rule would lead to itself",
                    "a: m3 10.0.0.8 from file /two is left out: m3 10.0.0.3 is there already"]
+
+
+def test_of_many_sources_in_trouble_some_are_named(tmp_path: Path) -> None:
+    loop = Loop()
+    discovery = Discovery(loop, list)
+    config = parse("ipfilter: {interface: em0}\nclusters:\n" + "".join(
+        f"  c{number}: {{address: 10.0.0.{number}, services: {{s: {{port: 80}}}}, "
+        f"members_from: [{{file: f{number}}}]}}\n"
+        for number in range(1, 6)), f"{tmp_path}/l4ip.conf")
+    discovery.take_over(config)
+    wanted = list(who_asks(config))
+    for number, each in enumerate(wanted[:4], 1):
+        discovery._failed(each, f"reason {number}")
+    lines = [f"c{number}: members from file {tmp_path}/f{number}: reason {number}: it has never given any members"
+             for number in (1, 2, 3)]
+    assert discovery.troubles() == [*lines, "sources of members in trouble: 1 more"]
+    discovery._said(wanted[3], ())
+    assert discovery.troubles() == lines
+    discovery.stop()
+    loop.close()
