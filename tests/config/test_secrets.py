@@ -106,7 +106,8 @@ def test_parts_of_a_secret(words: str, told: bool) -> None:
 @pytest.mark.parametrize(("secret", "said", "told"), [
     ("p\u00e4ssw\u00f6rd", "p\u00e4ssw\u00f6rd is wrong", True), ("p\u00e4ssw\u00f6rd", "ssw is wrong", False),
     ("\u00e9\u00e8\u00e0\u00f9", "no such user: \u00e9\u00e8\u00e0\u00f9", True), ("a\tb\tc\td", "a\tb\tc\td", True),
-    ("\\xc3\\xa4", "\\xc3\\xa4", True), ("hunter2", "\u00e4hunter2\u00e4", True), ("a\tb\tc", "a b c", False)])
+    ("\\xc3\\xa4", "\\xc3\\xa4", True), ("\u00e9\\x41", "\u00e9\\x41", True),
+    ("hunter2", "\u00e4hunter2\u00e4", True), ("a\tb\tc", "a b c", False)])
 def test_a_secret_that_is_shown_with_escapes(secret: str, said: str, told: bool) -> None:
     """As a password with umlauts is, which a verdict shows byte by byte."""
     heard: list[Verdict] = []
