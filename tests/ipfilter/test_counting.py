@@ -106,6 +106,31 @@ def test_a_count_of_this_second_is_told_again(bench: Bench) -> None:
     assert second.of("www/x/a") == 9 and bench.it.readings == 2
 
 
+def test_one_that_began_at_that_very_moment_will_do_and_is_told_once(bench: Bench) -> None:
+    first = bench.count()
+    assert bench.count(first.began) is first
+    bench.now += 5.0
+    bench.count()
+    assert len(bench.told) == 3 and bench.it.readings == 2
+
+
+def test_nothing_is_looked_at_while_somebody_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+    read = SessionCount._read
+
+    def watched(it: SessionCount) -> None:
+        looks.append(bench.now)
+        read(it)
+
+    monkeypatch.setattr(SessionCount, "_read", watched)
+    bench.it = SessionCount(bench.loop, lambda: bench.nat, lambda: bench.endpoints)
+    first = bench.count()
+    looks.clear()
+    bench.now = first.began + 0.3
+    bench.count(bench.now)
+    assert len(looks) == 1 and looks[0] == near(first.began + EVERY)
+
+
 def test_whoever_wants_one_that_begins_later_waits_for_it(bench: Bench) -> None:
     first = bench.count()
     bench.says(9)

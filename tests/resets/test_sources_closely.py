@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from l4ipd.resets import sources
-from l4ipd.resets.sources import CHUNK, FIRST_WAIT, LONGEST_WAIT, PATIENCE, PAUSE, POLL, Ipmon, LogFile
+from l4ipd.resets.sources import CHUNK, FIRST_WAIT, KEPT, LONGEST_WAIT, PATIENCE, PAUSE, POLL, Ipmon, LogFile
 from l4ipd.runtime.child import Exit
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Loop
@@ -284,11 +284,30 @@ def test_one_that_is_away_for_a_moment_is_not_told_of(log: Path, file: tuple[Tol
         world.run(3 * POLL)
         assert [words for _, words in world.heard] == [""] and world.lines == [b"new"] * (number + 1)
         world.heard.clear()
-    log.unlink()
+    log.rename(f"{log}.0")
     gone = world.clock.now - 1000.0
     world.run(PATIENCE + 2 * POLL)
     assert {words for _, words in world.heard} == {f"{log}: No such file or directory"} and PATIENCE == 5.0
     assert world.heard[0][0] - gone == pytest.approx(PATIENCE + POLL, abs=POLL)
+    world.heard.clear()
+    log.with_name("log.0").rename(log)
+    world.run(3 * POLL)
+    assert [words for _, words in world.heard] == [""], "it is back, and the same"
+
+
+def test_of_many_that_were_rotated_the_oldest_is_let_go(log: Path, file: tuple[Told, LogFile]) -> None:
+    """Nobody has written a record into any: whoever writes may still have one of the last open."""
+    world, _ = file
+    writers = [log.open("ab", buffering=0)]
+    for number in range(KEPT):
+        log.rename(f"{log}.{number}")
+        writers.append(log.open("ab", buffering=0))
+        world.run(3 * POLL)
+    for number, writer in enumerate(writers):
+        writer.write(f"{number}\n".encode())
+        writer.close()
+    world.run(3 * POLL)
+    assert world.lines == [b"1", b"2", b"3"] and KEPT == 3
 
 
 def test_after_an_error_it_is_not_looked_at_in_a_hurry(log: Path, file: tuple[Told, LogFile]) -> None:
