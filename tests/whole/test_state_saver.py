@@ -45,10 +45,10 @@ def test_every_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     now = 1_800_000_000.3
     monkeypatch.setattr(time, "time", lambda: now)
     for monitor, ago in ((m1, 100.0), (m2, 200.0), (m3, 300.0)):
-        monitor.since = it.loop.now - ago
-    fleet.disable([m3], True, "alice", 60.0)
+        monitor.since = it.loop.now - ago + 0.04
+    fleet.disable([m3], True, "alice", 60.04)
     fleet.disable([m4], False)
-    m1.hold(3, it.loop.now + 30.0, True)
+    m1.hold(3, it.loop.now + 30.04, True)
     m2.hold(2, it.loop.now - 30.0, True)
     m5.hold(0, it.loop.now, False)
     daemon.readiness.left, daemon.readiness.before = {"c": 7.0}, {"c": True}
