@@ -86,10 +86,14 @@ class Steering:
         """
         for line in self.owner.keys() & before.keys():
             monitor, last = self.owner[line], before[line]
-            if monitor is not last and last.eligible and monitor.seen == "unknown":
+            if monitor is last or monitor.seen != "unknown":
+                continue
+            if last.eligible:
                 monitor.adopt()
                 monitor.resume(last.since)
                 self.services.count_as_serving(monitor)
+            elif line in self.rules.want and self.services.keeps(monitor.endpoint.group):
+                self.services.count_as_serving(monitor)     # it is down, and its rules stay for want of anybody else
 
     def _use_other_tools(self, before: Ipfilter) -> None:
         now = self.settings

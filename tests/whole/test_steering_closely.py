@@ -522,6 +522,23 @@ def test_a_new_name_is_the_same_member(made: Make) -> None:
     assert it.want() == [ONE], "its rules are those that are kept"
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_rules_that_are_kept_stay_under_other_names(made: Make, keep: bool) -> None:
+    """Of the last one that was up, and of nobody else; it is down as before. So it is under a third name."""
+    it = made(replace(www(), keep=True))
+    it.begin()
+    it.outcome(BAD, "b")
+    it.outcome(BAD, "a")
+    assert it.want() == [ONE], "with nobody up the last rule stays"
+    for first, second in ("new", "other"), ("newer", "another"):
+        it.apply(replace(www(Member(first, "10.0.0.1"), Member(second, "10.0.0.2")), keep=keep))
+        it.outcome(BAD, first)
+        it.outcome(BAD, second)
+        assert it.want() == ([ONE] if keep else []) and not it.member(first).eligible
+    it.outcome(GOOD, "another")
+    assert it.want() == [TWO], "until somebody is up"
+
+
 def test_who_is_known_already_is_what_it_is(made: Make) -> None:
     """Two members change places."""
     it = made()
