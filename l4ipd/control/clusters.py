@@ -10,6 +10,7 @@ from l4ipd.control.server import Answer, Client, Refusal, Request, end
 from l4ipd.daemon import Daemon
 from l4ipd.readiness import GATEWAY
 from l4ipd.report import status
+from l4ipd.report.matching import shown
 from l4ipd.report.text import printable
 from l4ipd.runtime.state_file import StateFile
 
@@ -74,4 +75,4 @@ class Clusters:
 
     def _unknown(self, name: str) -> str:
         near = " or ".join(like(name, self._all, 3))
-        return printable(f"{name[:100]}: no such cluster{f'; did you mean {near}?' if near else ''}")
+        return printable(f"{shown(name)}: no such cluster{f'; did you mean {near}?' if near else ''}")

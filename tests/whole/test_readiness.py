@@ -132,6 +132,7 @@ def test_everybody_is_told_the_same(gateway: Announced) -> None:
 
 def test_names_that_no_cluster_has(gateway: Announced) -> None:
     gateway.begin()
+    assert gateway.ready("") == (2, "", "l4ipctl: '': no such cluster\n")
     assert gateway.ready("www", "wwww") == (2, "", "l4ipctl: wwww: no such cluster; did you mean www?\n")
     assert gateway.ctl("leave", "www/http")[0] == 2
     assert gateway.ready("www")[0] == 0
