@@ -608,6 +608,22 @@ def test_members(text: str, expected: list[str]) -> None:
     assert errors(small(members=text)) == [f"l4ip.conf:{error}" for error in expected]
 
 
+KNOWN = "type, interval, timeout, rise, fall, fast_interval, down_interval, port, source"
+
+
+@pytest.mark.parametrize("check, known, more", [
+    ("{type: ping, qqqqq: 1}", KNOWN, []), ("{type: tcp, qqqqq: 1}", f"{KNOWN}, dialog, closed, send_proxy, close", []),
+    ("{qqqqq: 1}", KNOWN, ["is missing: one of "]), ("{type: nope, qqqqq: 1}", KNOWN, ["nope is not one of "]),
+    ("{type: [], qqqqq: 1}", KNOWN, ["one value is wanted, not a list"]),
+])
+def test_keys_that_are_told_are_those_of_the_type(check: str, known: str, more: list[str]) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(with_check(check), "l4ip.conf")
+    first, *others = str(refused.value).splitlines()
+    assert first.endswith(f".check.qqqqq: unknown key; known here: {known}")
+    assert [words in other for words, other in zip(more, others, strict=True)] == [True] * len(more)
+
+
 @pytest.mark.parametrize("text, expected", CHECK_ERRORS)
 def test_checks(text: str, expected: list[str]) -> None:
     assert errors(with_check(text)) == [f"l4ip.conf:6: clusters.c.services.s.check{error}" for error in expected]

@@ -316,6 +316,44 @@ def test_the_first_check_of_a_list_sets_the_pace() -> None:
                                         Check("http", 4, 3, 2, 9, 1, 4))
 
 
+def with_defaults(defaults: str, check: str) -> tuple[Check, ...]:
+    return the_service(f"defaults: {defaults}\n{with_check(check)}").checks
+
+
+@pytest.mark.parametrize("defaults, check, sources", [
+    ("{}", "tcp", [None]), ("{source: 10.9.9.9}", "tcp", ["10.9.9.9"]),
+    ("{source: 10.9.9.9}", "{type: tcp, source: 10.8.8.8}", ["10.8.8.8"]),
+    ("{source: 10.9.9.9}", "[tcp, {type: http, path: /}]", ["10.9.9.9"] * 2),
+    ("{source: 10.9.9.9}", "[tcp, {type: http, source: 10.8.8.8}, tcp]", ["10.9.9.9", "10.8.8.8", "10.9.9.9"]),
+    ("{}", "[{type: tcp, source: 10.8.8.8}, tcp]", ["10.8.8.8", None]),
+])
+def test_whose_source_counts(defaults: str, check: str, sources: list[str | None]) -> None:
+    """A later check has that of the defaults, not that of the first: it may go elsewhere."""
+    assert [each.source for each in with_defaults(defaults, check)] == sources
+
+
+@pytest.mark.parametrize("defaults, check, paces", [
+    ("{}", "tcp", [(5, 1, 5)]), ("{interval: 500ms}", "tcp", [(.5, .5, .5)]),
+    ("{fast_interval: 2s, down_interval: 20s}", "tcp", [(5, 2, 20)]),
+    ("{fast_interval: 2s}", "{type: tcp, interval: 10s, down_interval: 30s}", [(10, 2, 30)]),
+    ("{down_interval: 20s}", "{type: tcp, fast_interval: 3s}", [(5, 3, 20)]),
+    ("{fast_interval: 2s, down_interval: 20s}", "[{type: tcp, interval: 9s}, tcp]", [(9, 2, 20)] * 2),
+])
+def test_the_paces_of_doubt_and_of_what_is_down(defaults: str, check: str,
+                                                paces: list[tuple[float, float, float]]) -> None:
+    found = with_defaults(defaults, check)
+    assert [(each.interval, each.fast_interval, each.down_interval) for each in found] == paces
+
+
+@pytest.mark.parametrize("protocol, more, over", [
+    ("udp", "", "udp"), ("tcp", "", "tcp"), ("udp", ", tls: 'no'", "udp"), ("udp", ", tls: 'yes'", "tcp"),
+    ("udp", ", send_proxy: v2", "tcp"), ("tcp", ", send_proxy: v1", "tcp"),
+])
+def test_what_a_dns_check_is_spoken_over(protocol: str, more: str, over: str) -> None:
+    service = f"s: {{port: 53, protocol: {protocol}, check: {{type: dns, name: example.org{more}}}}}"
+    assert [check.over for check in the_service(small(services=service)).checks] == [over]
+
+
 def test_aliases_and_merges() -> None:
     text = small("ipfilter: &i {interface: &n em0}", services="""\
 s: &s {port: 80, check: &k {type: http, path: /a, rise: 4}}
