@@ -348,10 +348,20 @@ def test_the_paces_of_doubt_and_of_what_is_down(defaults: str, check: str,
 @pytest.mark.parametrize("protocol, more, over", [
     ("udp", "", "udp"), ("tcp", "", "tcp"), ("udp", ", tls: 'no'", "udp"), ("udp", ", tls: 'yes'", "tcp"),
     ("udp", ", send_proxy: v2", "tcp"), ("tcp", ", send_proxy: v1", "tcp"),
+    ("udp", ", over: tcp", "tcp"), ("tcp", ", over: udp", "udp"),
 ])
 def test_what_a_dns_check_is_spoken_over(protocol: str, more: str, over: str) -> None:
     service = f"s: {{port: 53, protocol: {protocol}, check: {{type: dns, name: example.org{more}}}}}"
     assert [check.over for check in the_service(small(services=service)).checks] == [over]
+
+
+@pytest.mark.parametrize("check, password", [
+    ("{type: ldap, user: cn=x, password: secret}", b"secret"), ("{type: pgsql, user: x, writable: yes}", None),
+    ("{type: mysql, user: x, password: secret, writable: yes}", b"secret"),
+])
+def test_who_logs_in(check: str, password: bytes | None) -> None:
+    found = the_check(check)
+    assert found.user and found.password == password
 
 
 def test_aliases_and_merges() -> None:
