@@ -11,8 +11,8 @@
 A cluster is ready while its services have the members that its ``ready:`` asks for, and their rules are in the kernel.
 It is not before every endpoint of it has had its first outcome and the kernel's table was read: a gateway that knows
 half of its members would send them everything. A moment's trouble of the tools moves no address, since every such move
-ends sessions; but nothing becomes ready in it. Neither does a reload that brings members or services: of those that
-nobody has checked yet the best is hoped, where the cluster was ready before.
+ends sessions; but nothing becomes ready in it. Nor does a reload that brings members or services move one: of those
+that nobody has checked yet the best is hoped, where the cluster was ready before.
 
 At a start, ``ready`` is not told of a cluster that the last run called so, and whose rules are in the kernel still,
 however late the tools answer. ``unready`` is told always: who follows may have forgotten it, as after a reboot.
@@ -45,7 +45,7 @@ log = logging.getLogger("l4ipd")
 class Standing:
     """How it stands with one cluster. ``since`` is when it became so, on the loop's clock."""
 
-    __slots__ = ("cluster", "ready", "why", "since", "told", "troubled", "unproved", "hopes")
+    __slots__ = ("cluster", "ready", "why", "since", "told", "troubled", "unproved", "hopes", "changed")
 
     def __init__(self, cluster: Cluster, since: float) -> None:
         self.cluster, self.since = cluster, since
@@ -55,6 +55,7 @@ class Standing:
         self.troubled: float | None = None          # since when its rules have been in trouble, if that is not told
         self.unproved: list[str] | None = None      # endpoints without a first outcome, as far as was looked
         self.hopes = False                          # it is ready if endpoints that nobody has checked yet turn out well
+        self.changed = since                        # when its configuration was another
 
     @property
     def state(self) -> str:
@@ -77,7 +78,6 @@ class Readiness:
         self._touched: dict[str, None] = {}         # clusters to be looked at
         self._seen: object = None                   # of what bears on all of them, when they were last looked at
         self._undecided = -1
-        self._taken_over = float("-inf")            # when there was another configuration
 
     # -- configurations, start and stop
 
@@ -86,14 +86,14 @@ class Readiness:
         before, self.standings = self.standings, {}
         for cluster in config.clusters:
             standing = before.get(cluster.name) or Standing(cluster, self.loop.now)
-            standing.cluster = cluster
+            if cluster != standing.cluster:
+                standing.cluster, standing.changed = cluster, self.loop.now
+                self.loop.later(LATE, self._again(cluster.name))
             if standing.told is None:
                 standing.unproved = None            # there may be others
             self.standings[cluster.name] = standing
         self.left = {name: when for name, when in self.left.items() if name == GATEWAY or name in self.standings}
         self.before = {name: said for name, said in self.before.items() if name in self.standings}
-        self._taken_over = self.loop.now
-        self.loop.later(LATE, self._touch_all)
         self._touch_all()
 
     def restore(self, saved: Saved) -> None:
@@ -263,7 +263,7 @@ class Readiness:
         if not short or cluster.ready.services == "any" and len(short) < len(groups):
             return ""
         if standing.told and (any if cluster.ready.services == "any" else all)(
-                self._may_come(group, wanted, counts) for group in short):
+                self._may_come(standing, group, counts) for group in short):
             standing.hopes = True
             return ""
         more = [f"and {len(short) - NAMED} services more"] if len(short) > NAMED else []
@@ -273,12 +273,12 @@ class Readiness:
         found = (monitor for monitor in self._members(group) if not monitor.endpoint.fallback and counts(monitor))
         return len(list(islice(found, wanted))) == wanted
 
-    def _may_come(self, group: str, wanted: int, counts: Callable[[Monitor], bool]) -> bool:
+    def _may_come(self, standing: Standing, group: str, counts: Callable[[Monitor], bool]) -> bool:
         """Whether a service has enough with those that nobody has checked yet, or that its source has yet to name."""
         if not self._members(group):
-            return self.loop.now < self._taken_over + LATE
+            return self.loop.now < standing.changed + LATE
         undecided = self.fleet.undecided
-        return self._enough(group, wanted, lambda each: counts(each) or (
+        return self._enough(group, standing.cluster.ready.members, lambda each: counts(each) or (
             each.endpoint.name in undecided and not each.withheld))
 
     def _are_up(self, group: str, wanted: int) -> str:

@@ -19,8 +19,8 @@ class Asked(NamedTuple):
 
     config: Config
     told: Sequence[str]                             # who gave which members
-    warnings: Sequence[str]                           # who said nothing, which may be different when it matters
-    errors: Sequence[str]                            # what is wrong with files
+    warnings: Sequence[str]                         # who said nothing, which may be different when it matters
+    errors: Sequence[str]                           # what is wrong with files
 
 
 def ask(config: Config) -> Asked:

@@ -122,9 +122,9 @@ class Loop:
 
     def watch(self, fd: int, events: int, callback: Callback) -> None:
         """Call ``callback`` whenever ``fd`` is ready for ``events`` (READ, WRITE or both) or broken."""
+        self._quiet.discard(fd)
         if fd in self._handlers:
             self._poller.modify(fd, events)
-            self._quiet.discard(fd)
             self.events = 0
         else:
             self._poller.register(fd, events)

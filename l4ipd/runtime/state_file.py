@@ -127,8 +127,8 @@ class StateFile:
                 self._failed(words)
             self.failure, self._failed_at = words, path
         else:
-            if self.failure:
-                log.info("%s can be written again", self.path)
+            if self.failure and path == self._failed_at:
+                log.info("%s can be written again", path)
             self.failure = ""
             self._written = _identity(path) if path == self.path else None
         self.tried = asked

@@ -18,6 +18,7 @@ from l4ipd.runtime import reaper
 from l4ipd.runtime.child import Child, Exit, adopt_orphans, end_all, reap, seal
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Loop
+from support.child_run import ChildRun
 
 
 @pytest.fixture
@@ -37,24 +38,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(os, "posix_spawn", without)
 
 
-class Run:
-    """A child, and how it ended."""
-
-    def __init__(self, loop: Loop, *words: str, timeout: float | None = 60.0, **more: object) -> None:
-        self.loop, self.ends = loop, []             # type: ignore[var-annotated]
-        self.it = Child(loop, words, timeout=timeout, done=self.done, **more)       # type: ignore[arg-type]
-
-    def done(self, end: Exit) -> None:
-        self.ends.append(end)
-        self.loop.stop()
-
-    def end(self) -> Exit:
-        late = self.loop.later(120.0, self.loop.stop)
-        self.loop.run()
-        self.loop.clear(late)
-        assert len(self.ends) == 1
-        end: Exit = self.ends[0]
-        return end
+class Run(ChildRun):
+    """One of which nobody need hear."""
 
     def over(self) -> None:
         """It has ended, and nobody has heard of that."""

@@ -17,6 +17,7 @@ from l4ipd.runtime import reaper
 from l4ipd.runtime.child import Child, Exit, end_all, environment, find_program, reap, search_path
 from l4ipd.runtime.internal_errors import INTERNAL
 from l4ipd.runtime.loop import Loop
+from support.child_run import ChildRun
 from support.gateway import wait
 
 
@@ -27,25 +28,15 @@ def loop() -> Iterator[Loop]:
     loop.close()
 
 
-class Run:
-    """A child, and how it ended."""
+class Run(ChildRun):
+    """That of a script of the shell, of which nothing is left when it has ended."""
 
     def __init__(self, loop: Loop, script: str, timeout: float | None = 60.0, **more: object) -> None:
-        self.loop, self.ends = loop, []             # type: ignore[var-annotated]
-        words = "/bin/sh", "-c", script
-        self.it = Child(loop, words, timeout=timeout, done=self.done, **more)       # type: ignore[arg-type]
-
-    def done(self, end: Exit) -> None:
-        self.ends.append(end)
-        self.loop.stop()
+        super().__init__(loop, "/bin/sh", "-c", script, timeout=timeout, **more)
 
     def end(self) -> Exit:
-        late = self.loop.later(120.0, self.loop.stop)
-        self.loop.run()
-        self.loop.clear(late)
-        assert len(self.ends) == 1
+        end = super().end()
         assert self.it.slot is None and not self.it._pipes
-        end: Exit = self.ends[0]
         return end
 
     def until(self, path: Path) -> int:

@@ -222,6 +222,14 @@ def test_a_descriptor_that_is_no_probe_any_more_is_news(faked: Loop, by: str) ->
     assert it.after([5]) == (1, 1)
 
 
+def test_the_number_of_a_probe_that_was_closed_behind_our_back_is_news_to_who_has_it_next(faked: Loop) -> None:
+    it = Hooked(faked)
+    faked.watch_connect(5, lambda: None)
+    del faked._handlers[5]
+    faked.watch(5, READ, lambda: None)
+    assert it.after([5]) == (1, 1)
+
+
 def test_what_raises_is_news(faked: Loop, clock: Clock) -> None:
     def fail() -> None:
         raise ValueError

@@ -606,6 +606,17 @@ def test_a_new_source_has_a_moment_to_name_somebody(made: Make) -> None:
     assert it.why() == "http has no members" and len(it.news()) == 1 and not it.loop.errors.total
 
 
+def test_a_source_of_another_cluster_that_changes_all_the_time_does_not_prolong_it(made: Make) -> None:
+    it, empty = made(www(), MAIL), replace(www(), members=())
+    it.begin()
+    it.apply(empty, MAIL)
+    for number in range(int(LATE) + 1):
+        it.pass_time(1.0)
+        it.apply(empty, replace(MAIL, members=(Member("mx", f"10.0.9.{2 + number % 2}"),)))
+    it.daemon._turn()
+    assert it.why() == "http has no members"
+
+
 def test_the_end_is_no_reason_to_move_an_address(made: Make) -> None:
     it = made()
     it.begin()
